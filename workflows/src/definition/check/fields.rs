@@ -1,0 +1,353 @@
+//! The small vocabulary the checks are written in: take a mapping's known keys, report the others, read a value as
+//! what it should be. Knows the shape of values; must never happen here: knowledge of what a key means.
+
+use std::time::Duration;
+
+use serde_json::{Map, Number, Value};
+
+use super::super::diagnostics::{Findings, Position, closest, did_you_mean};
+use super::super::raw::{Key, Node, Raw, Scalar};
+use crate::names::check_name;
+use crate::time::parse_duration;
+
+/// A mapping whose keys are checked against those it may have.
+pub(super) struct Fields<'n, 'a> {
+    /// Where its owner stands, for what is missing.
+    pub(super) position: Position,
+    entries: &'n [(Key, Node<'a>)],
+}
+
+/// What a mapping may hold.
+pub(super) struct Keys<'k> {
+    /// What the mapping is, for messages: "a gate".
+    pub(super) owner: &'k str,
+    /// The keys of today.
+    pub(super) known: &'k [&'k str],
+    /// Keys of the language that come later.
+    pub(super) later: &'k [&'k str],
+}
+
+impl<'n, 'a> Fields<'n, 'a> {
+    /// The fields of a node that must be a mapping, unknown keys reported. `position` is the owner's, as a rule its key.
+    pub(super) fn of(
+        node: &'n Node<'a>,
+        position: Position,
+        keys: &Keys<'_>,
+        f: &mut Findings,
+    ) -> Option<Self> {
+        let fields = Self::any(node, position, keys.owner, f)?;
+        for (key, _) in fields.entries {
+            fields.check_key(key, keys, f);
+        }
+        Some(fields)
+    }
+
+    /// The entries of a node that must be a mapping, whatever its keys.
+    pub(super) fn any(node: &'n Node<'a>, position: Position, owner: &str, f: &mut Findings) -> Option<Self> {
+        match &node.value {
+            Raw::Map(entries) => Some(Self { position, entries }),
+            Raw::Broken => None,
+            Raw::Scalar(_) | Raw::List(_) => {
+                let what = describe(node);
+                f.add(
+                    "wrong-type",
+                    node.position,
+                    format!("{owner} is a mapping (`key: value`), not {what}"),
+                );
+                None
+            }
+        }
+    }
+
+    fn check_key(&self, key: &Key, keys: &Keys<'_>, f: &mut Findings) {
+        let name = key.name.as_str();
+        if keys.known.contains(&name) || name == "<<" || name.is_empty() {
+            return;
+        }
+        if keys.later.contains(&name) {
+            f.add("not-supported", key.position, format!("`{name}` in {} is not supported yet", keys.owner));
+            return;
+        }
+        let hint = did_you_mean(name, keys.known.iter().copied())
+            .unwrap_or_else(|| format!("the keys of {} are {}", keys.owner, keys.known.join(", ")));
+        f.add_with_hint(
+            "unknown-key",
+            key.position,
+            format!("`{name}` is not a key of {}", keys.owner),
+            hint,
+        );
+    }
+
+    pub(super) fn entries(&self) -> &'n [(Key, Node<'a>)] {
+        self.entries
+    }
+
+    /// The value of a key; the first, should it be written twice.
+    pub(super) fn get(&self, name: &str) -> Option<(&'n Key, &'n Node<'a>)> {
+        self.entries.iter().find(|(key, _)| key.name == name).map(|(key, node)| (key, node))
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn need(
+        &self,
+        name: &str,
+        owner: &str,
+        example: &str,
+        f: &mut Findings,
+    ) -> Option<(&'n Key, &'n Node<'a>)> {
+        let found = self.get(name);
+        if found.is_none() && self.entries.iter().all(|(key, _)| closest(&key.name, [name]).is_none()) {
+            f.add_with_hint(
+                "missing-key",
+                self.position,
+                format!("{owner} needs `{name}`"),
+                format!("for example `{example}`"),
+            );
+        }
+        found
+    }
+
+    pub(super) fn text(&self, name: &str, f: &mut Findings) -> Option<String> {
+        self.get(name).and_then(|(_, node)| text(node, name, f)).map(|scalar| scalar.text.clone())
+    }
+
+    pub(super) fn name(&self, name: &str, f: &mut Findings) -> Option<String> {
+        self.get(name).and_then(|(_, node)| self::name(node, name, f))
+    }
+
+    /// A duration; `positive` refuses zero.
+    pub(super) fn duration(&self, name: &str, positive: bool, f: &mut Findings) -> Option<Duration> {
+        let (_, node) = self.get(name)?;
+        let scalar = text(node, name, f)?;
+        match parse_duration(&scalar.text) {
+            Ok(Duration::ZERO) if positive => {
+                f.add("duration", node.position, format!("`{name}` must be longer than nothing"));
+                None
+            }
+            Ok(duration) => Some(duration),
+            Err(message) => {
+                f.add("duration", node.position, message);
+                None
+            }
+        }
+    }
+
+    /// A whole number within bounds, both inclusive.
+    pub(super) fn count(&self, name: &str, least: u64, most: u64, f: &mut Findings) -> Option<u64> {
+        let (_, node) = self.get(name)?;
+        let count = match json(node, f)? {
+            Value::Number(number) => number.as_u64().filter(|count| (least..=most).contains(count)),
+            Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        if count.is_none() {
+            f.add("number", node.position, format!("`{name}` is a whole number from {least} to {most}"));
+        }
+        count
+    }
+
+    /// A finite number.
+    pub(super) fn number(&self, name: &str, f: &mut Findings) -> Option<f64> {
+        let (_, node) = self.get(name)?;
+        let number = match json(node, f)? {
+            Value::Number(number) => number.as_f64().filter(|number| number.is_finite()),
+            Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        if number.is_none() {
+            f.add_with_hint(
+                "number",
+                node.position,
+                format!("`{name}` is a number, not {}", describe(node)),
+                "write it plain, as in 0.8",
+            );
+        }
+        number
+    }
+
+    /// One of some words; `later` are words of the language that are not supported yet.
+    pub(super) fn word<T: Copy>(
+        &self,
+        name: &str,
+        words: &[(&str, T)],
+        later: &[&str],
+        f: &mut Findings,
+    ) -> Option<T> {
+        let (_, node) = self.get(name)?;
+        let scalar = text(node, name, f)?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == scalar.text) {
+            return Some(*value);
+        }
+        if later.contains(&scalar.text.as_str()) {
+            f.add("not-supported", node.position, format!("`{name}: {}` is not supported yet", scalar.text));
+            return None;
+        }
+        let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let message = format!("`{name}` is one of {}", list.join(", "));
+        f.add_unknown("value", node.position, message, &scalar.text, list);
+        None
+    }
+}
+
+/// A scalar that is there; numbers and booleans are taken as they were written.
+pub(super) fn text<'n, 'a>(node: &'n Node<'a>, what: &str, f: &mut Findings) -> Option<&'n Scalar<'a>> {
+    match &node.value {
+        Raw::Scalar(scalar) if is_null(scalar) => {
+            f.add_with_hint(
+                "wrong-type",
+                node.position,
+                format!("`{what}` has no value"),
+                "give it one, or leave the key out",
+            );
+            None
+        }
+        Raw::Scalar(scalar) => Some(scalar),
+        Raw::Broken => None,
+        Raw::List(_) | Raw::Map(_) => {
+            f.add("wrong-type", node.position, format!("`{what}` is text, not {}", describe(node)));
+            None
+        }
+    }
+}
+
+/// A text that is a name.
+pub(super) fn name(node: &Node<'_>, what: &str, f: &mut Findings) -> Option<String> {
+    let scalar = text(node, what, f)?;
+    match check_name(&scalar.text) {
+        Ok(()) => Some(scalar.text.clone()),
+        Err(wrong) => {
+            f.add("name", node.position, format!("`{}` {wrong}", scalar.text.escape_debug()));
+            None
+        }
+    }
+}
+
+/// Whether a key is a name.
+pub(super) fn key_is_name(key: &Key, f: &mut Findings) -> bool {
+    check_name(&key.name)
+        .map_err(|wrong| f.add("name", key.position, format!("`{}` {wrong}", key.name.escape_debug())))
+        .is_ok()
+}
+
+/// The items of a list; a single value is no list.
+pub(super) fn list<'n, 'a>(node: &'n Node<'a>, what: &str, f: &mut Findings) -> Option<&'n [Node<'a>]> {
+    match &node.value {
+        Raw::List(items) => Some(items),
+        Raw::Broken => None,
+        Raw::Scalar(scalar) => {
+            let hint = format!("write `{what}: [{}]`", scalar.text.escape_debug());
+            f.add_with_hint(
+                "wrong-type",
+                node.position,
+                format!("`{what}` is a list, not {}", describe(node)),
+                hint,
+            );
+            None
+        }
+        Raw::Map(_) => {
+            f.add("wrong-type", node.position, format!("`{what}` is a list, not {}", describe(node)));
+            None
+        }
+    }
+}
+
+/// A value as JSON. Plain scalars are what YAML 1.2 says and no more: `no`, `012` and `0x10` are text.
+pub(super) fn json(node: &Node<'_>, f: &mut Findings) -> Option<Value> {
+    match &node.value {
+        Raw::Broken => None,
+        Raw::List(items) => {
+            items.iter().map(|item| json(item, f)).collect::<Option<Vec<_>>>().map(Value::Array)
+        }
+        Raw::Map(entries) => {
+            let mut object = Map::new();
+            for (key, value) in entries {
+                object.insert(key.name.clone(), json(value, f)?);
+            }
+            Some(Value::Object(object))
+        }
+        Raw::Scalar(scalar) => scalar_json(scalar, node.position, f),
+    }
+}
+
+fn scalar_json(scalar: &Scalar<'_>, position: Position, f: &mut Findings) -> Option<Value> {
+    let text = scalar.text.as_str();
+    if !scalar.plain {
+        return Some(Value::String(text.to_owned()));
+    }
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Some(Value::Null),
+        "true" | "True" | "TRUE" => return Some(Value::Bool(true)),
+        "false" | "False" | "FALSE" => return Some(Value::Bool(false)),
+        _ => {}
+    }
+    let unsigned = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
+    if matches!(unsigned.as_str(), ".nan" | ".inf") {
+        f.add("number", position, format!("`{text}` is not a finite number"));
+        return None;
+    }
+    if !looks_like_number(text) {
+        return Some(Value::String(text.to_owned()));
+    }
+    // JSON's own grammar and limits from here on.
+    match serde_json::from_str::<Number>(text) {
+        Ok(number) => Some(Value::Number(number)),
+        Err(_) => {
+            f.add("number", position, format!("`{text}` is too large a number"));
+            None
+        }
+    }
+}
+
+/// A number as JSON writes it: no leading zeros, no `0x`, no `_`.
+fn looks_like_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(digits)
+}
+
+fn is_null(scalar: &Scalar<'_>) -> bool {
+    scalar.plain && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+}
+
+/// What a node is, for messages.
+pub(super) fn describe(node: &Node<'_>) -> &'static str {
+    match &node.value {
+        Raw::Scalar(scalar) if is_null(scalar) => "nothing",
+        Raw::Scalar(_) => "text",
+        Raw::List(_) => "a list",
+        Raw::Map(_) => "a mapping",
+        Raw::Broken => "that",
+    }
+}
+
+/// The node a path of keys and places in lists leads to, as far as it leads.
+pub(super) fn follow<'n, 'a>(node: &'n Node<'a>, path: &[String]) -> Position {
+    let mut node = node;
+    let mut position = node.position;
+    for part in path {
+        let next = match &node.value {
+            Raw::Map(entries) => {
+                entries.iter().find(|(key, _)| key.name == *part).map(|(key, node)| (key.position, node))
+            }
+            Raw::List(items) => part
+                .parse::<usize>()
+                .ok()
+                .and_then(|index| items.get(index))
+                .map(|node| (node.position, node)),
+            Raw::Scalar(_) | Raw::Broken => None,
+        };
+        let Some((found, child)) = next else { break };
+        position = found;
+        node = child;
+    }
+    position
+}

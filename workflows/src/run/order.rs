@@ -1,0 +1,136 @@
+//! What a worker is told about a step, and what its expressions see. Pure rendering: no state changes here.
+
+use serde_json::json;
+
+use super::*;
+use crate::definition::{Command, RunVerb};
+use crate::expression::{Expression, Scope};
+use crate::template::Template;
+use crate::wire::{AttemptKey, OrderCommand, StepOrder};
+
+impl Run {
+    /// The order for a `run` step as it stands: its key carries the step's current epoch.
+    ///
+    /// # Errors
+    /// A template that cannot be rendered, in words.
+    pub fn order(&self, step: usize) -> Result<StepOrder, String> {
+        let definition = &self.workflow.steps[step];
+        let Verb::Run(verb) = &definition.verb else {
+            return Err(format!("{} is no step for a worker", definition.name));
+        };
+        let scope = self.scope(&references(verb), Some(step));
+        let text = |what: &str, template: &Template| {
+            template.render_text(&scope).map_err(|wrong| format!("{what}: {wrong}"))
+        };
+        let command = match &verb.command {
+            Command::Shell(script) => OrderCommand::Shell(script.clone()),
+            Command::Arguments(arguments) => OrderCommand::Arguments(
+                arguments.iter().map(|argument| text("run", argument)).collect::<Result<_, _>>()?,
+            ),
+        };
+        let env = verb
+            .env
+            .iter()
+            .map(|(name, template)| Ok((name.clone(), text(&format!("env.{name}"), template)?)))
+            .collect::<Result<_, String>>()?;
+        let inputs = verb
+            .inputs
+            .iter()
+            .map(|(name, template)| Ok((name.clone(), artifact(name, template, &scope)?)))
+            .collect::<Result<_, String>>()?;
+        Ok(StepOrder {
+            key: AttemptKey {
+                run: self.facts.name.clone(),
+                step: definition.name.clone(),
+                epoch: self.steps[step].epoch,
+            },
+            attempt: self.steps[step].attempt,
+            command,
+            env,
+            params: self.facts.params.clone(),
+            bundle: self.facts.bundle.clone(),
+            requirements: verb.requirements.clone(),
+            inputs,
+            champion: self.head.champion.as_ref().map(|champion| champion.artifacts.clone()),
+            artifacts: verb.artifacts.clone(),
+            events: self.facts.batch.count,
+            timeout_ms: u64::try_from(verb.timeout.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// What expressions see, limited to the steps that `references` names: a run of thousands of steps must not be
+    /// written out for each expression.
+    pub(super) fn scope(&self, references: &[Vec<String>], step: Option<usize>) -> Scope {
+        let mut steps = Map::new();
+        for reference in references {
+            if let [root, name, ..] = reference.as_slice()
+                && root == "steps"
+                && let Some(index) = self.workflow.step_index(name)
+            {
+                steps.insert(name.clone(), self.step_value(index));
+            }
+        }
+        self.scope_with(steps, step)
+    }
+
+    /// What expressions see, with every step before this one.
+    pub(super) fn whole_scope(&self, step: usize) -> Scope {
+        let steps = self
+            .workflow
+            .ancestors(step)
+            .into_iter()
+            .map(|index| (self.step_name(index).to_owned(), self.step_value(index)))
+            .collect();
+        self.scope_with(steps, Some(step))
+    }
+
+    fn scope_with(&self, steps: Map<String, Value>, step: Option<usize>) -> Scope {
+        let mut roots = Map::new();
+        roots.insert("params".to_owned(), Value::Object(self.facts.params.clone()));
+        roots.insert("steps".to_owned(), Value::Object(steps));
+        roots.insert("batch".to_owned(), self.facts.batch.to_value());
+        roots.insert("champion".to_owned(), json!(self.head.champion));
+        roots.insert(
+            "run".to_owned(),
+            json!({
+                "name": self.facts.name,
+                "number": self.facts.name.number,
+                "workflow": self.workflow.name,
+                "state": self.head.state.name(),
+            }),
+        );
+        Scope { roots, needs: step.map(|step| self.needs_of(step)).unwrap_or_default() }
+    }
+
+    fn step_value(&self, step: usize) -> Value {
+        let entry = &self.steps[step];
+        let empty = Results::default();
+        let results = entry.state.results().unwrap_or(&empty);
+        json!({
+            "state": entry.state.name(),
+            "outputs": results.outputs,
+            "metrics": results.metrics,
+            "artifacts": results.artifacts,
+            "verdict": entry.decision.as_ref().map(|decision| decision.verdict.as_str()),
+        })
+    }
+}
+
+fn artifact(name: &str, template: &Template, scope: &Scope) -> Result<ArtifactRef, String> {
+    let value = template.render(scope).map_err(|wrong| format!("inputs.{name}: {wrong}"))?;
+    serde_json::from_value(value).map_err(|_| format!("inputs.{name}: {} is no artifact", template.source()))
+}
+
+fn references(verb: &RunVerb) -> Vec<Vec<String>> {
+    let arguments: &[Template] = match &verb.command {
+        Command::Arguments(arguments) => arguments,
+        Command::Shell(_) => &[],
+    };
+    arguments
+        .iter()
+        .chain(verb.env.values())
+        .chain(verb.inputs.values())
+        .flat_map(Template::expressions)
+        .flat_map(Expression::references)
+        .collect()
+}

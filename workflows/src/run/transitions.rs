@@ -1,0 +1,469 @@
+//! What happens when: one private method per input. Each checks everything first and changes after, and returns the
+//! steps it settled; what follows for other steps is `settle`'s business.
+
+use super::*;
+
+/// Steps whose needs' dependents are to be looked at.
+pub(super) type Settled = Vec<usize>;
+
+impl Run {
+    pub(super) fn transition(
+        &mut self,
+        input: &Input,
+        at: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Settled, Refused> {
+        match input {
+            Input::Admitted { champion } => self.on_admitted(champion, at),
+            Input::Coalesced { into } => self.on_coalesced(into, at, effects),
+            Input::Leased { step, worker, session } => self.on_leased(*step, worker, session, at),
+            Input::Finished { step, epoch, outcome } => self.on_finished(*step, *epoch, outcome, at),
+            Input::WorkerLost { step, epoch, reason } => self.on_worker_lost(*step, *epoch, reason, at),
+            Input::Ticked => self.on_ticked(at),
+            Input::Decided { step, approve, by, admin, reason } => {
+                self.on_decided(*step, *approve, by, *admin, reason.as_deref(), at)
+            }
+            Input::Promoted { step, version, evidence } => {
+                self.on_promoted(*step, *version, evidence, at, effects)
+            }
+            Input::ChampionMoved { step, champion } => self.on_champion_moved(*step, champion),
+            Input::Cancelled { by } => self.on_cancelled(by, at),
+            Input::Retried { all, by: _ } => self.on_retried(*all, at),
+        }
+    }
+
+    fn must_be_running(&self) -> Result<(), Refused> {
+        match &self.head.state {
+            RunState::Running { .. } => Ok(()),
+            RunState::Waiting { .. } => Err(Refused::NotNow("the run has not started".to_owned())),
+            RunState::Over { ending, .. } => Err(Refused::RunIsOver(ending.name().to_owned())),
+        }
+    }
+
+    fn must_exist(&self, step: usize) -> Result<(), Refused> {
+        if step < self.steps.len() { Ok(()) } else { Err(Refused::UnknownStep) }
+    }
+
+    fn wrong_state(&self, step: usize) -> Refused {
+        Refused::WrongState { step: self.step_name(step).to_owned(), state: self.steps[step].state.name() }
+    }
+
+    /// The lease of a write that names `epoch`, or why the write is not accepted.
+    fn held_lease(&self, step: usize, epoch: i64) -> Result<Lease, Refused> {
+        self.must_exist(step)?;
+        let current = self.steps[step].epoch;
+        if epoch != current || epoch == 0 {
+            return Err(Refused::StaleLease { given: epoch, current });
+        }
+        match self.steps[step].state.lease() {
+            Some(lease) => Ok(lease.clone()),
+            None => Err(Refused::AttemptOver),
+        }
+    }
+
+    fn on_admitted(&mut self, champion: &Option<Champion>, at: Timestamp) -> Result<Settled, Refused> {
+        match &self.head.state {
+            RunState::Waiting { .. } => {}
+            RunState::Running { .. } => {
+                return Err(Refused::NotNow("the run has started already".to_owned()));
+            }
+            RunState::Over { ending, .. } => return Err(Refused::RunIsOver(ending.name().to_owned())),
+        }
+        let before = self.head.champion.as_ref().map(|champion| champion.version);
+        let moved = before != champion.as_ref().map(|champion| champion.version);
+        self.head.state = RunState::Running { since: at, cancelled_by: None };
+        self.head.champion = champion.clone();
+        if moved {
+            // A retried run may hold an evaluation against a champion of the past.
+            self.reopen_evaluation();
+        }
+        // Steps without unsettled needs start: all roots of a new run, whatever was reset of a retried one.
+        Ok(self.startable())
+    }
+
+    fn on_coalesced(
+        &mut self,
+        into: &RunName,
+        at: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Settled, Refused> {
+        match &self.head.state {
+            RunState::Waiting { .. } => {}
+            RunState::Running { .. } => {
+                return Err(Refused::NotNow("the run has started already".to_owned()));
+            }
+            RunState::Over { ending, .. } => return Err(Refused::RunIsOver(ending.name().to_owned())),
+        }
+        for step in 0..self.steps.len() {
+            if !self.steps[step].state.is_settled() {
+                let reason = format!("the run's events went into {into}");
+                self.set_state(step, StepState::Cancelled { at, reason });
+            }
+        }
+        self.end(Ending::Coalesced { into: into.clone() }, None, at, effects);
+        Ok(Vec::new())
+    }
+
+    fn on_leased(
+        &mut self,
+        step: usize,
+        worker: &str,
+        session: &str,
+        at: Timestamp,
+    ) -> Result<Settled, Refused> {
+        self.must_be_running()?;
+        self.must_exist(step)?;
+        match self.steps[step].state {
+            StepState::Ready => {}
+            StepState::Blocked
+            | StepState::Leased { .. }
+            | StepState::Cancelling { .. }
+            | StepState::Pausing { .. }
+            | StepState::Awaiting { .. }
+            | StepState::Promoting
+            | StepState::Succeeded { .. }
+            | StepState::Rejected { .. }
+            | StepState::Failed { .. }
+            | StepState::Skipped { .. }
+            | StepState::Cancelled { .. } => return Err(self.wrong_state(step)),
+        }
+        let entry = &mut self.steps[step];
+        entry.epoch += 1;
+        entry.attempt += 1;
+        entry.worker = Some(worker.to_owned());
+        entry.started_at = Some(at);
+        let lease =
+            Lease { worker: worker.to_owned(), session: session.to_owned(), epoch: entry.epoch, since: at };
+        self.set_state(step, StepState::Leased { lease });
+        Ok(Vec::new())
+    }
+
+    fn on_finished(
+        &mut self,
+        step: usize,
+        epoch: i64,
+        outcome: &Outcome,
+        at: Timestamp,
+    ) -> Result<Settled, Refused> {
+        // An outcome that arrives after a newer lease is stale even when the run is over: say that first.
+        self.held_lease(step, epoch)?;
+        self.must_be_running()?;
+        let cancelling = matches!(self.steps[step].state, StepState::Cancelling { .. });
+        match outcome {
+            Outcome::Succeeded { outputs, metrics, artifacts } => {
+                // Finished before the request to end reached it: the first commit wins.
+                let results = Results {
+                    outputs: outputs.clone(),
+                    metrics: metrics.clone(),
+                    artifacts: artifacts.clone(),
+                    reason: None,
+                };
+                self.set_state(step, StepState::Succeeded { at, results });
+                Ok(vec![step])
+            }
+            Outcome::Failed { .. } | Outcome::Cancelled if cancelling => {
+                self.set_state(step, StepState::Cancelled { at, reason: "the run was cancelled".to_owned() });
+                Ok(vec![step])
+            }
+            Outcome::Failed { failure, reason } => Ok(self.attempt_failed(step, failure, reason, at)),
+            Outcome::Cancelled => {
+                // Nobody asked for it: the worker was told to stop by hand.
+                let reason = "its worker ended it".to_owned();
+                Ok(self.attempt_failed(step, &Failure::WorkerLost, &reason, at))
+            }
+        }
+    }
+
+    fn on_worker_lost(
+        &mut self,
+        step: usize,
+        epoch: i64,
+        reason: &str,
+        at: Timestamp,
+    ) -> Result<Settled, Refused> {
+        self.held_lease(step, epoch)?;
+        self.must_be_running()?;
+        if matches!(self.steps[step].state, StepState::Cancelling { .. }) {
+            let reason = format!("the run was cancelled; {reason}, so its end is not confirmed");
+            self.set_state(step, StepState::Cancelled { at, reason });
+            return Ok(vec![step]);
+        }
+        Ok(self.attempt_failed(step, &Failure::WorkerLost, reason, at))
+    }
+
+    /// One attempt did not work out: the next one, now or after a pause, or the end of the step.
+    fn attempt_failed(&mut self, step: usize, failure: &Failure, reason: &str, at: Timestamp) -> Settled {
+        let definition = Arc::clone(&self.workflow);
+        let retry = match &definition.steps[step].verb {
+            Verb::Run(run) => Some(&run.retry),
+            Verb::Gate(_) | Verb::Approval(_) | Verb::Promote(_) | Verb::Emit(_) => None,
+        };
+        let entry = &mut self.steps[step];
+        if !failure.counts() {
+            entry.uncounted += 1;
+        }
+        let counted = entry.attempt.saturating_sub(entry.uncounted);
+        let left = if failure.counts() {
+            retry.is_some_and(|retry| counted < retry.attempts)
+        } else {
+            entry.uncounted <= UNCOUNTED_MAX
+        };
+        let attempt = entry.attempt;
+        match (left, failure, retry) {
+            (true, Failure::WorkerLost, _) => {
+                self.steps[step].ready_at = Some(at);
+                self.set_state(step, StepState::Ready);
+                Vec::new()
+            }
+            (true, _, Some(retry)) => {
+                let name = &definition.steps[step].name;
+                let until = at.plus(retry.pause(&self.facts.name, name, attempt));
+                self.set_state(step, StepState::Pausing { until, reason: reason.to_owned() });
+                Vec::new()
+            }
+            (true, _, None) | (false, _, _) => {
+                let reason = match attempt {
+                    0 | 1 => reason.to_owned(),
+                    many => format!("{reason} (after {many} attempts)"),
+                };
+                self.set_state(step, StepState::Failed { at, reason });
+                vec![step]
+            }
+        }
+    }
+
+    fn on_ticked(&mut self, at: Timestamp) -> Result<Settled, Refused> {
+        self.must_be_running()?;
+        let due: Vec<usize> =
+            self.timers.iter().take_while(|&&(due, _)| due <= at).map(|&(_, step)| step).collect();
+        if due.is_empty() {
+            return Err(Refused::NotNow("nothing is due yet".to_owned()));
+        }
+        let mut settled = Vec::new();
+        for step in due {
+            match &self.steps[step].state {
+                StepState::Pausing { .. } => {
+                    self.steps[step].ready_at = Some(at);
+                    self.set_state(step, StepState::Ready);
+                }
+                StepState::Awaiting { .. } => {
+                    let silence_approves = match &self.workflow.steps[step].verb {
+                        Verb::Approval(approval) => {
+                            approval.on_timeout == crate::definition::OnTimeout::Approve
+                        }
+                        Verb::Run(_) | Verb::Gate(_) | Verb::Promote(_) | Verb::Emit(_) => false,
+                    };
+                    let state = if silence_approves {
+                        let reason = Some("approved by silence: nobody answered in time".to_owned());
+                        StepState::Succeeded { at, results: Results { reason, ..Results::default() } }
+                    } else {
+                        StepState::Rejected { at, reason: "nobody answered in time".to_owned() }
+                    };
+                    self.set_state(step, state);
+                    settled.push(step);
+                }
+                StepState::Blocked
+                | StepState::Ready
+                | StepState::Leased { .. }
+                | StepState::Cancelling { .. }
+                | StepState::Promoting
+                | StepState::Succeeded { .. }
+                | StepState::Rejected { .. }
+                | StepState::Failed { .. }
+                | StepState::Skipped { .. }
+                | StepState::Cancelled { .. } => debug_assert!(false, "a timer without a state that has one"),
+            }
+        }
+        Ok(settled)
+    }
+
+    fn on_decided(
+        &mut self,
+        step: usize,
+        approve: bool,
+        by: &str,
+        admin: bool,
+        reason: Option<&str>,
+        at: Timestamp,
+    ) -> Result<Settled, Refused> {
+        self.must_be_running()?;
+        self.must_exist(step)?;
+        if !matches!(self.steps[step].state, StepState::Awaiting { .. }) {
+            return Err(self.wrong_state(step));
+        }
+        let from = match &self.workflow.steps[step].verb {
+            Verb::Approval(approval) => &approval.from,
+            Verb::Run(_) | Verb::Gate(_) | Verb::Promote(_) | Verb::Emit(_) => {
+                return Err(self.wrong_state(step));
+            }
+        };
+        if !admin && !from.is_empty() && !from.iter().any(|name| name == by) {
+            return Err(Refused::NotTheirs { by: by.to_owned(), from: from.join(", ") });
+        }
+        let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let state = if approve {
+            let reason = Some(format!("approved by {by}{because}"));
+            StepState::Succeeded { at, results: Results { reason, ..Results::default() } }
+        } else {
+            StepState::Rejected { at, reason: format!("rejected by {by}{because}") }
+        };
+        self.set_state(step, state);
+        Ok(vec![step])
+    }
+
+    fn must_be_promoting(&self, step: usize) -> Result<(), Refused> {
+        self.must_be_running()?;
+        self.must_exist(step)?;
+        if matches!(self.steps[step].state, StepState::Promoting) {
+            Ok(())
+        } else {
+            Err(self.wrong_state(step))
+        }
+    }
+
+    fn on_promoted(
+        &mut self,
+        step: usize,
+        version: i64,
+        evidence: &Digest,
+        at: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Settled, Refused> {
+        self.must_be_promoting(step)?;
+        let (Verb::Promote(promote), Some(model)) =
+            (&self.workflow.steps[step].verb, self.workflow.model.clone())
+        else {
+            return Err(self.wrong_state(step));
+        };
+        let promoted = Promoted { model, version, alias: promote.alias.clone() };
+        let outputs = BTreeMap::from([
+            ("version".to_owned(), Value::from(version)),
+            ("model".to_owned(), Value::from(promoted.model.clone())),
+            ("alias".to_owned(), Value::from(promoted.alias.clone())),
+            ("evidence".to_owned(), Value::from(evidence.as_str())),
+        ]);
+        let data = serde_json::json!({
+            "model": promoted.model, "version": version, "alias": promoted.alias,
+            "run": self.facts.name, "evidence": evidence,
+        });
+        effects.push(Effect::Emit(self.lifecycle_event("refit.model.promoted", &promoted.model, at, data)));
+        let reason = Some(format!("{} {version} is {}", promoted.model, promoted.alias));
+        self.head.promoted = Some(promoted);
+        self.set_state(
+            step,
+            StepState::Succeeded { at, results: Results { outputs, reason, ..Results::default() } },
+        );
+        Ok(vec![step])
+    }
+
+    fn on_champion_moved(&mut self, step: usize, champion: &Option<Champion>) -> Result<Settled, Refused> {
+        self.must_be_promoting(step)?;
+        self.head.champion = champion.clone();
+        self.reopen_evaluation();
+        self.set_state(step, StepState::Blocked);
+        Ok(self.startable())
+    }
+
+    fn on_cancelled(&mut self, by: &str, at: Timestamp) -> Result<Settled, Refused> {
+        let started_at = match &self.head.state {
+            RunState::Over { ending, .. } => return Err(Refused::RunIsOver(ending.name().to_owned())),
+            RunState::Running { cancelled_by: Some(_), .. } => {
+                return Err(Refused::NotNow("the run is being cancelled already".to_owned()));
+            }
+            RunState::Running { since, cancelled_by: None } => *since,
+            RunState::Waiting { .. } => at,
+        };
+        self.head.state = RunState::Running { since: started_at, cancelled_by: Some(by.to_owned()) };
+        for step in 0..self.steps.len() {
+            let next = match &self.steps[step].state {
+                StepState::Leased { lease } => StepState::Cancelling { lease: lease.clone() },
+                StepState::Blocked
+                | StepState::Ready
+                | StepState::Pausing { .. }
+                | StepState::Awaiting { .. }
+                | StepState::Promoting => {
+                    StepState::Cancelled { at, reason: "the run was cancelled".to_owned() }
+                }
+                StepState::Cancelling { .. }
+                | StepState::Succeeded { .. }
+                | StepState::Rejected { .. }
+                | StepState::Failed { .. }
+                | StepState::Skipped { .. }
+                | StepState::Cancelled { .. } => continue,
+            };
+            self.set_state(step, next);
+        }
+        Ok(Vec::new())
+    }
+
+    fn on_retried(&mut self, all: bool, at: Timestamp) -> Result<Settled, Refused> {
+        let ending = match &self.head.state {
+            RunState::Over { ending, .. } => ending,
+            RunState::Waiting { .. } | RunState::Running { .. } => {
+                return Err(Refused::NotNow("the run is not over: cancel it first".to_owned()));
+            }
+        };
+        match ending {
+            Ending::Coalesced { into } => {
+                return Err(Refused::NotNow(format!("its events went into {into}: retry that run")));
+            }
+            Ending::Succeeded if !all => {
+                return Err(Refused::NotNow(
+                    "the run succeeded: there is nothing to carry on from; start every step again with --all"
+                        .to_owned(),
+                ));
+            }
+            Ending::Succeeded
+            | Ending::Rejected { .. }
+            | Ending::Failed { .. }
+            | Ending::Cancelled { .. } => {}
+        }
+        let reset = if all { vec![true; self.steps.len()] } else { self.did_not_work_out() };
+        for step in (0..self.steps.len()).filter(|&step| reset[step]) {
+            if matches!(self.workflow.steps[step].verb, Verb::Promote(_)) {
+                self.head.promoted = None;
+            }
+            self.reset(step);
+        }
+        self.head.state = RunState::Waiting { since: at };
+        Ok(Vec::new())
+    }
+
+    /// The steps that failed, were rejected, cancelled or held back, and everything after them.
+    fn did_not_work_out(&self) -> Vec<bool> {
+        let mut marked: Vec<bool> = self
+            .steps
+            .iter()
+            .map(|step| match &step.state {
+                StepState::Succeeded { .. } | StepState::Skipped { not_needed: true, .. } => false,
+                StepState::Blocked
+                | StepState::Ready
+                | StepState::Leased { .. }
+                | StepState::Cancelling { .. }
+                | StepState::Pausing { .. }
+                | StepState::Awaiting { .. }
+                | StepState::Promoting
+                | StepState::Rejected { .. }
+                | StepState::Failed { .. }
+                | StepState::Skipped { not_needed: false, .. }
+                | StepState::Cancelled { .. } => true,
+            })
+            .collect();
+        let mut open: Vec<usize> = (0..marked.len()).filter(|&step| marked[step]).collect();
+        while let Some(step) = open.pop() {
+            for &dependent in &self.dependents[step] {
+                if !std::mem::replace(&mut marked[dependent], true) {
+                    open.push(dependent);
+                }
+            }
+        }
+        marked
+    }
+
+    /// Back to blocked, as if it had never run; the epoch stays, so that no old lease fits.
+    pub(super) fn reset(&mut self, step: usize) {
+        let epoch = self.steps[step].epoch;
+        self.set_state(step, StepState::Blocked);
+        self.steps[step] = Step::blocked(epoch);
+    }
+}

@@ -1,0 +1,830 @@
+//! Every type that crosses a process boundary: what the API answers and takes, and the worker protocol. Keys are
+//! added, never renamed. No behaviour lives here beyond reading and writing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::Digest;
+use crate::names::RunName;
+use crate::time::Timestamp;
+
+/// The version of the worker protocol; a worker that speaks another is told so when it registers.
+pub const WORKER_PROTOCOL: u32 = 1;
+
+// ---------------------------------------------------------------------------------------------------------------
+// Artifacts and bundles
+
+/// A file or folder by digest. A file's digest is that of its bytes; a folder's is that of its [`Tree`] as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactRef {
+    /// Names the content.
+    pub digest: Digest,
+    /// The size in bytes; for a folder the sum of its files.
+    pub bytes: u64,
+    /// File or folder.
+    #[serde(default)]
+    pub kind: ArtifactKind,
+}
+
+/// What a digest stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArtifactKind {
+    /// One file.
+    #[default]
+    File,
+    /// A folder, described by a [`Tree`].
+    Folder,
+}
+
+/// A folder by content: stored as a blob of JSON, files sorted by path, so that equal folders have equal digests.
+/// Bundles and folder artifacts are trees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// The files, sorted by path. Empty folders are not kept.
+    pub files: Vec<TreeFile>,
+}
+
+/// One file of a [`Tree`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeFile {
+    /// Relative, `/` between components, no `.` or `..` component. Checked with [`check_relative_path`].
+    pub path: String,
+    /// Names the bytes.
+    pub digest: Digest,
+    /// The size in bytes.
+    pub bytes: u64,
+    /// Whether it may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
+}
+
+impl Tree {
+    /// The tree's canonical JSON: what its digest is taken of.
+    pub fn to_json(&self) -> String {
+        let mut sorted = self.clone();
+        sorted.files.sort_by(|a, b| a.path.cmp(&b.path));
+        serde_json::to_string(&sorted).unwrap_or_default()
+    }
+
+    /// The sum of its files' sizes, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// Checks a path that must stay inside a folder: relative, plain components, no backslash or control character.
+/// The error completes "`PATH` …".
+pub fn check_relative_path(path: &str) -> Result<(), String> {
+    if path.is_empty() || path.len() > 1024 {
+        return Err("is empty or longer than 1024 bytes".to_owned());
+    }
+    if path.starts_with('/') || path.contains('\\') || path.chars().any(char::is_control) {
+        return Err("must be relative, with `/` between its parts".to_owned());
+    }
+    let trimmed = path.strip_suffix('/').unwrap_or(path);
+    if trimmed.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+        return Err("must not hold an empty, `.` or `..` part".to_owned());
+    }
+    Ok(())
+}
+
+/// `POST /api/v1/blobs/missing`: which of these does the orchestrator not have yet?
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MissingRequest {
+    /// The digests asked about; at most 10,000.
+    pub digests: Vec<Digest>,
+}
+
+/// Answer to [`MissingRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MissingReply {
+    /// Those to upload.
+    pub missing: Vec<Digest>,
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Worker protocol
+
+/// `POST /api/v1/worker/register`: a worker process introduces itself. A new session of a known worker means that
+/// the process of the old session is gone: its attempts are lost at once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Register {
+    /// [`WORKER_PROTOCOL`] of the worker.
+    pub protocol: u32,
+    /// The worker's name; unique among hosts.
+    pub worker: String,
+    /// Drawn anew by each worker process.
+    pub session: String,
+    /// What it offers.
+    pub labels: BTreeMap<String, String>,
+    /// How many attempts it runs at once.
+    pub slots: u32,
+    /// Logical CPUs of the host.
+    pub cpus: u32,
+    /// Bytes of memory of the host.
+    pub memory: u64,
+    /// GPUs of the host.
+    pub gpus: u32,
+    /// The worker's program version.
+    pub version: String,
+}
+
+/// Answer to [`Register`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registered {
+    /// How often to renew, in milliseconds.
+    pub renew_every_ms: u64,
+    /// How long a lease lives without a renewal, in milliseconds. The worker ends its steps a margin before that.
+    pub grace_ms: u64,
+}
+
+/// `POST /api/v1/worker/lease`: asks for work; the answer waits up to `wait_ms` for some to turn up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// The worker's name.
+    pub worker: String,
+    /// Its session.
+    pub session: String,
+    /// At most this many attempts; at least 1.
+    pub slots: u32,
+    /// How long to wait for work, in milliseconds; at most 30,000.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// Answer to [`LeaseRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Leased {
+    /// The attempts to run; empty when there is nothing to do.
+    pub orders: Vec<StepOrder>,
+    /// True: take no more work, finish and leave.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+/// Names one attempt in every write of a worker. A key whose epoch is not the step's current one changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttemptKey {
+    /// The run.
+    pub run: RunName,
+    /// The step.
+    pub step: String,
+    /// The lease's fencing epoch: grows with each lease of the step and is never set back.
+    pub epoch: i64,
+}
+
+/// One attempt to run, complete: a worker needs nothing else but blobs and the events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepOrder {
+    /// Names the attempt.
+    pub key: AttemptKey,
+    /// Counts the attempts of the step from 1.
+    pub attempt: u32,
+    /// What to start.
+    pub command: OrderCommand,
+    /// Declared environment variables, rendered.
+    pub env: BTreeMap<String, String>,
+    /// The run's params: a JSON object.
+    pub params: serde_json::Map<String, Value>,
+    /// The workflow's code: digest of a [`Tree`]; none when the workflow has no bundle.
+    pub bundle: Option<Digest>,
+    /// Path inside the bundle of the requirements file of its Python environment.
+    pub requirements: Option<String>,
+    /// Artifacts to lay out under `REFIT_INPUTS`, by name.
+    pub inputs: BTreeMap<String, ArtifactRef>,
+    /// The champion's artifacts to lay out under `REFIT_CHAMPION`, by name; none when there is no champion.
+    pub champion: Option<BTreeMap<String, ArtifactRef>>,
+    /// Artifacts to hand back: name → path inside the working directory.
+    pub artifacts: BTreeMap<String, String>,
+    /// How many events the run stands for; fetched from `GET /api/v1/worker/events` as JSON Lines.
+    pub events: u64,
+    /// The longest the attempt may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderCommand {
+    /// A program and its arguments.
+    Arguments(Vec<String>),
+    /// Text for `sh -c`.
+    Shell(String),
+}
+
+/// `POST /api/v1/worker/renew`: one call for all attempts of a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Renew {
+    /// The worker's name.
+    pub worker: String,
+    /// Its session.
+    pub session: String,
+    /// What it is running.
+    pub attempts: Vec<AttemptKey>,
+    /// True once the worker takes no more work.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// Answer to [`Renew`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Renewed {
+    /// One instruction per attempt, in the order asked.
+    pub attempts: Vec<Instruction>,
+    /// True: take no more work, finish and leave.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+/// What a worker must do with an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Instruction {
+    /// Go on; the lease is renewed.
+    Continue,
+    /// End the process tree, then report `cancelled`.
+    Cancel,
+    /// The attempt is not yours any more: end the process tree and report nothing.
+    Stop,
+}
+
+/// `POST /api/v1/worker/report`: log chunks and live metrics of a running attempt. Chunks are idempotent by `seq`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The attempt.
+    pub key: AttemptKey,
+    /// The attempt's number, for showing.
+    pub attempt: u32,
+    /// New log chunks, in order.
+    #[serde(default)]
+    pub logs: Vec<LogChunk>,
+    /// Metrics reported so far: the latest value of each.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// A piece of an attempt's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChunk {
+    /// Counts the attempt's chunks from 0, without holes.
+    pub seq: i64,
+    /// When the worker read it.
+    pub at: Timestamp,
+    /// Whole lines, `\n` at the end of each, at most 64 KiB. Bytes that are not UTF-8 are replaced.
+    pub text: String,
+}
+
+/// `POST /api/v1/worker/finish`: what an attempt came to. Repeating it is harmless; the same answer comes back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finish {
+    /// The attempt.
+    pub key: AttemptKey,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// Asks for the next attempts in the same reply.
+    pub next: Option<LeaseRequest>,
+}
+
+/// Answer to [`Finish`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finished {
+    /// The next attempts, when they were asked for and are there.
+    #[serde(default)]
+    pub orders: Vec<StepOrder>,
+}
+
+/// What an attempt came to. Failure is data, not an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Exit 0 and everything it handed back is in order.
+    Succeeded {
+        /// Values handed on, from `REFIT_OUTPUTS`.
+        #[serde(default)]
+        outputs: BTreeMap<String, Value>,
+        /// The last value of each metric, from `REFIT_METRICS`; finite.
+        #[serde(default)]
+        metrics: BTreeMap<String, f64>,
+        /// The declared artifacts, already uploaded.
+        #[serde(default)]
+        artifacts: BTreeMap<String, ArtifactRef>,
+    },
+    /// It did not work out.
+    Failed {
+        /// How.
+        failure: Failure,
+        /// One line for people: `exit code 3: ValueError: …`.
+        reason: String,
+    },
+    /// Ended because the run was cancelled; nothing of it is left on the host.
+    Cancelled,
+}
+
+/// How an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Failure {
+    /// It exited with this code.
+    Exit {
+        /// Not 0 and not 75.
+        code: i32,
+    },
+    /// It exited with 75 (`EX_TEMPFAIL`): please try again.
+    RetryAsked,
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It took longer than its timeout.
+    TimedOut,
+    /// It could not be started: program missing, environment not built, an input not to be had.
+    CouldNotStart,
+    /// It exited 0, but what it handed back is not acceptable.
+    InvalidOutput,
+    /// Its worker went away, or did not renew within the grace.
+    WorkerLost,
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// What the API answers
+
+/// A run, as `run show -o json` prints it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunView {
+    /// `churn/12`.
+    pub run: RunName,
+    /// The workflow's name.
+    pub workflow: String,
+    /// The definition's digest.
+    pub definition: Digest,
+    /// `waiting | running | succeeded | rejected | failed | cancelled | coalesced`.
+    pub state: String,
+    /// Why it is in this state, in words.
+    pub reason: Option<String>,
+    /// The concurrency key's value.
+    pub key: Option<String>,
+    /// Its params.
+    pub params: serde_json::Map<String, Value>,
+    /// What started it, in words: `event dataset.updated`, `cron 0 3 * * *`, `manual`.
+    pub trigger: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it left the waiting line.
+    pub started_at: Option<Timestamp>,
+    /// When it was over.
+    pub finished_at: Option<Timestamp>,
+    /// How many events it stands for.
+    pub event_count: u64,
+    /// The ids of its events, oldest first; left out of listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<String>>,
+    /// The waiting runs it replaced.
+    #[serde(default)]
+    pub coalesced: Vec<RunName>,
+    /// Its steps, in the file's order; left out of listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<StepView>>,
+    /// What it promoted.
+    pub promoted: Option<Promoted>,
+    /// Grows with every change.
+    pub version: i64,
+}
+
+/// What a run promoted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promoted {
+    /// The model.
+    pub model: String,
+    /// The new version.
+    pub version: i64,
+    /// The alias that moved to it.
+    pub alias: String,
+}
+
+/// A step of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepView {
+    /// Its name.
+    pub step: String,
+    /// `run`, `gate`, `approval`, `promote` or `emit`.
+    pub verb: String,
+    /// The names of the steps it waits for.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// `blocked | ready | running | waiting | succeeded | rejected | failed | skipped | cancelled`.
+    pub state: String,
+    /// Attempts begun.
+    pub attempt: u32,
+    /// Attempts allowed.
+    pub attempts_max: u32,
+    /// The worker of the latest attempt.
+    pub worker: Option<String>,
+    /// When it became ready.
+    pub ready_at: Option<Timestamp>,
+    /// When its latest attempt was leased.
+    pub started_at: Option<Timestamp>,
+    /// When it was settled.
+    pub finished_at: Option<Timestamp>,
+    /// Values it handed on.
+    pub outputs: BTreeMap<String, Value>,
+    /// Its metrics; live ones while it runs.
+    pub metrics: BTreeMap<String, f64>,
+    /// Its artifacts.
+    pub artifacts: BTreeMap<String, ArtifactRef>,
+    /// Why it is in this state, in words.
+    pub reason: Option<String>,
+    /// A gate's verdict.
+    pub verdict: Option<crate::gate::Verdict>,
+    /// A gate's decision, check by check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<crate::gate::Decision>,
+    /// The run whose outcome was reused.
+    pub cached_from: Option<String>,
+}
+
+/// An event with what became of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventView {
+    /// CloudEvents `id`.
+    pub id: String,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `type`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// CloudEvents `subject`.
+    pub subject: Option<String>,
+    /// CloudEvents `time`.
+    pub time: Option<Timestamp>,
+    /// When Refit stored it.
+    pub received_at: Timestamp,
+    /// CloudEvents `data`; left out of listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// What became of it, in order.
+    pub decisions: Vec<DecisionView>,
+}
+
+/// One decision about an event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DecisionView {
+    /// The workflow it was made for; empty for `unmatched` and `duplicate`.
+    pub workflow: String,
+    /// The trigger's place in the file, from 0.
+    pub trigger: Option<i64>,
+    /// `started | batched | joined | coalesced | queued | skipped | cooldown | unmatched | filter_error | duplicate | paused`.
+    pub decision: String,
+    /// In words.
+    pub reason: Option<String>,
+    /// The run it led to.
+    pub run: Option<RunName>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Answer to `POST /api/v1/events` (202): one receipt per event, in the order sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    /// One per event.
+    pub events: Vec<Receipt>,
+}
+
+/// The receipt for one stored event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Receipt {
+    /// CloudEvents `id`.
+    pub id: String,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// True when it was there already; nothing new happens then.
+    pub duplicate: bool,
+}
+
+/// `POST /api/v1/workflows`: register a workflow file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Apply {
+    /// The file's text.
+    pub text: String,
+    /// Digest of the [`Tree`] of its folder, whose blobs are uploaded already.
+    pub bundle: Option<Digest>,
+}
+
+/// A registered workflow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkflowView {
+    /// Its name.
+    pub workflow: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// The model it retrains.
+    pub model: Option<String>,
+    /// The current definition's digest: of its text and its bundle.
+    pub definition: Digest,
+    /// Its bundle's digest.
+    pub bundle: Option<Digest>,
+    /// Counts the versions applied from 1.
+    pub version: i64,
+    /// When this version was applied.
+    pub applied_at: Timestamp,
+    /// True when applying changed nothing.
+    #[serde(default)]
+    pub unchanged: bool,
+    /// Its triggers in words.
+    pub triggers: Vec<String>,
+    /// Its steps: name and verb.
+    pub steps: Vec<StepSummary>,
+    /// The next schedule slot.
+    pub next_slot: Option<Timestamp>,
+    /// Batches that are gathering.
+    #[serde(default)]
+    pub open_batches: Vec<OpenBatch>,
+    /// How many of its runs are waiting or running.
+    pub active_runs: i64,
+    /// The text as applied; left out of listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// A step of a definition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepSummary {
+    /// Its name.
+    pub step: String,
+    /// Its verb.
+    pub verb: String,
+    /// The names of the steps it waits for.
+    pub needs: Vec<String>,
+}
+
+/// A batch that is gathering.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OpenBatch {
+    /// The trigger's place in the file, from 0.
+    pub trigger: i64,
+    /// The value of `by`.
+    pub key: String,
+    /// Events so far.
+    pub count: i64,
+    /// When the first came.
+    pub opened_at: Timestamp,
+    /// When it fires at the latest, as things stand.
+    pub due_at: Option<Timestamp>,
+}
+
+/// `POST /api/v1/runs`: start a run by hand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StartRun {
+    /// The workflow.
+    pub workflow: String,
+    /// Its params.
+    #[serde(default)]
+    pub params: serde_json::Map<String, Value>,
+    /// Makes the call safe to repeat: the same id starts one run.
+    #[serde(default)]
+    pub id: Option<String>,
+}
+
+/// `POST /api/v1/runs/W/N/retry`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RetryRun {
+    /// True: every step again; false: carry on from what failed.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// `POST /api/v1/runs/W/N/approve` and `…/reject`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Decide {
+    /// The approval step; may be left out when just one waits.
+    #[serde(default)]
+    pub step: Option<String>,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `GET /api/v1/runs/W/N/logs`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogPage {
+    /// Pieces in order.
+    pub lines: Vec<LogPiece>,
+    /// Pass as `after` to read on.
+    pub next: i64,
+    /// True when the run is over and everything has been read.
+    pub done: bool,
+}
+
+/// A piece of a run's log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogPiece {
+    /// The step.
+    pub step: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// When the worker read it.
+    pub at: Timestamp,
+    /// Whole lines.
+    pub text: String,
+}
+
+/// A registered model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModelView {
+    /// Its name.
+    pub model: String,
+    /// Its versions, newest first.
+    pub versions: Vec<VersionView>,
+    /// Alias → version.
+    pub aliases: BTreeMap<String, i64>,
+}
+
+/// A version of a model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VersionView {
+    /// Counts the model's versions from 1.
+    pub version: i64,
+    /// The run that made it.
+    pub run: RunName,
+    /// The artifact.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The artifact's name.
+    pub artifact: String,
+    /// The metrics it was gated with.
+    pub metrics: BTreeMap<String, f64>,
+    /// When it was promoted.
+    pub created_at: Timestamp,
+}
+
+/// One move of an alias, newest first in listings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HistoryView {
+    /// The alias.
+    pub alias: String,
+    /// The version before; none the first time.
+    pub from: Option<i64>,
+    /// The version after.
+    pub to: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Who: `run churn/12` or a person.
+    pub by: String,
+    /// The run that promoted.
+    pub run: Option<RunName>,
+    /// Why, in words.
+    pub reason: Option<String>,
+    /// Digest of the evidence record.
+    pub evidence: Option<Digest>,
+}
+
+/// `POST /api/v1/models/M/rollback`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rollback {
+    /// The alias to move back.
+    pub alias: String,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// A worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Its name.
+    pub worker: String,
+    /// `ready | busy | draining | silent`: silent when it has not been heard of for three renewals.
+    pub state: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// GPUs of the host.
+    pub gpus: u32,
+    /// Bytes of memory of the host.
+    pub memory: u64,
+    /// Attempts at once.
+    pub slots: u32,
+    /// Attempts now.
+    pub busy: u32,
+    /// When it was last heard of.
+    pub last_seen: Timestamp,
+    /// What it is running.
+    pub attempts: Vec<AttemptKey>,
+}
+
+/// What a token's bearer may do. `admin` may do everything, `operator` everything a `viewer` may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Looks.
+    Viewer,
+    /// Sends events, applies workflows, starts and ends runs, approves, rolls back.
+    Operator,
+    /// Leases steps and reports on them; sees no more than that needs.
+    Worker,
+    /// Everything, tokens included.
+    Admin,
+}
+
+impl Role {
+    /// As written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Worker => "worker",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "viewer" => Ok(Self::Viewer),
+            "operator" => Ok(Self::Operator),
+            "worker" => Ok(Self::Worker),
+            "admin" => Ok(Self::Admin),
+            other => Err(format!("`{other}` is not a role: viewer, operator, worker or admin")),
+        }
+    }
+}
+
+/// `POST /api/v1/tokens`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreateToken {
+    /// Who or what holds it; shown as the author of what it does.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Days until it expires; 90 when left out.
+    #[serde(default)]
+    pub days: Option<u32>,
+}
+
+/// A token. The secret is shown once, when it is made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenView {
+    /// Names it for `token revoke`.
+    pub id: String,
+    /// Who or what holds it.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// The token itself; only in the answer to its making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// An error of the API: problem details (RFC 9457), `application/problem+json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProblemDetails {
+    /// A stable word for programs: `not-found`, `definition-invalid`, `stale-lease`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind of problem in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened here and what to do.
+    pub detail: String,
+    /// The field at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Line in the file, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Column in the line, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    /// What would be right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// All problems of a definition, when there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<crate::definition::Problem>,
+}
+
+/// `GET /api/v1/server`: who answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerView {
+    /// The program's version.
+    pub version: String,
+    /// `sqlite` or `postgres`.
+    pub database: String,
+    /// The orchestrator's clock.
+    pub now: Timestamp,
+    /// Whether a token is asked for.
+    pub tokens_required: bool,
+}
