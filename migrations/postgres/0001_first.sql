@@ -1,0 +1,255 @@
+-- The first schema. Times are milliseconds since the Unix epoch, JSON is text.
+-- Its twin in ../sqlite has the same tables, columns and nullability; a test compares them.
+
+CREATE TABLE workflows (
+    name TEXT NOT NULL PRIMARY KEY,
+    definition TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    applied_at BIGINT NOT NULL,
+    applied_by TEXT NOT NULL,
+    next_number BIGINT NOT NULL
+);
+
+-- Every definition ever applied: runs are pinned to theirs.
+CREATE TABLE definitions (
+    digest TEXT NOT NULL PRIMARY KEY,
+    workflow TEXT NOT NULL,
+    text TEXT NOT NULL,
+    bundle TEXT
+);
+
+CREATE TABLE events (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id TEXT NOT NULL,
+    source TEXT NOT NULL,
+    type TEXT NOT NULL,
+    subject TEXT,
+    received_at BIGINT NOT NULL,
+    routed BIGINT NOT NULL CHECK (routed IN (0, 1)),
+    duplicates BIGINT NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (source, id)
+);
+CREATE INDEX events_unrouted ON events (seq) WHERE routed = 0;
+CREATE INDEX events_id ON events (id);
+CREATE INDEX events_received ON events (received_at);
+
+-- What became of an event, in order. batch points to where it waits; run is set once it led to one.
+CREATE TABLE decisions (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    workflow TEXT NOT NULL,
+    trigger_index BIGINT,
+    decision TEXT NOT NULL,
+    reason TEXT,
+    batch BIGINT,
+    run BIGINT
+);
+CREATE INDEX decisions_event ON decisions (event, seq);
+CREATE INDEX decisions_batch ON decisions (batch, seq) WHERE batch IS NOT NULL;
+
+CREATE TABLE batches (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    workflow TEXT NOT NULL,
+    trigger_index BIGINT NOT NULL,
+    batch_key TEXT NOT NULL,
+    opened_at BIGINT NOT NULL,
+    last_at BIGINT NOT NULL,
+    event_count BIGINT NOT NULL CHECK (event_count >= 1),
+    due_at BIGINT,
+    open BIGINT NOT NULL CHECK (open IN (0, 1))
+);
+CREATE UNIQUE INDEX batches_open ON batches (workflow, trigger_index, batch_key) WHERE open = 1;
+CREATE INDEX batches_due ON batches (due_at) WHERE open = 1;
+
+CREATE TABLE schedules (
+    workflow TEXT NOT NULL,
+    trigger_index BIGINT NOT NULL,
+    spec TEXT NOT NULL,
+    next_at BIGINT,
+    PRIMARY KEY (workflow, trigger_index)
+);
+CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
+
+CREATE TABLE runs (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    workflow TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    definition TEXT NOT NULL,
+    state TEXT NOT NULL
+        CHECK (state IN ('waiting', 'running', 'succeeded', 'rejected', 'failed', 'cancelled', 'coalesced')),
+    lane TEXT NOT NULL,
+    lane_limit BIGINT,
+    version BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    wake_at BIGINT,
+    facts TEXT NOT NULL,
+    head TEXT NOT NULL,
+    UNIQUE (workflow, number)
+);
+CREATE INDEX runs_lane ON runs (workflow, lane, state) WHERE state IN ('waiting', 'running');
+CREATE INDEX runs_waiting ON runs (id) WHERE state = 'waiting';
+CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
+CREATE INDEX runs_state ON runs (state, id);
+CREATE INDEX runs_created ON runs (created_at);
+
+CREATE TABLE run_events (
+    run BIGINT NOT NULL,
+    event BIGINT NOT NULL,
+    PRIMARY KEY (run, event)
+);
+
+-- One row a step. session is set exactly while a worker has it.
+CREATE TABLE steps (
+    run BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    ready_at BIGINT,
+    session TEXT,
+    leased_at BIGINT,
+    body TEXT NOT NULL,
+    PRIMARY KEY (run, position),
+    CHECK ((session IS NULL) = (leased_at IS NULL)),
+    CHECK (session IS NULL OR state = 'running')
+);
+CREATE INDEX steps_ready ON steps (ready_at, run, position) WHERE state = 'ready';
+CREATE INDEX steps_leased ON steps (session) WHERE session IS NOT NULL;
+
+-- The accepted inputs of a run, in order.
+CREATE TABLE journal (
+    run BIGINT NOT NULL,
+    version BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    input TEXT NOT NULL,
+    PRIMARY KEY (run, version)
+);
+
+CREATE TABLE models (
+    name TEXT NOT NULL PRIMARY KEY,
+    versions BIGINT NOT NULL
+);
+
+CREATE TABLE versions (
+    model TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    run BIGINT NOT NULL,
+    artifact TEXT NOT NULL,
+    artifact_ref TEXT NOT NULL,
+    metrics TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (model, version)
+);
+
+CREATE TABLE aliases (
+    model TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    PRIMARY KEY (model, alias)
+);
+
+CREATE TABLE alias_history (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    model TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    from_version BIGINT,
+    to_version BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    moved_by TEXT NOT NULL,
+    run BIGINT,
+    reason TEXT,
+    evidence TEXT
+);
+CREATE INDEX alias_history_model ON alias_history (model, seq);
+
+-- What a promotion rested on, named by the digest of its content.
+CREATE TABLE evidence (
+    digest TEXT NOT NULL PRIMARY KEY,
+    body TEXT NOT NULL
+);
+
+-- One row per outbound event and target, until it is sent. stream orders: the run's name, or the event's own.
+CREATE TABLE outbox (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    target TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    event BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    due_at BIGINT NOT NULL,
+    error TEXT
+);
+CREATE INDEX outbox_target ON outbox (target, seq);
+
+CREATE TABLE workers (
+    name TEXT NOT NULL PRIMARY KEY,
+    session TEXT NOT NULL,
+    last_seen BIGINT NOT NULL,
+    draining BIGINT NOT NULL CHECK (draining IN (0, 1)),
+    body TEXT NOT NULL
+);
+
+CREATE TABLE logs (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run BIGINT NOT NULL,
+    step TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    attempt BIGINT NOT NULL,
+    chunk BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    text TEXT NOT NULL,
+    UNIQUE (run, step, epoch, chunk)
+);
+CREATE INDEX logs_run ON logs (run, seq);
+
+-- The latest metrics of attempts that are running.
+CREATE TABLE live_metrics (
+    run BIGINT NOT NULL,
+    step TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    metrics TEXT NOT NULL,
+    PRIMARY KEY (run, step)
+);
+
+-- Content by digest, in chunks; a blob exists once its row here does.
+CREATE TABLE blobs (
+    digest TEXT NOT NULL PRIMARY KEY,
+    bytes BIGINT NOT NULL,
+    upload TEXT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+CREATE TABLE blob_chunks (
+    upload TEXT NOT NULL,
+    chunk BIGINT NOT NULL,
+    data BYTEA NOT NULL,
+    PRIMARY KEY (upload, chunk)
+);
+
+CREATE TABLE tokens (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL,
+    role TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    revoked_at BIGINT
+);
+
+CREATE TABLE dead_letters (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    received_at BIGINT NOT NULL,
+    context TEXT NOT NULL,
+    body BYTEA NOT NULL
+);
+
+-- What only one orchestrator may do at a time. The row of 'trigger' is locked by whoever creates or admits runs;
+-- the others are held by name until they expire.
+CREATE TABLE duties (
+    name TEXT NOT NULL PRIMARY KEY,
+    holder TEXT,
+    expires_at BIGINT NOT NULL
+);
+INSERT INTO duties (name, expires_at) VALUES ('trigger', 0);

@@ -1,0 +1,255 @@
+-- The first schema. Times are milliseconds since the Unix epoch, JSON is text.
+-- Its twin in ../postgres has the same tables, columns and nullability; a test compares them.
+
+CREATE TABLE workflows (
+    name TEXT NOT NULL PRIMARY KEY,
+    definition TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    applied_at INTEGER NOT NULL,
+    applied_by TEXT NOT NULL,
+    next_number INTEGER NOT NULL
+) STRICT;
+
+-- Every definition ever applied: runs are pinned to theirs.
+CREATE TABLE definitions (
+    digest TEXT NOT NULL PRIMARY KEY,
+    workflow TEXT NOT NULL,
+    text TEXT NOT NULL,
+    bundle TEXT
+) STRICT;
+
+CREATE TABLE events (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
+    source TEXT NOT NULL,
+    type TEXT NOT NULL,
+    subject TEXT,
+    received_at INTEGER NOT NULL,
+    routed INTEGER NOT NULL CHECK (routed IN (0, 1)),
+    duplicates INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (source, id)
+) STRICT;
+CREATE INDEX events_unrouted ON events (seq) WHERE routed = 0;
+CREATE INDEX events_id ON events (id);
+CREATE INDEX events_received ON events (received_at);
+
+-- What became of an event, in order. batch points to where it waits; run is set once it led to one.
+CREATE TABLE decisions (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    event INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    workflow TEXT NOT NULL,
+    trigger_index INTEGER,
+    decision TEXT NOT NULL,
+    reason TEXT,
+    batch INTEGER,
+    run INTEGER
+) STRICT;
+CREATE INDEX decisions_event ON decisions (event, seq);
+CREATE INDEX decisions_batch ON decisions (batch, seq) WHERE batch IS NOT NULL;
+
+CREATE TABLE batches (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    workflow TEXT NOT NULL,
+    trigger_index INTEGER NOT NULL,
+    batch_key TEXT NOT NULL,
+    opened_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL,
+    event_count INTEGER NOT NULL CHECK (event_count >= 1),
+    due_at INTEGER,
+    open INTEGER NOT NULL CHECK (open IN (0, 1))
+) STRICT;
+CREATE UNIQUE INDEX batches_open ON batches (workflow, trigger_index, batch_key) WHERE open = 1;
+CREATE INDEX batches_due ON batches (due_at) WHERE open = 1;
+
+CREATE TABLE schedules (
+    workflow TEXT NOT NULL,
+    trigger_index INTEGER NOT NULL,
+    spec TEXT NOT NULL,
+    next_at INTEGER,
+    PRIMARY KEY (workflow, trigger_index)
+) STRICT;
+CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
+
+CREATE TABLE runs (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    workflow TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    definition TEXT NOT NULL,
+    state TEXT NOT NULL
+        CHECK (state IN ('waiting', 'running', 'succeeded', 'rejected', 'failed', 'cancelled', 'coalesced')),
+    lane TEXT NOT NULL,
+    lane_limit INTEGER,
+    version INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    wake_at INTEGER,
+    facts TEXT NOT NULL,
+    head TEXT NOT NULL,
+    UNIQUE (workflow, number)
+) STRICT;
+CREATE INDEX runs_lane ON runs (workflow, lane, state) WHERE state IN ('waiting', 'running');
+CREATE INDEX runs_waiting ON runs (id) WHERE state = 'waiting';
+CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
+CREATE INDEX runs_state ON runs (state, id);
+CREATE INDEX runs_created ON runs (created_at);
+
+CREATE TABLE run_events (
+    run INTEGER NOT NULL,
+    event INTEGER NOT NULL,
+    PRIMARY KEY (run, event)
+) STRICT;
+
+-- One row a step. session is set exactly while a worker has it.
+CREATE TABLE steps (
+    run INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    ready_at INTEGER,
+    session TEXT,
+    leased_at INTEGER,
+    body TEXT NOT NULL,
+    PRIMARY KEY (run, position),
+    CHECK ((session IS NULL) = (leased_at IS NULL)),
+    CHECK (session IS NULL OR state = 'running')
+) STRICT;
+CREATE INDEX steps_ready ON steps (ready_at, run, position) WHERE state = 'ready';
+CREATE INDEX steps_leased ON steps (session) WHERE session IS NOT NULL;
+
+-- The accepted inputs of a run, in order.
+CREATE TABLE journal (
+    run INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    input TEXT NOT NULL,
+    PRIMARY KEY (run, version)
+) STRICT;
+
+CREATE TABLE models (
+    name TEXT NOT NULL PRIMARY KEY,
+    versions INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE versions (
+    model TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    artifact TEXT NOT NULL,
+    artifact_ref TEXT NOT NULL,
+    metrics TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (model, version)
+) STRICT;
+
+CREATE TABLE aliases (
+    model TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (model, alias)
+) STRICT;
+
+CREATE TABLE alias_history (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    model TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    from_version INTEGER,
+    to_version INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    moved_by TEXT NOT NULL,
+    run INTEGER,
+    reason TEXT,
+    evidence TEXT
+) STRICT;
+CREATE INDEX alias_history_model ON alias_history (model, seq);
+
+-- What a promotion rested on, named by the digest of its content.
+CREATE TABLE evidence (
+    digest TEXT NOT NULL PRIMARY KEY,
+    body TEXT NOT NULL
+) STRICT;
+
+-- One row per outbound event and target, until it is sent. stream orders: the run's name, or the event's own.
+CREATE TABLE outbox (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    target TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    event INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    error TEXT
+) STRICT;
+CREATE INDEX outbox_target ON outbox (target, seq);
+
+CREATE TABLE workers (
+    name TEXT NOT NULL PRIMARY KEY,
+    session TEXT NOT NULL,
+    last_seen INTEGER NOT NULL,
+    draining INTEGER NOT NULL CHECK (draining IN (0, 1)),
+    body TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE logs (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    chunk INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    UNIQUE (run, step, epoch, chunk)
+) STRICT;
+CREATE INDEX logs_run ON logs (run, seq);
+
+-- The latest metrics of attempts that are running.
+CREATE TABLE live_metrics (
+    run INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    metrics TEXT NOT NULL,
+    PRIMARY KEY (run, step)
+) STRICT;
+
+-- Content by digest, in chunks; a blob exists once its row here does.
+CREATE TABLE blobs (
+    digest TEXT NOT NULL PRIMARY KEY,
+    bytes INTEGER NOT NULL,
+    upload TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE blob_chunks (
+    upload TEXT NOT NULL,
+    chunk INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (upload, chunk)
+) STRICT;
+
+CREATE TABLE tokens (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL,
+    role TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    revoked_at INTEGER
+) STRICT;
+
+CREATE TABLE dead_letters (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    context TEXT NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+
+-- What only one orchestrator may do at a time. The row of 'trigger' is locked by whoever creates or admits runs;
+-- the others are held by name until they expire.
+CREATE TABLE duties (
+    name TEXT NOT NULL PRIMARY KEY,
+    holder TEXT,
+    expires_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO duties (name, expires_at) VALUES ('trigger', 0);

@@ -1,0 +1,226 @@
+//! Events over HTTP: sending (one CloudEvent or a batch) and looking. A batch is stored whole or not at all.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use refit_workflows::event::CloudEvent;
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::{Accepted, EventView};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::extract::{Params, media_type, parse_json, read_body, unsupported_media_type};
+use super::problem::Problem;
+use crate::engine::{Engine, EventFilter};
+
+/// The most events one request may carry.
+const EVENTS_MAX: usize = 1000;
+
+/// The most rows a listing answers, and how many when the request does not say.
+const LIMIT_MAX: i64 = 1000;
+const LIMIT_DEFAULT: i64 = 100;
+
+/// Checks the `limit` of a listing; above the bound it means the bound.
+pub(super) fn limit(asked: Option<i64>) -> Result<i64, Problem> {
+    match asked {
+        None => Ok(LIMIT_DEFAULT),
+        Some(limit) if limit >= 1 => Ok(limit.min(LIMIT_MAX)),
+        Some(_) => Err(Problem::invalid("`limit` must be at least 1").field("limit")),
+    }
+}
+
+pub(super) async fn send(
+    State(engine): State<Engine>,
+    request: Request,
+) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    let headers = request.headers().clone();
+    let form = Form::of(&headers)?;
+    let body = read_body(request).await?;
+    let events = engine.record(form.parse(&body)?, Vec::new()).await?;
+    Ok((StatusCode::ACCEPTED, Json(Accepted { events })))
+}
+
+/// How a request carries its events (CloudEvents 1.0.2, HTTP protocol binding and JSON format).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// `application/cloudevents+json`: one event.
+    One,
+    /// `application/cloudevents-batch+json`: an array.
+    Batch,
+    /// `application/json`: either.
+    Either,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        match media_type(headers).as_deref() {
+            Some("application/cloudevents+json") => Ok(Self::One),
+            Some("application/cloudevents-batch+json") => Ok(Self::Batch),
+            Some("application/json") => Ok(Self::Either),
+            _ => Err(unsupported_media_type(
+                "application/json, application/cloudevents+json or application/cloudevents-batch+json",
+            )),
+        }
+    }
+
+    fn parse(self, body: &[u8]) -> Result<Vec<CloudEvent>, Problem> {
+        match (self, parse_json(body)?) {
+            (Self::One | Self::Either, value @ Value::Object(_)) => Ok(vec![event(value, None)?]),
+            (Self::Batch | Self::Either, Value::Array(values)) => {
+                if values.len() > EVENTS_MAX {
+                    return Err(Problem::invalid(format!(
+                        "the array holds {} events; {EVENTS_MAX} is the most one request may carry",
+                        values.len()
+                    ))
+                    .hint("send them in several requests: a repeated (source, id) is stored once"));
+                }
+                values.into_iter().enumerate().map(|(place, value)| event(value, Some(place))).collect()
+            }
+            (Self::One, _) => Err(Problem::invalid("the body must be one CloudEvent: a JSON object")),
+            (Self::Batch, _) => Err(Problem::invalid("the body must be a JSON array of CloudEvents")),
+            (Self::Either, _) => Err(Problem::invalid(
+                "the body must be a CloudEvent (a JSON object) or an array of CloudEvents",
+            )),
+        }
+    }
+}
+
+fn event(value: Value, place: Option<usize>) -> Result<CloudEvent, Problem> {
+    CloudEvent::parse(value).map_err(|wrong| {
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "event-invalid", wrong.message);
+        match (place, wrong.field) {
+            (None, None) => problem,
+            (None, Some(field)) => problem.field(field),
+            (Some(place), None) => problem.field(format!("[{place}]")),
+            (Some(place), Some(field)) => problem.field(format!("[{place}].{field}")),
+        }
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParams {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    source: Option<String>,
+    unmatched: Option<String>,
+    since: Option<Timestamp>,
+    limit: Option<i64>,
+}
+
+pub(super) async fn list(
+    State(engine): State<Engine>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Vec<EventView>>, Problem> {
+    let unmatched = match params.unmatched.as_deref() {
+        None | Some("false" | "0") => false,
+        Some("true" | "1" | "") => true,
+        Some(_) => return Err(Problem::invalid("`unmatched` must be true or false").field("unmatched")),
+    };
+    let filter = EventFilter {
+        kind: params.kind,
+        source: params.source,
+        unmatched,
+        since: params.since,
+        limit: limit(params.limit)?,
+    };
+    Ok(Json(engine.events(filter).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ByIdParams {
+    id: String,
+    source: Option<String>,
+}
+
+pub(super) async fn by_id(
+    State(engine): State<Engine>,
+    Params(params): Params<ByIdParams>,
+) -> Result<Json<Vec<EventView>>, Problem> {
+    let found = engine.event(&params.id, params.source.as_deref()).await?;
+    if found.is_empty() {
+        let shown: String = params.id.chars().take(100).collect();
+        return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", format!("there is no event `{shown}`")));
+    }
+    Ok(Json(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"id": "1", "source": "/s", "type": "t"}"#;
+
+    fn refused(form: Form, body: &str) -> (u16, Option<String>) {
+        let problem = form.parse(body.as_bytes()).expect_err(body);
+        (problem.details().status, problem.details().field.clone())
+    }
+
+    #[test]
+    fn the_content_type_says_how_many_events_there_are() {
+        let array = format!("[{GOOD}, {GOOD}]");
+        for (form, body, count) in [
+            (Form::One, GOOD, 1),
+            (Form::Either, GOOD, 1),
+            (Form::Either, array.as_str(), 2),
+            (Form::Batch, array.as_str(), 2),
+            (Form::Batch, "[]", 0),
+        ] {
+            assert_eq!(form.parse(body.as_bytes()).unwrap().len(), count, "{form:?} {body}");
+        }
+        assert_eq!(refused(Form::One, &array), (400, None));
+        assert_eq!(refused(Form::Batch, GOOD), (400, None));
+        assert_eq!(refused(Form::Either, "3"), (400, None));
+    }
+
+    #[test]
+    fn a_bad_event_is_named_by_place_and_field() {
+        for (body, field) in [
+            (r#"{"id": "1", "source": "/s"}"#.to_owned(), Some("type")),
+            (r#"{"id": "1", "source": "/s", "type": ""}"#.to_owned(), Some("type")),
+            (r#"{"id": 1, "source": "/s", "type": "t"}"#.to_owned(), Some("id")),
+            (r#"{"id": "1", "source": "/s", "type": "t", "time": "noon"}"#.to_owned(), Some("time")),
+            (format!(r#"[{GOOD}, {GOOD}, {GOOD}, {{"id": "4", "source": "/s"}}]"#), Some("[3].type")),
+            (format!("[{GOOD}, 7]"), Some("[1]")),
+            (format!("[{}]", vec![GOOD; 1001].join(",")), None),
+            ("{\"id\": 1,}".to_owned(), None),
+            ("{\"id\": 1e999}".to_owned(), None),
+            (String::new(), None),
+        ] {
+            let shown: String = body.chars().take(60).collect();
+            assert_eq!(refused(Form::Either, &body), (400, field.map(str::to_owned)), "{shown}");
+        }
+        assert_eq!(
+            Form::Either.parse(format!("[{}]", vec![GOOD; 1000].join(",")).as_bytes()).unwrap().len(),
+            1000
+        );
+    }
+
+    #[test]
+    fn other_content_types_are_refused() {
+        for (content_type, form) in [
+            ("application/json; charset=utf-8", Some(Form::Either)),
+            ("application/cloudevents+json", Some(Form::One)),
+            ("application/cloudevents-batch+json", Some(Form::Batch)),
+            ("application/json; charset=utf-16", None),
+            ("text/plain", None),
+            ("application/x-www-form-urlencoded", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", content_type.parse().unwrap());
+            match (Form::of(&headers), form) {
+                (Ok(read), expected) => assert_eq!(Some(read), expected, "{content_type}"),
+                (Err(problem), None) => assert_eq!(problem.details().status, 415),
+                (Err(_), Some(_)) => panic!("{content_type} was refused"),
+            }
+        }
+    }
+
+    #[test]
+    fn limits_are_bounded() {
+        assert_eq!(limit(None).ok(), Some(LIMIT_DEFAULT));
+        assert_eq!(limit(Some(1_000_000_000)).ok(), Some(LIMIT_MAX));
+        assert_eq!(limit(Some(-1)).unwrap_err().details().field.as_deref(), Some("limit"));
+    }
+}

@@ -1,0 +1,489 @@
+//! The only caller of the store's write functions. Short: it names moments, passes the time in, and wakes whoever
+//! waits. Decisions are made in `workflows`, durability in `store`; must never happen here: SQL, HTTP, a change of a
+//! run that does not go through `Store::change_run`.
+
+mod loops;
+mod people;
+mod signals;
+mod workers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, stream};
+use refit_workflows::definition::{Problems, Workflow};
+use refit_workflows::digest::Digest;
+use refit_workflows::event::CloudEvent;
+use refit_workflows::names::RunName;
+use refit_workflows::run::Refused;
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::*;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::store::{ChangeError, Hints, Store, StoreError};
+use signals::Signals;
+
+/// The engine's handle; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    signals: Signals,
+    settings: Settings,
+    /// Names this process where only one orchestrator may do something.
+    holder: String,
+    tokens: people::TokenCache,
+}
+
+/// What the engine is told when it starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long a lease lives without a renewal.
+    pub grace: Duration,
+    /// How often everything that hints can wake is looked at all the same.
+    pub poll: Duration,
+}
+
+/// Who asks: the name goes into journals and histories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The token's name; `local` on loopback without tokens.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// Why the engine did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is no such thing. 404.
+    #[error("{0}")]
+    NotFound(String),
+    /// It cannot be done now. 409. `kind` is a stable word for programs.
+    #[error("{detail}")]
+    Refused {
+        /// `stale-lease`, `run-is-over`, …
+        kind: &'static str,
+        /// What is in the way and what to do.
+        detail: String,
+    },
+    /// The attempt is settled already; the worker may forget it. 410.
+    #[error("{0}")]
+    Over(String),
+    /// The request is malformed. 400 (422 for a definition's problems).
+    #[error("{detail}")]
+    Invalid {
+        /// The field at fault.
+        field: Option<String>,
+        /// What is wrong.
+        detail: String,
+        /// What would be right.
+        hint: Option<String>,
+    },
+    /// The workflow file has problems. 422.
+    #[error("the workflow has {} problem(s)", .0.len())]
+    Definition(Problems),
+    /// The caller may not do this. 403.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The database did not do its part. 503 when it is out of reach, 500 otherwise.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+/// What to list of the events.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// CloudEvents `type`.
+    pub kind: Option<String>,
+    /// CloudEvents `source`.
+    pub source: Option<String>,
+    /// Only those that started nothing.
+    pub unmatched: bool,
+    /// Received at or after.
+    pub since: Option<Timestamp>,
+    /// At most; bounded to 1000.
+    pub limit: i64,
+}
+
+/// What to list of the runs.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// The workflow.
+    pub workflow: Option<String>,
+    /// The state.
+    pub state: Option<String>,
+    /// Created at or after.
+    pub since: Option<Timestamp>,
+    /// At most; bounded to 1000.
+    pub limit: i64,
+}
+
+/// A delivery that is not an event, kept with the reason.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Where it came from: `amqp:refit.events`.
+    pub source: String,
+    /// Why it is dead.
+    pub reason: String,
+    /// The bytes as they came, at most 1 MiB.
+    pub body: Vec<u8>,
+    /// Routing key, exchange, headers: as JSON.
+    pub context: serde_json::Value,
+}
+
+/// An outbound event that is due at a target.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// Its place in the outbox.
+    pub seq: i64,
+    /// The target's name: `amqp` or a webhook's.
+    pub target: String,
+    /// How often sending has failed.
+    pub attempts: i64,
+    /// The event.
+    pub event: CloudEvent,
+}
+
+/// What sending one outbound event came to.
+#[derive(Clone, Debug)]
+pub enum Sent {
+    /// The target has it.
+    Done,
+    /// Try again; the engine decides when.
+    Failed(String),
+}
+
+/// The outcome of looking up a token.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Known, with what it may do.
+    Known(Identity),
+    /// Unknown, revoked or expired.
+    Unknown,
+}
+
+impl Engine {
+    /// An engine over an open store. Nothing happens by itself until [`Engine::start`].
+    pub fn new(store: Store, settings: Settings) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                signals: Signals::default(),
+                settings,
+                holder: uuid::Uuid::new_v4().to_string(),
+                tokens: people::TokenCache::default(),
+            }),
+        }
+    }
+
+    /// The store under it.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    fn now(&self) -> Timestamp {
+        self.store().clock().now()
+    }
+
+    fn wake(&self, hints: Hints) {
+        self.inner.signals.wake(hints);
+    }
+
+    /// Stores events, and dead letters with them, in one transaction; returns after the commit. One receipt per
+    /// event, in order.
+    pub async fn record(
+        &self,
+        events: Vec<CloudEvent>,
+        dead: Vec<DeadLetter>,
+    ) -> Result<Vec<Receipt>, EngineError> {
+        let recorded = self.store().record(events, dead).await?;
+        self.wake(recorded.hints);
+        Ok(recorded.receipts)
+    }
+
+    /// Registers a workflow file, whose bundle is uploaded already.
+    pub async fn apply_workflow(&self, apply: Apply, by: &Identity) -> Result<WorkflowView, EngineError> {
+        // Parsing is bounded, but not short enough for a thread that serves others.
+        let text = apply.text.clone();
+        let parsed = tokio::task::spawn_blocking(move || Workflow::parse(&text)).await;
+        let workflow = parsed
+            .map_err(|gone| StoreError::Broken(format!("the parser ended early: {gone}")))?
+            .map_err(EngineError::Definition)?;
+        if let Some(bundle) = &apply.bundle
+            && !self.store().missing_blobs(vec![bundle.clone()]).await?.is_empty()
+        {
+            return Err(EngineError::Invalid {
+                field: Some("bundle".to_owned()),
+                detail: format!("the bundle {bundle} has not been uploaded"),
+                hint: Some("PUT it to /api/v1/blobs/DIGEST first; `refit apply` does".to_owned()),
+            });
+        }
+        let name = workflow.name.clone();
+        let (changed, hints) = self.store().apply_workflow(apply, workflow, &by.name).await?;
+        self.wake(hints);
+        let view = self.workflow(&name).await?;
+        Ok(WorkflowView { unchanged: !changed, ..view })
+    }
+
+    /// Every workflow, without its text.
+    pub async fn workflows(&self) -> Result<Vec<WorkflowView>, EngineError> {
+        let mut views = Vec::new();
+        for name in self.store().workflow_names().await? {
+            match self.store().workflow_view(&name).await {
+                Ok(view) => views.extend(view.map(|view| WorkflowView { text: None, ..view })),
+                Err(error @ StoreError::Corrupt(_)) => {
+                    tracing::error!(name, %error, "a workflow cannot be read")
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(views)
+    }
+
+    /// One workflow.
+    pub async fn workflow(&self, name: &str) -> Result<WorkflowView, EngineError> {
+        let view = self.store().workflow_view(name).await?;
+        view.ok_or_else(|| EngineError::NotFound(no_workflow(name)))
+    }
+
+    /// Events, newest first, without their data.
+    pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, EngineError> {
+        Ok(self.store().events(filter).await?)
+    }
+
+    /// All events with this id (of one source, when given).
+    pub async fn event(&self, id: &str, source: Option<&str>) -> Result<Vec<EventView>, EngineError> {
+        Ok(self.store().event(id, source).await?)
+    }
+
+    /// Runs, newest first, without steps and events.
+    pub async fn runs(&self, filter: RunFilter) -> Result<Vec<RunView>, EngineError> {
+        Ok(self.store().runs(filter).await?)
+    }
+
+    /// The run; with `after`, waits up to `wait` until its version is greater than `after`.
+    pub async fn run(
+        &self,
+        run: &RunName,
+        after: Option<i64>,
+        wait: Duration,
+    ) -> Result<RunView, EngineError> {
+        let deadline = Instant::now() + wait;
+        let mut changed = self.inner.signals.runs();
+        while let Some(after) = after
+            && self.store().run_version(run).await? <= after
+        {
+            if !self.wait_for(&mut changed, deadline).await {
+                break;
+            }
+        }
+        Ok(self.store().run_view(run).await?)
+    }
+
+    /// Log pieces behind `after` (0 for the beginning); waits up to `wait` for some while the run goes on.
+    pub async fn logs(
+        &self,
+        run: &RunName,
+        step: Option<&str>,
+        after: i64,
+        wait: Duration,
+    ) -> Result<LogPage, EngineError> {
+        let deadline = Instant::now() + wait;
+        let mut changed = self.inner.signals.runs();
+        loop {
+            // Asked first: lines that arrive in between are in the page that follows.
+            let over = self.store().load_run(run).await?.summary().finished_at.is_some();
+            let rows = self.store().logs(run, step, after).await?;
+            let next = rows.last().map_or(after, |row| row.seq);
+            if !rows.is_empty() || over || !self.wait_for(&mut changed, deadline).await {
+                let done = over && rows.is_empty();
+                return Ok(LogPage { lines: rows.into_iter().map(|row| row.piece).collect(), next, done });
+            }
+        }
+    }
+
+    /// Waits for a hint, a poll's length or the deadline. False: the deadline has passed.
+    async fn wait_for(&self, changed: &mut watch::Receiver<u64>, deadline: Instant) -> bool {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        let poll = Instant::now() + self.inner.settings.poll;
+        tokio::select! {
+            _ = changed.changed() => {}
+            () = tokio::time::sleep_until(deadline.min(poll)) => {}
+        }
+        true
+    }
+
+    /// Every model.
+    pub async fn models(&self) -> Result<Vec<ModelView>, EngineError> {
+        let mut models = Vec::new();
+        for name in self.store().model_names().await? {
+            models.extend(self.store().model(&name).await?);
+        }
+        Ok(models)
+    }
+
+    /// One model.
+    pub async fn model(&self, name: &str) -> Result<ModelView, EngineError> {
+        self.store().model(name).await?.ok_or_else(|| EngineError::NotFound(no_model(name)))
+    }
+
+    /// The moves of a model's aliases, newest first.
+    pub async fn history(&self, model: &str) -> Result<Vec<HistoryView>, EngineError> {
+        self.model(model).await?;
+        Ok(self.store().history(model).await?)
+    }
+
+    /// Moves an alias back to the version before.
+    pub async fn rollback(
+        &self,
+        model: &str,
+        rollback: Rollback,
+        by: &Identity,
+    ) -> Result<HistoryView, EngineError> {
+        let reason = rollback.reason.as_deref();
+        let (view, hints) = self.store().rollback(model, &rollback.alias, &by.name, reason).await.map_err(
+            |error| match error {
+                ChangeError::NoSuchRun(_) => EngineError::NotFound(format!(
+                    "{model} has no version under the alias {}",
+                    rollback.alias
+                )),
+                ChangeError::Invalid(detail) => EngineError::Refused { kind: "nothing-to-roll-back", detail },
+                other @ (ChangeError::Refused(_) | ChangeError::Store(_)) => other.into(),
+            },
+        )?;
+        self.wake(hints);
+        Ok(view)
+    }
+
+    /// Which of these blobs are not stored.
+    pub async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, EngineError> {
+        Ok(self.store().missing_blobs(digests).await?)
+    }
+
+    /// Stores a blob; refused when the bytes do not have this digest. Holds one chunk in memory.
+    pub async fn put_blob<S, E>(&self, digest: Digest, mut body: S) -> Result<(), EngineError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        let chunk_bytes = crate::store::CHUNK_BYTES;
+        let upload = uuid::Uuid::now_v7().to_string();
+        let (mut hash, mut bytes, mut chunk) = (Sha256::new(), 0u64, 0i64);
+        let mut buffer = BytesMut::new();
+        let mut failure = None;
+        while let Some(piece) = body.next().await {
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(error) => {
+                    failure = Some(format!("the upload broke off after {bytes} bytes: {error}"));
+                    break;
+                }
+            };
+            hash.update(&piece);
+            bytes += piece.len() as u64;
+            buffer.extend_from_slice(&piece);
+            while buffer.len() >= chunk_bytes {
+                let full = buffer.split_to(chunk_bytes).freeze();
+                self.store().keep_chunk(&upload, chunk, full).await?;
+                chunk += 1;
+            }
+        }
+        let found = Digest::from_hash(&hash.finalize());
+        if failure.is_none() && found != digest {
+            failure = Some(format!("the {bytes} bytes sent have the digest {found}, not {digest}"));
+        }
+        if let Some(detail) = failure {
+            self.store().drop_upload(&upload).await?;
+            let hint = Some("send it again".to_owned());
+            return Err(EngineError::Invalid { field: None, detail, hint });
+        }
+        if !buffer.is_empty() {
+            self.store().keep_chunk(&upload, chunk, buffer.freeze()).await?;
+        }
+        Ok(self.store().keep_blob(&digest, bytes, &upload).await?)
+    }
+
+    /// Size in bytes, and the chunks.
+    pub async fn get_blob(
+        &self,
+        digest: &Digest,
+    ) -> Result<(u64, impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>), EngineError> {
+        let found = self.store().find_blob(digest).await?;
+        let (bytes, upload) =
+            found.ok_or_else(|| EngineError::NotFound(format!("there is no blob {digest}")))?;
+        let store = self.store().clone();
+        let chunks = stream::try_unfold((store, upload, 0i64), |(store, upload, chunk)| async move {
+            let data = store.chunk(&upload, chunk).await?;
+            Ok(data.map(|data| (data, (store, upload, chunk + 1))))
+        });
+        Ok((bytes, chunks))
+    }
+
+    /// Whether the database answers, and which it is.
+    pub async fn ready(&self) -> Result<ServerView, EngineError> {
+        let tokens_required = self.store().any_token().await?;
+        Ok(ServerView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            database: self.store().database().kind().to_owned(),
+            now: self.now(),
+            tokens_required,
+        })
+    }
+
+    /// The events due at a target: at most one per run, so that order per run is kept. Empty when another
+    /// orchestrator is sending to this target.
+    pub async fn outbox_due(&self, target: &str, limit: i64) -> Result<Vec<Outbound>, EngineError> {
+        Ok(self.store().outbox_due(target, &self.inner.holder, limit).await?)
+    }
+
+    /// Marks what was sent and what failed.
+    pub async fn outbox_sent(&self, results: Vec<(Outbound, Sent)>) -> Result<(), EngineError> {
+        Ok(self.store().outbox_sent(results).await?)
+    }
+
+    /// Changes whenever there may be something new in the outbox (a hint; poll all the same).
+    pub fn outbox_signal(&self) -> watch::Receiver<u64> {
+        self.inner.signals.outbox()
+    }
+}
+
+fn no_workflow(name: &str) -> String {
+    format!("there is no workflow {name}: `refit workflow list` shows them, `refit apply` adds one")
+}
+
+fn no_model(name: &str) -> String {
+    format!("there is no model {name}: `refit model list` shows those that have a version")
+}
+
+impl From<ChangeError> for EngineError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::NoSuchRun(run) => {
+                Self::NotFound(format!("there is no run {run}: `refit run list` shows them"))
+            }
+            ChangeError::Invalid(detail) => Self::Invalid { field: None, detail, hint: None },
+            ChangeError::Store(error) => Self::Store(error),
+            ChangeError::Refused(refused) => {
+                let detail = refused.to_string();
+                match refused {
+                    Refused::RunIsOver(_) => Self::Refused { kind: "run-is-over", detail },
+                    Refused::NotNow(_) => Self::Refused { kind: "not-now", detail },
+                    Refused::UnknownStep => Self::NotFound(detail),
+                    Refused::WrongState { .. } => Self::Refused { kind: "wrong-state", detail },
+                    Refused::StaleLease { .. } => Self::Refused { kind: "stale-lease", detail },
+                    Refused::AttemptOver => Self::Over(detail),
+                    Refused::NotTheirs { .. } => Self::Forbidden(detail),
+                }
+            }
+        }
+    }
+}

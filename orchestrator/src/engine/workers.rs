@@ -1,0 +1,215 @@
+//! The worker protocol's moments: register, lease, renew, report, finish. Every write carries the attempt's epoch;
+//! a stale one changes nothing.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use refit_workflows::run::{Input, Run};
+use refit_workflows::wire::*;
+use tokio::time::Instant;
+
+use super::{Engine, EngineError};
+use crate::store::{Advanced, ChangeError, Hints, LeaseRow};
+
+/// The longest a lease request waits for work.
+const LEASE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A lease whose worker does not name it in a renewal this long after it was given never arrived there.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(15);
+/// A worker is silent when this many renewals in a row did not come.
+const SILENT_RENEWALS: u32 = 3;
+/// How often one lease request looks again when another orchestrator was faster.
+const RACES_MAX: u32 = 8;
+
+impl Engine {
+    /// A worker process introduces itself.
+    pub async fn register(&self, register: Register) -> Result<Registered, EngineError> {
+        if register.protocol != WORKER_PROTOCOL {
+            return Err(EngineError::Refused {
+                kind: "protocol",
+                detail: format!(
+                    "this orchestrator speaks worker protocol {WORKER_PROTOCOL}, the worker {} {}: run the same \
+                     version of refit on both",
+                    register.worker, register.protocol
+                ),
+            });
+        }
+        if register.slots == 0 || register.worker.is_empty() || register.worker.len() > 253 {
+            return Err(EngineError::Invalid {
+                field: Some("worker".to_owned()),
+                detail: "a worker has a name of 1 to 253 bytes and at least one slot".to_owned(),
+                hint: None,
+            });
+        }
+        tracing::info!(worker = register.worker, slots = register.slots, "a worker registered");
+        let hints = self.store().register(register).await?;
+        self.wake(hints);
+        Ok(Registered {
+            renew_every_ms: millis(self.renew_every()),
+            grace_ms: millis(self.inner.settings.grace),
+        })
+    }
+
+    /// Ten seconds, or what gives a worker six tries within the grace.
+    fn renew_every(&self) -> Duration {
+        Duration::from_secs(10).min(self.inner.settings.grace / 6)
+    }
+
+    /// Leases ready steps; waits up to `wait_ms` for some.
+    pub async fn lease(&self, request: LeaseRequest) -> Result<Leased, EngineError> {
+        if !self.store().knows_session(&request.worker, &request.session).await? {
+            return Err(unknown_session(&request.worker));
+        }
+        let wait = Duration::from_millis(request.wait_ms).min(LEASE_WAIT_MAX);
+        let deadline = Instant::now() + wait;
+        let mut ready = self.inner.signals.ready();
+        loop {
+            let orders = self.lease_now(&request).await?;
+            if !orders.is_empty() || !self.wait_for(&mut ready, deadline).await {
+                return Ok(Leased { orders, drain: false });
+            }
+        }
+    }
+
+    async fn lease_now(&self, request: &LeaseRequest) -> Result<Vec<StepOrder>, EngineError> {
+        let slots = request.slots as usize;
+        let mut orders = Vec::new();
+        let mut races = 0;
+        while orders.len() < slots && races < RACES_MAX {
+            let free = slots - orders.len();
+            let leased = self.store().lease_next(&request.worker, &request.session, free).await;
+            let Some((advanced, steps)) = leased? else { break };
+            races += u32::from(steps.is_empty());
+            orders.extend(self.orders_of(&advanced, &steps).await?);
+        }
+        Ok(orders)
+    }
+
+    /// The orders for steps that were just leased, after the commit.
+    async fn orders_of(&self, advanced: &Advanced, steps: &[usize]) -> Result<Vec<StepOrder>, EngineError> {
+        self.wake(advanced.hints);
+        let mut orders = Vec::new();
+        for &step in steps {
+            match advanced.run.order(step) {
+                Ok(order) => orders.push(order),
+                Err(reason) => self.cannot_order(&advanced.run, step, reason).await?,
+            }
+        }
+        Ok(orders)
+    }
+
+    /// A step was ready and yet its order cannot be rendered: a failure of the step, not of the worker.
+    async fn cannot_order(&self, run: &Run, step: usize, reason: String) -> Result<(), EngineError> {
+        let outcome = Outcome::Failed { failure: Failure::CouldNotStart, reason };
+        let finished = Input::Finished { step, epoch: run.steps()[step].epoch, outcome };
+        let changed = self
+            .store()
+            .change_run(run.name(), move |_, done| Ok((done == 0).then(|| finished.clone())))
+            .await?;
+        self.wake(changed.hints);
+        Ok(())
+    }
+
+    /// A worker says what it is running; learns what to end.
+    pub async fn renew(&self, renew: Renew) -> Result<Renewed, EngineError> {
+        if !self.store().heard_of(&renew.worker, &renew.session, renew.draining).await? {
+            return Err(unknown_session(&renew.worker));
+        }
+        let held = self.store().leases_of(&renew.session).await?;
+        let is = |lease: &LeaseRow, key: &AttemptKey| {
+            lease.epoch == key.epoch && lease.step == key.step && lease.run == key.run
+        };
+        let attempts = renew
+            .attempts
+            .iter()
+            .map(|key| match held.iter().find(|lease| is(lease, key)) {
+                Some(lease) if lease.cancelling => Instruction::Cancel,
+                Some(_) => Instruction::Continue,
+                None => Instruction::Stop,
+            })
+            .collect();
+        let now = self.now();
+        for lease in &held {
+            let named = renew.attempts.iter().any(|key| is(lease, key));
+            // A worker that leaves says so, and names what it still runs: nothing.
+            let leaving = renew.draining && renew.attempts.is_empty();
+            if !named && (leaving || now.since(lease.leased_at) > ARRIVES_WITHIN) {
+                let hints = self.store().lose(lease, "the lease never reached its worker").await?;
+                self.wake(hints);
+            }
+        }
+        Ok(Renewed { attempts, drain: false })
+    }
+
+    /// Log chunks and live metrics of a running attempt.
+    pub async fn report(&self, report: Report) -> Result<(), EngineError> {
+        self.store().report(report).await?;
+        self.wake(Hints { runs: true, ..Hints::default() });
+        Ok(())
+    }
+
+    /// What an attempt came to. The next lease, when it is asked for and the same run has a step for it, is part of
+    /// the same transaction: a chain costs one commit a step.
+    pub async fn finish(&self, finish: Finish) -> Result<Finished, EngineError> {
+        let Finish { key, outcome, next } = finish;
+        let leased = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let (inputs_key, inputs_next, inputs_leased) =
+            (key.clone(), next.clone(), std::sync::Arc::clone(&leased));
+        let inputs = move |run: &Run, done: usize| {
+            let mut leased = inputs_leased.lock().unwrap_or_else(PoisonError::into_inner);
+            if done == 0 {
+                leased.clear();
+                let step = run.workflow().step_index(&inputs_key.step);
+                let step = step.ok_or(refit_workflows::run::Refused::UnknownStep)?;
+                let outcome = outcome.clone();
+                return Ok(Some(Input::Finished { step, epoch: inputs_key.epoch, outcome }));
+            }
+            let Some(next) = &inputs_next else { return Ok(None) };
+            let ready = if leased.len() < next.slots as usize { run.ready_steps().next() } else { None };
+            leased.extend(ready);
+            Ok(ready.map(|step| Input::Leased {
+                step,
+                worker: next.worker.clone(),
+                session: next.session.clone(),
+            }))
+        };
+        let advanced = match self.store().change_run(&key.run, inputs).await {
+            Ok(advanced) => advanced,
+            Err(ChangeError::Refused(refit_workflows::run::Refused::RunIsOver(state))) => {
+                return Err(EngineError::Over(format!("the run is over: it {state}")));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let steps: Vec<usize> = leased.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut orders = self.orders_of(&advanced, &steps).await?;
+        if let Some(next) = next
+            && orders.is_empty()
+        {
+            orders = self.lease_now(&next).await?;
+        }
+        Ok(Finished { orders })
+    }
+
+    /// The events of the attempt's run as JSON Lines, oldest first. Refused for a stale key.
+    pub async fn attempt_events(&self, key: &AttemptKey) -> Result<String, EngineError> {
+        Ok(self.store().attempt_events(key).await?)
+    }
+
+    /// Every worker.
+    pub async fn workers(&self) -> Result<Vec<WorkerView>, EngineError> {
+        Ok(self.store().workers(self.renew_every() * SILENT_RENEWALS).await?)
+    }
+}
+
+fn unknown_session(worker: &str) -> EngineError {
+    EngineError::Refused {
+        kind: "unknown-session",
+        detail: format!(
+            "this session of the worker {worker} is not registered, or another process took the name: register again, \
+             and give each worker a name of its own"
+        ),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

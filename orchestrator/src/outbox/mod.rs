@@ -1,0 +1,173 @@
+//! Sends what transactions put into the outbox: to a RabbitMQ exchange and to webhooks. One task per target; a
+//! target that is away holds up no other. Never decides what is sent or when to try again: that is the engine's.
+//!
+//! At least once, in order per run: the engine hands out at most one event of a run at a time, and an event counts
+//! as sent only when its target has confirmed it.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Backoff;
+use crate::config::Config;
+use crate::engine::{Engine, EngineError, Outbound, Sent};
+
+mod amqp;
+mod webhook;
+
+use amqp::Exchange;
+use webhook::Webhook;
+
+/// The outbox's name for the RabbitMQ exchange.
+pub const AMQP_TARGET: &str = "amqp";
+
+/// How many events are taken from the outbox at once.
+const AT_ONCE: i64 = 100;
+
+/// The names of the targets that these settings ask for.
+pub fn targets(config: &Config) -> Vec<String> {
+    let exchange = amqp_target(config).map(|_| AMQP_TARGET.to_owned());
+    exchange.into_iter().chain(config.webhooks.iter().map(|webhook| webhook.name.clone())).collect()
+}
+
+fn amqp_target(config: &Config) -> Option<(&str, &str)> {
+    config.amqp_url.as_deref().zip(config.amqp_exchange.as_deref())
+}
+
+/// Starts one task per target. They end soon after `shutdown` is cancelled, each with its last results written down.
+pub fn spawn(engine: &Engine, config: &Config, shutdown: &CancellationToken) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    if let Some((url, exchange)) = amqp_target(config) {
+        let target = Target::Exchange(Exchange::new(url, exchange));
+        let relay = Relay { engine: engine.clone(), name: AMQP_TARGET.to_owned(), target, poll: config.poll };
+        tasks.spawn(relay.run(shutdown.clone()));
+    }
+    for webhook in &config.webhooks {
+        let target = Target::Webhook(Webhook::new(webhook));
+        let relay = Relay { engine: engine.clone(), name: webhook.name.clone(), target, poll: config.poll };
+        tasks.spawn(relay.run(shutdown.clone()));
+    }
+    tasks
+}
+
+enum Target {
+    Exchange(Exchange),
+    Webhook(Webhook),
+}
+
+impl Target {
+    /// Makes ready to send. While this fails, events are left where they are instead of being tried in vain.
+    async fn prepare(&mut self) -> Result<(), String> {
+        match self {
+            Self::Exchange(exchange) => exchange.prepare().await,
+            Self::Webhook(webhook) => webhook.prepare(),
+        }
+    }
+
+    /// One result per event, in order.
+    async fn send(&mut self, due: &[Outbound]) -> Vec<Result<(), String>> {
+        match self {
+            Self::Exchange(exchange) => exchange.send(due).await,
+            Self::Webhook(webhook) => webhook.send(due).await,
+        }
+    }
+}
+
+/// One target and its way there.
+struct Relay {
+    engine: Engine,
+    name: String,
+    target: Target,
+    poll: Duration,
+}
+
+impl Relay {
+    async fn run(mut self, shutdown: CancellationToken) {
+        let mut backoff = Backoff::default();
+        let mut trouble: Option<String> = None;
+        let mut signal = self.engine.outbox_signal();
+        while !shutdown.is_cancelled() {
+            let rest = match self.drain(&shutdown).await {
+                Ok(()) => {
+                    if trouble.take().is_some() {
+                        tracing::info!(target_name = self.name, "sending outbound events again");
+                    }
+                    backoff.reset();
+                    None
+                }
+                Err(reason) => {
+                    if trouble.as_ref() != Some(&reason) {
+                        tracing::warn!(
+                            target_name = self.name,
+                            "not sending outbound events, trying again: {reason}"
+                        );
+                        trouble = Some(reason);
+                    }
+                    Some(backoff.next())
+                }
+            };
+            let woken = async {
+                match rest {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => tokio::select! {
+                        _ = signal.changed() => {}
+                        () = tokio::time::sleep(self.poll) => {}
+                    },
+                }
+            };
+            // The loop's condition looks at the outcome.
+            let _ = shutdown.run_until_cancelled(woken).await;
+        }
+    }
+
+    /// Sends until nothing is due.
+    async fn drain(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
+        while !shutdown.is_cancelled() {
+            match shutdown.run_until_cancelled(self.target.prepare()).await {
+                Some(ready) => ready?,
+                None => break,
+            }
+            let due = self.engine.outbox_due(&self.name, AT_ONCE).await.map_err(|error| in_store(&error))?;
+            if due.is_empty() {
+                break;
+            }
+            let outcomes = self.target.send(&due).await;
+            let results = due.into_iter().zip(outcomes).map(|(outbound, outcome)| match outcome {
+                Ok(()) => (outbound, Sent::Done),
+                Err(reason) => {
+                    let (id, attempts) = (outbound.event.id(), outbound.attempts + 1);
+                    tracing::debug!(target_name = self.name, event = id, attempts, "not sent: {reason}");
+                    (outbound, Sent::Failed(reason))
+                }
+            });
+            let results = results.collect();
+            self.engine.outbox_sent(results).await.map_err(|error| in_store(&error))?;
+        }
+        Ok(())
+    }
+}
+
+fn in_store(error: &EngineError) -> String {
+    format!("the outbox cannot be read or written: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WebhookTarget;
+
+    #[test]
+    fn targets_are_what_the_settings_name() {
+        let mut config = Config::local("/nowhere");
+        config.amqp_exchange = Some("refit".to_owned());
+        assert!(targets(&config).is_empty(), "an exchange without a broker");
+        config.amqp_url = Some("amqp://localhost".to_owned());
+        config.webhooks.push(WebhookTarget {
+            name: "ops".to_owned(),
+            url: "http://localhost".to_owned(),
+            secret: None,
+        });
+        assert_eq!(targets(&config), [AMQP_TARGET, "ops"]);
+    }
+}

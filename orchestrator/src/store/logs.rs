@@ -1,0 +1,116 @@
+//! Logs and live metrics of attempts. Chunks are numbered by the worker and kept once each; a stale attempt writes
+//! nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use refit_workflows::names::RunName;
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::{LogPiece, Report};
+
+use super::database::sql;
+use super::{ChangeError, Store, StoreError, to_json};
+
+/// A stored piece with its place.
+#[derive(Debug)]
+pub struct LogRow {
+    /// Pass as `after` to read on.
+    pub seq: i64,
+    /// The piece.
+    pub piece: LogPiece,
+}
+
+const STEP: &str = "SELECT session, body FROM steps WHERE run = $1 AND name = $2";
+const APPEND: &str = "INSERT INTO logs (run, step, epoch, attempt, chunk, at, text)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run, step, epoch, chunk) DO NOTHING";
+const KEEP_METRICS: &str = "INSERT INTO live_metrics (run, step, epoch, metrics) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (run, step) DO UPDATE SET epoch = excluded.epoch, metrics = excluded.metrics
+    WHERE live_metrics.epoch <= excluded.epoch";
+const LOGS: &str = "SELECT seq, step, attempt, at, text FROM logs
+    WHERE run = $1 AND seq > $2 AND ($3 = '' OR step = $3) ORDER BY seq LIMIT 200";
+
+impl Store {
+    /// Keeps what a running attempt reports. Refused once a newer lease was given.
+    pub async fn report(&self, report: Report) -> Result<(), ChangeError> {
+        let report = Arc::new(report);
+        self.durably(move |store| {
+            let report = Arc::clone(&report);
+            async move {
+                let key = &report.key;
+                let mut tx = store.database().begin().await?;
+                let run = store.run_id(&mut tx, &key.run).await?;
+                let row = tx.first(sql(STEP).bind(run).bind(&key.step)).await?;
+                let row = row.ok_or(refit_workflows::run::Refused::UnknownStep)?;
+                let step: refit_workflows::run::Step = row.json("body")?;
+                if step.epoch != key.epoch {
+                    let stale =
+                        refit_workflows::run::Refused::StaleLease { given: key.epoch, current: step.epoch };
+                    return Err(stale.into());
+                }
+                for chunk in &report.logs {
+                    tx.execute(
+                        sql(APPEND)
+                            .bind(run)
+                            .bind(&key.step)
+                            .bind(key.epoch)
+                            .bind(i64::from(report.attempt))
+                            .bind(chunk.seq)
+                            .bind(chunk.at.as_millis())
+                            .bind(chunk.text.replace('\0', "\u{fffd}")),
+                    )
+                    .await?;
+                }
+                // The last lines may arrive after the outcome; live metrics must not.
+                if !report.metrics.is_empty() && row.opt_text("session")?.is_some() {
+                    let metrics = to_json(&report.metrics)?;
+                    let keep = sql(KEEP_METRICS).bind(run).bind(&key.step).bind(key.epoch).bind(metrics);
+                    tx.execute(keep).await?;
+                }
+                tx.commit().await?;
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Log pieces of a run behind `after`, of one step or of all, in the order they arrived; a page of them.
+    pub async fn logs(
+        &self,
+        run: &RunName,
+        step: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<LogRow>, ChangeError> {
+        let (run, step) = (run.clone(), step.unwrap_or_default().to_owned());
+        self.durably(move |store| {
+            let (run, step) = (run.clone(), step.clone());
+            async move {
+                let mut tx = store.database().read().await?;
+                let id = store.run_id(&mut tx, &run).await?;
+                let rows = tx.all(sql(LOGS).bind(id).bind(after).bind(&step)).await?;
+                rows.iter()
+                    .map(|row| {
+                        Ok(LogRow {
+                            seq: row.int("seq")?,
+                            piece: LogPiece {
+                                step: row.text("step")?,
+                                attempt: u32::try_from(row.int("attempt")?).unwrap_or_default(),
+                                at: Timestamp::from_millis(row.int("at")?),
+                                text: row.text("text")?,
+                            },
+                        })
+                    })
+                    .collect()
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn live_metrics_in(
+        &self,
+        tx: &mut super::database::Transaction,
+        run: i64,
+    ) -> Result<BTreeMap<String, BTreeMap<String, f64>>, StoreError> {
+        let rows = tx.all(sql("SELECT step, metrics FROM live_metrics WHERE run = $1").bind(run)).await?;
+        rows.iter().map(|row| Ok((row.text("step")?, row.json("metrics")?))).collect()
+    }
+}

@@ -1,0 +1,209 @@
+//! The database: what is true. Functions are named for moments, not for tables; each is one transaction, driven by a
+//! task of its own, so that a caller that goes away cannot stop one half-way.
+//!
+//! Locks are always taken in this order: the `trigger` duty (whoever creates or admits runs), the run row, the model
+//! row. Nothing here decides what happens to a run: that is `Run::apply`.
+
+mod blobs;
+pub mod database;
+mod dispatch;
+mod intake;
+mod logs;
+mod outbox;
+mod registry;
+mod runs;
+mod tokens;
+mod views;
+mod workers;
+mod workflows;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use refit_workflows::definition::Workflow;
+use refit_workflows::digest::Digest;
+use refit_workflows::run::Refused;
+
+use crate::clock::Clock;
+use database::Database;
+
+pub(crate) use blobs::CHUNK_BYTES;
+pub use dispatch::Dispatched;
+pub use intake::{Recorded, Routing};
+pub use logs::LogRow;
+pub use runs::{Advanced, LeaseRow};
+
+/// What the database could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Out of reach, busy, full or restarting: wait and try again.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// Two transactions stood in each other's way; repeating this one is safe.
+    #[error("the database gave way to another transaction: {0}")]
+    Conflict(String),
+    /// A row this program cannot read.
+    #[error("the database holds a row that cannot be read: {0}")]
+    Corrupt(String),
+    /// Anything else: a defect.
+    #[error("the database refused a statement: {0}")]
+    Broken(String),
+}
+
+/// Why a change of a run did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The run does not exist.
+    #[error("there is no run {0}")]
+    NoSuchRun(String),
+    /// The run refused the input; nothing changed.
+    #[error("{0}")]
+    Refused(#[from] Refused),
+    /// The request is not acceptable; nothing changed.
+    #[error("{0}")]
+    Invalid(String),
+    /// The database did not do its part.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+/// What a committed change may have made possible: whom to wake. Only hints; everybody polls as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Events to route.
+    pub events: bool,
+    /// Steps to lease.
+    pub ready: bool,
+    /// A lane has room, a batch or a schedule changed.
+    pub lanes: bool,
+    /// A run, its log or its metrics changed.
+    pub runs: bool,
+    /// Outbound events.
+    pub outbox: bool,
+}
+
+impl Hints {
+    /// Both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            events: self.events || other.events,
+            ready: self.ready || other.ready,
+            lanes: self.lanes || other.lanes,
+            runs: self.runs || other.runs,
+            outbox: self.outbox || other.outbox,
+        }
+    }
+}
+
+/// The store's handle; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    clock: Clock,
+    /// Names of the outbound targets: each emitted event gets an outbox row for each.
+    targets: Vec<String>,
+    hot: runs::HotRuns,
+    definitions: Mutex<HashMap<Digest, Arc<Workflow>>>,
+}
+
+impl Store {
+    /// Opens the database at `url` and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] while it is out of reach.
+    pub async fn open(url: &str, targets: Vec<String>) -> Result<Self, StoreError> {
+        let database = Database::open(url).await?;
+        let store = Self {
+            inner: Arc::new(Inner {
+                database,
+                clock: Clock::default(),
+                targets,
+                hot: runs::HotRuns::default(),
+                definitions: Mutex::default(),
+            }),
+        };
+        store.follow_clock().await?;
+        Ok(store)
+    }
+
+    /// Sets the clock by the database's.
+    pub async fn follow_clock(&self) -> Result<(), StoreError> {
+        if let Some(now) = self.inner.database.clock_ms().await? {
+            self.inner.clock.follow(now);
+        }
+        Ok(())
+    }
+
+    /// The clock that everything is due by.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// The database itself.
+    pub fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
+    /// Runs one transaction in a task of its own and awaits it; repeats it when it gave way to another.
+    ///
+    /// Everything that begins a transaction goes through here: a dropped `BEGIN` or `COMMIT` would leave a pooled
+    /// PostgreSQL connection inside a transaction.
+    async fn durably<T, E, F, Fut>(&self, work: F) -> Result<T, E>
+    where
+        F: Fn(Self) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send,
+        T: Send + 'static,
+        E: From<StoreError> + IsConflict + Send + 'static,
+    {
+        let store = self.clone();
+        let task = tokio::spawn(async move {
+            let mut tries = 0u32;
+            loop {
+                let done = work(store.clone()).await;
+                match done {
+                    Err(error) if error.is_conflict() && tries < 5 => {
+                        tries += 1;
+                        let pause = rand::random_range(1..=10u64 << tries);
+                        tokio::time::sleep(Duration::from_millis(pause)).await;
+                    }
+                    done => return done,
+                }
+            }
+        });
+        match task.await {
+            Ok(done) => done,
+            Err(gone) => Err(StoreError::Broken(format!("a transaction's task ended early: {gone}")).into()),
+        }
+    }
+}
+
+/// Whether repeating the same transaction may help.
+trait IsConflict {
+    fn is_conflict(&self) -> bool;
+}
+
+impl IsConflict for StoreError {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict(_))
+    }
+}
+
+impl IsConflict for ChangeError {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Conflict(_)))
+    }
+}
+
+/// A lock whose holder panicked guards nothing but caches here: they are as good as before.
+fn unpoisoned<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|wrong| StoreError::Broken(format!("failed to write JSON: {wrong}")))
+}

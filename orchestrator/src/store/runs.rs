@@ -1,0 +1,449 @@
+//! The one deep operation: change a run. In one transaction: lock the run row (always first), load, `apply`, write
+//! what changed, append the journal, do what the run asked for, commit. Its cost depends on what changed, not on the
+//! size of the run: a hot run is kept in memory under its version and reloaded only when the database has another.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use refit_workflows::names::RunName;
+use refit_workflows::run::{Effect, Input, Refused, Run, RunFacts, RunHead, RunState, Step, StepState};
+use refit_workflows::time::Timestamp;
+
+use super::database::{Row, Sql, Transaction, sql};
+use super::{ChangeError, Hints, Store, StoreError, to_json, unpoisoned};
+
+/// Runs in memory, by row id, each good for exactly the version it holds.
+#[derive(Default)]
+pub(super) struct HotRuns {
+    runs: Mutex<HashMap<i64, Run>>,
+}
+
+/// How many runs are kept in memory; beyond that an arbitrary one is let go.
+const HOT_RUNS_MAX: usize = 512;
+/// Runs of more steps than this count for several.
+const HOT_STEPS_MAX: usize = 200_000;
+
+impl HotRuns {
+    fn take(&self, id: i64, version: i64) -> Option<Run> {
+        unpoisoned(&self.runs).remove(&id).filter(|run| run.version() == version)
+    }
+
+    pub(super) fn keep(&self, id: i64, run: Run) {
+        let mut runs = unpoisoned(&self.runs);
+        if matches!(run.head().state, RunState::Over { .. }) {
+            runs.remove(&id);
+            return;
+        }
+        let steps: usize = runs.values().map(|run| run.steps().len()).sum();
+        if (runs.len() >= HOT_RUNS_MAX || steps >= HOT_STEPS_MAX)
+            && let Some(&other) = runs.keys().next()
+        {
+            runs.remove(&other);
+        }
+        runs.insert(id, run);
+    }
+}
+
+/// A committed change.
+#[derive(Debug)]
+pub struct Advanced {
+    /// The run after it.
+    pub run: Run,
+    /// Whom to wake.
+    pub hints: Hints,
+}
+
+/// A step that a worker has.
+#[derive(Clone, Debug)]
+pub struct LeaseRow {
+    /// The run's row.
+    pub run_id: i64,
+    /// The run's name.
+    pub run: RunName,
+    /// The step's place.
+    pub position: usize,
+    /// The step's name.
+    pub step: String,
+    /// The epoch.
+    pub epoch: i64,
+    /// When it was leased.
+    pub leased_at: Timestamp,
+    /// Whether its worker is being asked to end it.
+    pub cancelling: bool,
+}
+
+const LOCK_RUN: Sql = Sql {
+    sqlite: "SELECT id, definition, version, facts, head FROM runs WHERE id = $1",
+    postgres: "SELECT id, definition, version, facts, head FROM runs WHERE id = $1 FOR UPDATE",
+};
+const RUN_ID: &str = "SELECT id FROM runs WHERE workflow = $1 AND number = $2";
+const RUN: &str = "SELECT id, definition, version, facts, head FROM runs WHERE workflow = $1 AND number = $2";
+const STEPS: &str = "SELECT body FROM steps WHERE run = $1 ORDER BY position";
+const UPDATE_RUN: &str = "UPDATE runs SET state = $2, version = $3, wake_at = $4, head = $5 WHERE id = $1";
+const UPDATE_STEP: &str =
+    "UPDATE steps SET state = $3, ready_at = $4, session = $5, leased_at = $6, body = $7
+    WHERE run = $1 AND position = $2";
+const INSERT_STEP: &str = "INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, body)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+const INSERT_RUN: &str = "INSERT INTO runs
+    (workflow, number, definition, state, lane, lane_limit, version, created_at, wake_at, facts, head)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id";
+const APPEND_JOURNAL: &str = "INSERT INTO journal (run, version, at, input) VALUES ($1, $2, $3, $4)";
+const NEXT_READY: Sql = Sql {
+    sqlite: "SELECT s.run AS id FROM steps s WHERE s.state = 'ready' ORDER BY s.ready_at, s.run, s.position LIMIT 1",
+    postgres: "SELECT r.id FROM steps s JOIN runs r ON r.id = s.run WHERE s.state = 'ready'
+        ORDER BY s.ready_at, s.run, s.position LIMIT 1 FOR UPDATE OF r SKIP LOCKED",
+};
+const DELETE_LIVE: &str = "DELETE FROM live_metrics WHERE run = $1 AND step = $2";
+
+impl Store {
+    /// The row of a run.
+    pub(super) async fn run_id(&self, tx: &mut Transaction, run: &RunName) -> Result<i64, ChangeError> {
+        let found = tx.first(sql(RUN_ID).bind(&run.workflow).bind(run.number)).await?;
+        match found {
+            Some(row) => Ok(row.int("id")?),
+            None => Err(ChangeError::NoSuchRun(run.to_string())),
+        }
+    }
+
+    /// The run as it is; not locked.
+    pub async fn load_run(&self, run: &RunName) -> Result<Run, ChangeError> {
+        let run = run.clone();
+        self.durably(move |store| {
+            let run = run.clone();
+            async move {
+                let mut tx = store.database().read().await?;
+                store.load_run_in(&mut tx, &run).await.map(|(_, run)| run)
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn load_run_in(
+        &self,
+        tx: &mut Transaction,
+        run: &RunName,
+    ) -> Result<(i64, Run), ChangeError> {
+        let row = tx
+            .first(sql(RUN).bind(&run.workflow).bind(run.number))
+            .await?
+            .ok_or_else(|| ChangeError::NoSuchRun(run.to_string()))?;
+        Ok((row.int("id")?, self.restore(tx, &row).await?))
+    }
+
+    async fn restore(&self, tx: &mut Transaction, row: &Row) -> Result<Run, StoreError> {
+        let definition = row.parsed("definition")?;
+        let workflow = self.definition(tx, &definition).await?;
+        let facts: RunFacts = row.json("facts")?;
+        let head: RunHead = row.json("head")?;
+        let steps: Vec<Step> = tx
+            .all(sql(STEPS).bind(row.int("id")?))
+            .await?
+            .iter()
+            .map(|row| row.json("body"))
+            .collect::<Result<_, _>>()?;
+        if steps.len() != workflow.steps.len() {
+            return Err(StoreError::Corrupt(format!(
+                "run {} has {} steps, its definition {}",
+                facts.name,
+                steps.len(),
+                workflow.steps.len()
+            )));
+        }
+        Ok(Run::restore(workflow, Arc::new(facts), head, steps, row.int("version")?))
+    }
+
+    /// Changes a run: applies what `inputs` gives for the run as it is, one after the other, in one transaction.
+    ///
+    /// `inputs` is asked again after each accepted input until it has no more; an error of its own, or a refusal of
+    /// its first input, changes nothing.
+    pub async fn change_run<F>(&self, run: &RunName, inputs: F) -> Result<Advanced, ChangeError>
+    where
+        F: Fn(&Run, usize) -> Result<Option<Input>, ChangeError> + Send + Sync + 'static,
+    {
+        let run = run.clone();
+        let inputs = Arc::new(inputs);
+        self.durably(move |store| {
+            let (run, inputs) = (run.clone(), Arc::clone(&inputs));
+            async move {
+                let mut tx = store.database().begin().await?;
+                let id = store.run_id(&mut tx, &run).await?;
+                let advanced = store.change_in(&mut tx, id, &*inputs).await?;
+                tx.commit().await?;
+                store.inner.hot.keep(id, advanced.run.clone());
+                Ok(advanced)
+            }
+        })
+        .await
+    }
+
+    /// Leases ready steps of one run, the one that has waited longest first, to a worker's session: at most `slots`.
+    ///
+    /// None: nothing is ready. An empty list: somebody else was faster, and there may be more.
+    pub async fn lease_next(
+        &self,
+        worker: &str,
+        session: &str,
+        slots: usize,
+    ) -> Result<Option<(Advanced, Vec<usize>)>, ChangeError> {
+        let (worker, session) = (worker.to_owned(), session.to_owned());
+        self.durably(move |store| {
+            let (worker, session) = (worker.clone(), session.clone());
+            async move {
+                let mut tx = store.database().begin().await?;
+                let Some(row) = tx.first(sql(NEXT_READY)).await? else { return Ok(None) };
+                let id = row.int("id")?;
+                let leased = Mutex::new(Vec::new());
+                let advanced = store
+                    .change_in(&mut tx, id, &|run: &Run, _| {
+                        let mut leased = unpoisoned(&leased);
+                        let next = if leased.len() < slots { run.ready_steps().next() } else { None };
+                        leased.extend(next);
+                        Ok(next.map(|step| Input::Leased {
+                            step,
+                            worker: worker.clone(),
+                            session: session.clone(),
+                        }))
+                    })
+                    .await?;
+                tx.commit().await?;
+                store.inner.hot.keep(id, advanced.run.clone());
+                Ok(Some((advanced, leased.into_inner().unwrap_or_default())))
+            }
+        })
+        .await
+    }
+
+    /// Locks the run's row and applies inputs to it. The caller commits, and then keeps the run hot.
+    pub(super) async fn change_in<F>(
+        &self,
+        tx: &mut Transaction,
+        id: i64,
+        inputs: &F,
+    ) -> Result<Advanced, ChangeError>
+    where
+        F: Fn(&Run, usize) -> Result<Option<Input>, ChangeError> + Send + Sync + ?Sized,
+    {
+        let row =
+            tx.first(sql(LOCK_RUN).bind(id)).await?.ok_or_else(|| ChangeError::NoSuchRun(id.to_string()))?;
+        let mut run = match self.inner.hot.take(id, row.int("version")?) {
+            Some(run) => run,
+            None => self.restore(tx, &row).await?,
+        };
+        let mut hints = Hints::default();
+        let mut accepted = 0;
+        loop {
+            let next = match inputs(&run, accepted) {
+                Ok(next) => next,
+                Err(error) => {
+                    if accepted == 0 {
+                        self.inner.hot.keep(id, run);
+                    }
+                    return Err(error);
+                }
+            };
+            let Some(input) = next else { break };
+            let now = self.clock().now();
+            match self.apply_in(tx, id, &mut run, input, now).await {
+                Ok(more) => hints = hints.and(more),
+                Err(ChangeError::Refused(refused)) if accepted == 0 => {
+                    self.inner.hot.keep(id, run);
+                    return Err(refused.into());
+                }
+                Err(error) => return Err(error),
+            }
+            accepted += 1;
+        }
+        if accepted > 0 {
+            self.write_changes(tx, id, &mut run).await?;
+        }
+        Ok(Advanced { run, hints })
+    }
+
+    /// Applies one input, journals it and does what the run asks for, answers of the registry included.
+    pub(super) async fn apply_in(
+        &self,
+        tx: &mut Transaction,
+        id: i64,
+        run: &mut Run,
+        input: Input,
+        now: Timestamp,
+    ) -> Result<Hints, ChangeError> {
+        let mut hints = Hints { runs: true, ..Hints::default() };
+        let mut open = std::collections::VecDeque::from([input]);
+        while let Some(input) = open.pop_front() {
+            let effects = run.apply(&input, now)?;
+            let journal =
+                sql(APPEND_JOURNAL).bind(id).bind(run.version()).bind(now.as_millis()).bind(to_json(&input)?);
+            tx.execute(journal).await?;
+            for effect in effects {
+                match effect {
+                    Effect::Emit(event) => {
+                        hints = hints.and(self.emit_in(tx, &event, &run.name().to_string(), now).await?);
+                    }
+                    Effect::Promote(promotion) => {
+                        open.push_back(self.promote_in(tx, id, run, &promotion, now).await?);
+                    }
+                }
+            }
+        }
+        hints.ready |= run.ready_steps().next().is_some();
+        hints.lanes |= matches!(run.head().state, RunState::Over { .. } | RunState::Waiting { .. });
+        Ok(hints)
+    }
+
+    /// Writes what changed of a run.
+    pub(super) async fn write_changes(
+        &self,
+        tx: &mut Transaction,
+        id: i64,
+        run: &mut Run,
+    ) -> Result<(), StoreError> {
+        for position in run.take_changed() {
+            let step = &run.steps()[position];
+            let columns = StepColumns::of(step)?;
+            tx.execute(
+                sql(UPDATE_STEP)
+                    .bind(id)
+                    .bind(position as i64)
+                    .bind(columns.state)
+                    .bind(columns.ready_at)
+                    .bind(columns.session)
+                    .bind(columns.leased_at)
+                    .bind(columns.body),
+            )
+            .await?;
+            if step.state.is_settled() && step.attempt > 0 {
+                tx.execute(sql(DELETE_LIVE).bind(id).bind(run.workflow().steps[position].name.as_str()))
+                    .await?;
+            }
+        }
+        tx.execute(
+            sql(UPDATE_RUN)
+                .bind(id)
+                .bind(run.head().state.name())
+                .bind(run.version())
+                .bind(run.next_wake().map(Timestamp::as_millis))
+                .bind(to_json(run.head())?),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Inserts a run that was just created (and perhaps admitted).
+    pub(super) async fn insert_run(
+        &self,
+        tx: &mut Transaction,
+        run: &Run,
+        lane_limit: Option<u32>,
+    ) -> Result<i64, StoreError> {
+        let facts = run.facts();
+        let row = tx
+            .one(
+                sql(INSERT_RUN)
+                    .bind(&facts.name.workflow)
+                    .bind(facts.name.number)
+                    .bind(facts.definition.as_str())
+                    .bind(run.head().state.name())
+                    .bind(&facts.lane)
+                    .bind(lane_limit.map(i64::from))
+                    .bind(run.version())
+                    .bind(facts.created_at.as_millis())
+                    .bind(run.next_wake().map(Timestamp::as_millis))
+                    .bind(to_json(facts)?)
+                    .bind(to_json(run.head())?),
+            )
+            .await?;
+        let id = row.int("id")?;
+        for (position, step) in run.steps().iter().enumerate() {
+            let columns = StepColumns::of(step)?;
+            tx.execute(
+                sql(INSERT_STEP)
+                    .bind(id)
+                    .bind(position as i64)
+                    .bind(run.workflow().steps[position].name.as_str())
+                    .bind(columns.state)
+                    .bind(columns.ready_at)
+                    .bind(columns.session)
+                    .bind(columns.leased_at)
+                    .bind(columns.body),
+            )
+            .await?;
+        }
+        Ok(id)
+    }
+
+    /// The accepted inputs of a run, in order, with their times: replaying them from the run's facts gives the run.
+    pub async fn journal(&self, run: &RunName) -> Result<Vec<(Timestamp, Input)>, ChangeError> {
+        const JOURNAL: &str = "SELECT at, input FROM journal WHERE run = $1 ORDER BY version";
+        let run = run.clone();
+        self.durably(move |store| {
+            let run = run.clone();
+            async move {
+                let mut tx = store.database().read().await?;
+                let id = store.run_id(&mut tx, &run).await?;
+                let rows = tx.all(sql(JOURNAL).bind(id)).await?;
+                let entry = |row: &Row| Ok((Timestamp::from_millis(row.int("at")?), row.json("input")?));
+                Ok(rows.iter().map(entry).collect::<Result<_, StoreError>>()?)
+            }
+        })
+        .await
+    }
+
+    /// Lets time pass for the runs that have something due. Returns whom to wake.
+    pub async fn tick_runs(&self) -> Result<Hints, StoreError> {
+        const DUE: &str = "SELECT workflow, number FROM runs WHERE wake_at <= $1 ORDER BY wake_at LIMIT 100";
+        let due: Vec<RunName> = self
+            .durably::<_, StoreError, _, _>(|store| async move {
+                let mut tx = store.database().read().await?;
+                let rows = tx.all(sql(DUE).bind(store.clock().now().as_millis())).await?;
+                rows.iter().map(|row| Ok(RunName::new(row.text("workflow")?, row.int("number")?))).collect()
+            })
+            .await?;
+        let mut hints = Hints::default();
+        for run in due {
+            match self.change_run(&run, |_, done| Ok((done == 0).then_some(Input::Ticked))).await {
+                Ok(advanced) => hints = hints.and(advanced.hints),
+                // Another orchestrator was first.
+                Err(ChangeError::Refused(Refused::NotNow(_) | Refused::RunIsOver(_))) => {}
+                Err(ChangeError::Store(error @ StoreError::Unavailable(_))) => return Err(error),
+                // One run that cannot go on must not stop the others.
+                Err(error) => tracing::error!(%run, %error, "failed to let time pass for a run"),
+            }
+        }
+        Ok(hints)
+    }
+
+    /// When the next run has something due.
+    pub async fn next_run_wake(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.durably(|store| async move {
+            let mut tx = store.database().read().await?;
+            let row = tx.one(sql("SELECT MIN(wake_at) AS at FROM runs WHERE wake_at IS NOT NULL")).await?;
+            Ok(row.opt_int("at")?.map(Timestamp::from_millis))
+        })
+        .await
+    }
+}
+
+/// The columns of a step's row.
+struct StepColumns {
+    state: &'static str,
+    ready_at: Option<i64>,
+    session: Option<String>,
+    leased_at: Option<i64>,
+    body: String,
+}
+
+impl StepColumns {
+    fn of(step: &Step) -> Result<Self, StoreError> {
+        let lease = step.state.lease();
+        let ready = matches!(step.state, StepState::Ready);
+        Ok(Self {
+            state: step.state.name(),
+            ready_at: if ready { Some(step.ready_at.unwrap_or_default().as_millis()) } else { None },
+            session: lease.map(|lease| lease.session.clone()),
+            leased_at: lease.map(|lease| lease.since.as_millis()),
+            body: to_json(step)?,
+        })
+    }
+}

@@ -1,0 +1,333 @@
+//! What people look at: events with their decisions, runs, workflows. Reads only.
+
+use refit_workflows::definition::Trigger;
+use refit_workflows::event::CloudEvent;
+use refit_workflows::names::RunName;
+use refit_workflows::run::{Live, Run};
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::{
+    AttemptKey, DecisionView, EventView, OpenBatch, RunView, StepSummary, WorkflowView,
+};
+
+use super::database::{Row, Transaction, sql};
+use super::{ChangeError, Store, StoreError};
+use crate::engine::{EventFilter, RunFilter};
+
+/// The most a listing gives.
+const LIMIT_MAX: i64 = 1000;
+/// The most event ids a run's view gives.
+const RUN_EVENTS_MAX: i64 = 100_000;
+
+const EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
+    WHERE ($1 = '' OR e.type = $1) AND ($2 = '' OR e.source = $2) AND e.received_at >= $3
+        AND ($4 = 0 OR EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched'))
+    ORDER BY e.seq DESC LIMIT $5";
+const EVENT: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
+    WHERE e.id = $1 AND ($2 = '' OR e.source = $2) ORDER BY e.seq LIMIT 100";
+const DECISIONS: &str =
+    "SELECT d.workflow, d.trigger_index, d.decision, d.reason, d.at, r.workflow AS run_workflow,
+        r.number AS run_number
+    FROM decisions d LEFT JOIN runs r ON r.id = d.run WHERE d.event = $1 ORDER BY d.seq LIMIT 1000";
+const RUNS: &str = "SELECT workflow, number FROM runs
+    WHERE ($1 = '' OR workflow = $1) AND ($2 = '' OR state = $2) AND created_at >= $3
+    ORDER BY id DESC LIMIT $4";
+const RUN_EVENTS: &str = "SELECT e.id FROM run_events r JOIN events e ON e.seq = r.event
+    WHERE r.run = $1 ORDER BY e.seq LIMIT $2";
+const RUN_EVENT_BODIES: &str = "SELECT e.seq, e.body FROM run_events r JOIN events e ON e.seq = r.event
+    WHERE r.run = $1 AND e.seq > $2 ORDER BY e.seq LIMIT 1000";
+const RUN_EVENT_COUNT: &str = "SELECT COUNT(*) AS events FROM run_events WHERE run = $1";
+const VERSION: &str = "SELECT version FROM runs WHERE workflow = $1 AND number = $2";
+const WORKFLOWS: &str = "SELECT name FROM workflows ORDER BY name LIMIT 1000";
+const WORKFLOW: &str = "SELECT w.name, w.definition, w.version, w.applied_at, d.text, d.bundle
+    FROM workflows w JOIN definitions d ON d.digest = w.definition WHERE w.name = $1";
+const OPEN_BATCHES: &str = "SELECT trigger_index, batch_key, event_count, opened_at, due_at FROM batches
+    WHERE workflow = $1 AND open = 1 ORDER BY seq LIMIT 1000";
+const NEXT_SLOT: &str = "SELECT MIN(next_at) AS at FROM schedules WHERE workflow = $1";
+const ACTIVE: &str =
+    "SELECT COUNT(*) AS runs FROM runs WHERE workflow = $1 AND state IN ('waiting', 'running')";
+const ATTEMPT: &str = "SELECT s.run, s.body FROM steps s JOIN runs r ON r.id = s.run
+    WHERE r.workflow = $1 AND r.number = $2 AND s.name = $3";
+
+impl Store {
+    /// Events, newest first, with what became of them; without their data.
+    pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, StoreError> {
+        self.durably(move |store| {
+            let filter = filter.clone();
+            async move {
+                let mut tx = store.database().read().await?;
+                let list = sql(EVENTS)
+                    .bind(filter.kind.unwrap_or_default())
+                    .bind(filter.source.unwrap_or_default())
+                    .bind(filter.since.map_or(i64::MIN, Timestamp::as_millis))
+                    .bind(i64::from(filter.unmatched))
+                    .bind(filter.limit.clamp(1, LIMIT_MAX));
+                let rows = tx.all(list).await?;
+                event_views(&mut tx, &rows, false).await
+            }
+        })
+        .await
+    }
+
+    /// The events with this id, of one source or of all.
+    pub async fn event(&self, id: &str, source: Option<&str>) -> Result<Vec<EventView>, StoreError> {
+        let (id, source) = (id.to_owned(), source.unwrap_or_default().to_owned());
+        self.durably(move |store| {
+            let (id, source) = (id.clone(), source.clone());
+            async move {
+                let mut tx = store.database().read().await?;
+                let rows = tx.all(sql(EVENT).bind(&id).bind(&source)).await?;
+                event_views(&mut tx, &rows, true).await
+            }
+        })
+        .await
+    }
+
+    /// Runs, newest first, in short.
+    pub async fn runs(&self, filter: RunFilter) -> Result<Vec<RunView>, StoreError> {
+        self.durably(move |store| {
+            let filter = filter.clone();
+            async move {
+                let mut tx = store.database().read().await?;
+                let list = sql(RUNS)
+                    .bind(filter.workflow.unwrap_or_default())
+                    .bind(filter.state.unwrap_or_default())
+                    .bind(filter.since.map_or(i64::MIN, Timestamp::as_millis))
+                    .bind(filter.limit.clamp(1, LIMIT_MAX));
+                let mut views = Vec::new();
+                for row in tx.all(list).await? {
+                    let name = RunName::new(row.text("workflow")?, row.int("number")?);
+                    match store.load_run_in(&mut tx, &name).await {
+                        Ok((_, run)) => views.push(run.summary()),
+                        Err(ChangeError::Store(error @ StoreError::Corrupt(_))) => {
+                            tracing::error!(run = %name, %error, "a run cannot be read");
+                        }
+                        Err(ChangeError::Store(error)) => return Err(error),
+                        Err(
+                            ChangeError::NoSuchRun(_) | ChangeError::Refused(_) | ChangeError::Invalid(_),
+                        ) => {}
+                    }
+                }
+                Ok(views)
+            }
+        })
+        .await
+    }
+
+    /// The whole run.
+    pub async fn run_view(&self, name: &RunName) -> Result<RunView, ChangeError> {
+        let name = name.clone();
+        self.durably(move |store| {
+            let name = name.clone();
+            async move {
+                let mut tx = store.database().read().await?;
+                let (id, run) = store.load_run_in(&mut tx, &name).await?;
+                store.view_in(&mut tx, id, &run).await.map_err(ChangeError::from)
+            }
+        })
+        .await
+    }
+
+    async fn view_in(&self, tx: &mut Transaction, id: i64, run: &Run) -> Result<RunView, StoreError> {
+        let rows = tx.all(sql(RUN_EVENTS).bind(id).bind(RUN_EVENTS_MAX)).await?;
+        let events = rows.iter().map(|row| row.text("id")).collect::<Result<_, _>>()?;
+        let metrics = self.live_metrics_in(tx, id).await?;
+        let mut view = run.view(&Live { events, metrics });
+        // Inherited events may overlap; the rows are the truth.
+        view.event_count = tx.one(sql(RUN_EVENT_COUNT).bind(id)).await?.int("events")?.unsigned_abs();
+        Ok(view)
+    }
+
+    /// How many inputs a run has accepted: cheap, for those who wait for it to change.
+    pub async fn run_version(&self, name: &RunName) -> Result<i64, ChangeError> {
+        let name = name.clone();
+        self.durably(move |store| {
+            let name = name.clone();
+            async move {
+                let mut tx = store.database().read().await?;
+                let row = tx.first(sql(VERSION).bind(&name.workflow).bind(name.number)).await?;
+                let row = row.ok_or_else(|| ChangeError::NoSuchRun(name.to_string()))?;
+                Ok(row.int("version")?)
+            }
+        })
+        .await
+    }
+
+    /// The events of an attempt's run as JSON Lines, oldest first. Refused for a stale attempt.
+    pub async fn attempt_events(&self, key: &AttemptKey) -> Result<String, ChangeError> {
+        let key = key.clone();
+        self.durably(move |store| {
+            let key = key.clone();
+            async move {
+                let mut tx = store.database().read().await?;
+                let find = sql(ATTEMPT).bind(&key.run.workflow).bind(key.run.number).bind(&key.step);
+                let row = tx.first(find).await?.ok_or_else(|| ChangeError::NoSuchRun(key.run.to_string()))?;
+                let step: refit_workflows::run::Step = row.json("body")?;
+                if step.epoch != key.epoch {
+                    let stale =
+                        refit_workflows::run::Refused::StaleLease { given: key.epoch, current: step.epoch };
+                    return Err(stale.into());
+                }
+                let run = row.int("run")?;
+                let mut lines = String::new();
+                let mut after = 0;
+                loop {
+                    let page = tx.all(sql(RUN_EVENT_BODIES).bind(run).bind(after)).await?;
+                    let Some(last) = page.last() else { break };
+                    after = last.int("seq")?;
+                    for row in &page {
+                        lines.push_str(&row.text("body")?);
+                        lines.push('\n');
+                    }
+                }
+                Ok(lines)
+            }
+        })
+        .await
+    }
+
+    /// The names of all workflows.
+    pub async fn workflow_names(&self) -> Result<Vec<String>, StoreError> {
+        self.durably(|store| async move {
+            let mut tx = store.database().read().await?;
+            tx.all(sql(WORKFLOWS)).await?.iter().map(|row| row.text("name")).collect()
+        })
+        .await
+    }
+
+    /// A workflow as it is applied now.
+    pub async fn workflow_view(&self, name: &str) -> Result<Option<WorkflowView>, StoreError> {
+        let name = name.to_owned();
+        self.durably(move |store| {
+            let name = name.clone();
+            async move {
+                let mut tx = store.database().read().await?;
+                let Some(row) = tx.first(sql(WORKFLOW).bind(&name)).await? else { return Ok(None) };
+                let digest = row.parsed("definition")?;
+                let workflow = store.definition(&mut tx, &digest).await?;
+                let bundle = row
+                    .opt_text("bundle")?
+                    .map(|text| text.parse().map_err(StoreError::Corrupt))
+                    .transpose()?;
+                let batches = tx.all(sql(OPEN_BATCHES).bind(&name)).await?;
+                Ok(Some(WorkflowView {
+                    workflow: name.clone(),
+                    description: workflow.description.clone(),
+                    model: workflow.model.clone(),
+                    definition: digest,
+                    bundle,
+                    version: row.int("version")?,
+                    applied_at: Timestamp::from_millis(row.int("applied_at")?),
+                    unchanged: false,
+                    triggers: workflow.triggers.iter().map(trigger_words).collect(),
+                    steps: workflow
+                        .steps
+                        .iter()
+                        .map(|step| StepSummary {
+                            step: step.name.clone(),
+                            verb: step.verb.name().to_owned(),
+                            needs: step.needs.iter().map(|&need| workflow.steps[need].name.clone()).collect(),
+                        })
+                        .collect(),
+                    next_slot: tx
+                        .one(sql(NEXT_SLOT).bind(&name))
+                        .await?
+                        .opt_int("at")?
+                        .map(Timestamp::from_millis),
+                    open_batches: batches.iter().map(open_batch).collect::<Result<_, _>>()?,
+                    active_runs: tx.one(sql(ACTIVE).bind(&name)).await?.int("runs")?,
+                    text: Some(row.text("text")?),
+                }))
+            }
+        })
+        .await
+    }
+}
+
+async fn event_views(tx: &mut Transaction, rows: &[Row], data: bool) -> Result<Vec<EventView>, StoreError> {
+    let mut views = Vec::new();
+    for row in rows {
+        let event: CloudEvent = row.json("body")?;
+        let received_at = Timestamp::from_millis(row.int("received_at")?);
+        let mut decisions: Vec<DecisionView> = tx
+            .all(sql(DECISIONS).bind(row.int("seq")?))
+            .await?
+            .iter()
+            .map(decision_view)
+            .collect::<Result<_, _>>()?;
+        let again = row.int("duplicates")?;
+        if again > 0 {
+            let times = if again == 1 { "once".to_owned() } else { format!("{again} times") };
+            decisions.push(DecisionView {
+                workflow: String::new(),
+                trigger: None,
+                decision: "duplicate".to_owned(),
+                reason: Some(format!("delivered {times} more, which changed nothing")),
+                run: None,
+                at: received_at,
+            });
+        }
+        views.push(EventView {
+            id: event.id().to_owned(),
+            source: event.source().to_owned(),
+            kind: event.kind().to_owned(),
+            subject: event.subject().map(str::to_owned),
+            time: event.time(),
+            received_at,
+            data: data.then(|| event.data().clone()),
+            decisions,
+        });
+    }
+    Ok(views)
+}
+
+fn decision_view(row: &Row) -> Result<DecisionView, StoreError> {
+    let run = match row.opt_text("run_workflow")? {
+        Some(workflow) => Some(RunName::new(workflow, row.int("run_number")?)),
+        None => None,
+    };
+    Ok(DecisionView {
+        workflow: row.text("workflow")?,
+        trigger: row.opt_int("trigger_index")?,
+        decision: row.text("decision")?,
+        reason: row.opt_text("reason")?,
+        run,
+        at: Timestamp::from_millis(row.int("at")?),
+    })
+}
+
+fn open_batch(row: &Row) -> Result<OpenBatch, StoreError> {
+    Ok(OpenBatch {
+        trigger: row.int("trigger_index")?,
+        key: row.text("batch_key")?,
+        count: row.int("event_count")?,
+        opened_at: Timestamp::from_millis(row.int("opened_at")?),
+        due_at: row.opt_int("due_at")?.map(Timestamp::from_millis),
+    })
+}
+
+fn trigger_words(trigger: &Trigger) -> String {
+    use refit_workflows::time::show_duration;
+    match trigger {
+        Trigger::Event(event) => {
+            let mut words = "event".to_owned();
+            if let Some(filter) = &event.filter {
+                words.push_str(&format!(" where {}", filter.source()));
+            }
+            if let Some(key) = &event.key {
+                words.push_str(&format!(" by {}", key.source()));
+            }
+            if let Some(batch) = &event.batch {
+                let mut bounds = Vec::new();
+                bounds.extend(batch.quiet.map(|quiet| format!("quiet {}", show_duration(quiet))));
+                bounds.extend(batch.max_wait.map(|wait| format!("max_wait {}", show_duration(wait))));
+                bounds.extend(batch.count.map(|count| format!("count {count}")));
+                words.push_str(&format!(" in batches ({})", bounds.join(", ")));
+            }
+            words
+        }
+        Trigger::Cron(cron) => {
+            let (expression, zone) = cron.schedule.source();
+            format!("cron {expression} {zone}")
+        }
+    }
+}
