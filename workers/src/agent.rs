@@ -1,0 +1,570 @@
+//! The worker's loops: lease for free slots, renew what is held, give up in time, drain. One outcome's report brings
+//! the next lease with it. Knows nothing of how a step runs.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use refit_workflows::wire::{
+    AttemptKey, Failure, Finish, LeaseRequest, Outcome, Register, Registered, Renew, StepOrder,
+    WORKER_PROTOCOL,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{self, CallError};
+use crate::execute::{self, Tools};
+use crate::held::{Ending, EndingSignal, Held};
+use crate::host;
+use crate::leftovers::Reaper;
+use crate::{Config, WorkError};
+
+/// How long one call for work waits.
+const LEASE_WAIT: Duration = Duration::from_secs(20);
+/// How long a call for work that is under way may go on once the worker leaves.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
+/// The pause after an answer that should not have come so soon, or not at all.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The longest part of a lease's life that is kept for ending its step.
+const MARGIN_MAX: Duration = Duration::from_secs(60);
+/// How long reporting an outcome may still take when the lease is over or the worker leaves.
+const HURRIED_TIME: Duration = Duration::from_secs(5);
+/// More re-registrations than this within [`RIVALRY_SPAN`] mean that another worker has the same name.
+const RIVALRY_MAX: usize = 3;
+/// See [`RIVALRY_MAX`].
+const RIVALRY_SPAN: Duration = Duration::from_secs(300);
+
+/// A worker process.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    config: Config,
+    tools: Tools,
+    session: String,
+    held: Arc<Held>,
+    terms: Mutex<Registered>,
+    /// When the orchestrator had to be told anew who this is.
+    registrations: tokio::sync::Mutex<Vec<Instant>>,
+    /// Why the worker cannot go on.
+    refused: OnceLock<String>,
+}
+
+impl Agent {
+    /// A worker that has not introduced itself yet.
+    pub(crate) fn new(config: Config, tools: Tools) -> Self {
+        Self {
+            config,
+            tools,
+            session: uuid::Uuid::new_v4().to_string(),
+            held: Arc::default(),
+            terms: Mutex::new(Registered { renew_every_ms: 10_000, grace_ms: 60_000 }),
+            registrations: tokio::sync::Mutex::default(),
+            refused: OnceLock::new(),
+        }
+    }
+
+    /// Works until `drain`, see [`crate::work`].
+    pub(crate) async fn run(
+        self,
+        drain: CancellationToken,
+        abort: CancellationToken,
+    ) -> Result<(), WorkError> {
+        let agent = Arc::new(self);
+        tokio::select! {
+            registered = agent.register() => registered?,
+            () = drain.cancelled() => return Ok(()),
+        }
+        tracing::info!(
+            worker = agent.config.name,
+            server = agent.config.server,
+            slots = agent.config.slots,
+            "registered; waiting for work"
+        );
+        let leaving = drain.child_token();
+        // Dropping the set ends the tasks, should this future itself be dropped.
+        let mut helpers = JoinSet::new();
+        helpers.spawn(agent.clone().renew_for_ever(leaving.clone()));
+        helpers.spawn(agent.clone().fence_for_ever());
+        let aborted = agent.clone();
+        helpers.spawn(async move {
+            abort.cancelled().await;
+            // Again and again: an attempt may come in after the first time.
+            loop {
+                aborted.held.end_all(Ending::ShutDown);
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+        let mut attempts = JoinSet::new();
+        agent.clone().lease_until(&leaving, &mut attempts).await;
+        while let Some(joined) = attempts.join_next().await {
+            complain_about_panic(joined);
+        }
+        helpers.shutdown().await;
+        // A farewell: whatever was leased to this session and never arrived need not wait for the grace.
+        let _ = tokio::time::timeout(LEAVE_WAIT, agent.renew(true)).await;
+        match agent.refused.get() {
+            Some(reason) => Err(WorkError::Refused(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Introduces this worker; waits for an orchestrator that is out of reach.
+    async fn register(&self) -> Result<(), WorkError> {
+        let host = host::look();
+        let register = Register {
+            protocol: WORKER_PROTOCOL,
+            worker: self.config.name.clone(),
+            session: self.session.clone(),
+            labels: self.config.labels.clone(),
+            slots: self.config.slots.max(1),
+            cpus: host.cpus,
+            memory: host.memory,
+            gpus: host.gpus,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let server = &self.config.server;
+        match self.tools.orchestrator.register(&register).await {
+            Ok(terms) => {
+                *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
+                Ok(())
+            }
+            Err(CallError::Denied(detail)) => Err(WorkError::Refused(format!(
+                "the orchestrator at {server} refused this worker: {detail}; give it a token with the worker role \
+                 (`refit token create --name NAME --role worker`) in REFIT_TOKEN"
+            ))),
+            Err(CallError::Rejected { status: 404, .. }) => Err(WorkError::Refused(format!(
+                "the server at {server} knows no workers: is it a Refit orchestrator of this version?"
+            ))),
+            Err(refusal) => Err(WorkError::Refused(format!(
+                "the orchestrator at {server} refused this worker: {refusal}"
+            ))),
+        }
+    }
+
+    /// Introduces this worker to an orchestrator that does not know its session: its database was put back to an
+    /// earlier state, or another worker took the name.
+    async fn register_again(&self, leaving: &CancellationToken) {
+        let mut registrations = self.registrations.lock().await;
+        registrations.retain(|at| at.elapsed() < RIVALRY_SPAN);
+        if registrations.last().is_some_and(|at| at.elapsed() < PAUSE) {
+            return;
+        }
+        let result = if registrations.len() >= RIVALRY_MAX {
+            Err(WorkError::Refused(format!(
+                "another worker keeps registering under the name `{}`; give each a name of its own with --name",
+                self.config.name
+            )))
+        } else {
+            tracing::warn!(
+                worker = self.config.name,
+                "the orchestrator does not know this worker any more; registering again"
+            );
+            self.register().await
+        };
+        registrations.push(Instant::now());
+        if let Err(refused) = result {
+            // The first reason is the true one.
+            let _ = self.refused.set(refused.to_string());
+            leaving.cancel();
+        }
+    }
+
+    fn renew_every(&self) -> Duration {
+        let terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        Duration::from_millis(terms.renew_every_ms.max(10))
+    }
+
+    /// How long a lease is believed in after its last renewal.
+    fn lease_life(&self) -> Duration {
+        let terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        let grace = Duration::from_millis(terms.grace_ms);
+        grace.saturating_sub((grace / 5).min(MARGIN_MAX))
+    }
+
+    fn request(&self, slots: u32, wait: Duration) -> LeaseRequest {
+        LeaseRequest {
+            worker: self.config.name.clone(),
+            session: self.session.clone(),
+            slots,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(0),
+        }
+    }
+
+    /// Leases for every slot that is free, until leaving.
+    async fn lease_until(self: Arc<Self>, leaving: &CancellationToken, attempts: &mut JoinSet<()>) {
+        let slots = Arc::new(Semaphore::new(self.config.slots.max(1) as usize));
+        loop {
+            while let Some(joined) = attempts.try_join_next() {
+                complain_about_panic(joined);
+            }
+            let Some(mut permits) = free_slots(&slots, leaving).await else { return };
+            let count = u32::try_from(permits.num_permits()).unwrap_or(u32::MAX);
+            let request = self.request(count, LEASE_WAIT);
+            let (asked, begun) = (host::steady_clock(), Instant::now());
+            let mut call = std::pin::pin!(self.tools.orchestrator.lease(&request));
+            let answer = tokio::select! {
+                answer = &mut call => answer,
+                // What is leased to us at this very moment should not be lost.
+                () = leaving.cancelled() => match tokio::time::timeout(LEAVE_WAIT, call).await {
+                    Ok(answer) => answer,
+                    Err(_) => return,
+                },
+            };
+            match answer {
+                Ok(leased) => {
+                    if leased.drain {
+                        leaving.cancel();
+                    }
+                    let too_soon = leased.orders.is_empty() && begun.elapsed() < PAUSE / 10;
+                    for order in leased.orders {
+                        let permit = permits.split(1);
+                        attempts.spawn(self.clone().work_off(order, asked, permit, leaving.clone()));
+                    }
+                    drop(permits);
+                    if too_soon {
+                        pause(PAUSE, leaving).await;
+                    }
+                }
+                Err(refusal) => {
+                    drop(permits);
+                    match refusal {
+                        CallError::Denied(_) => self.register_again(leaving).await,
+                        refusal if refusal.is_unknown_session() => self.register_again(leaving).await,
+                        CallError::Unavailable(_) => {}
+                        refusal => tracing::warn!(%refusal, "the orchestrator refused a call for work"),
+                    }
+                    pause(PAUSE, leaving).await;
+                }
+            }
+        }
+    }
+
+    /// Runs an attempt, and the ones that the reports of their outcomes bring, in one slot.
+    async fn work_off(
+        self: Arc<Self>,
+        order: StepOrder,
+        asked: Duration,
+        _slot: Option<OwnedSemaphorePermit>,
+        leaving: CancellationToken,
+    ) {
+        let mut waiting = vec![(order, asked)];
+        while let Some((order, asked)) = waiting.pop() {
+            let key = &order.key;
+            let Some((_holding, ending)) = self.held.take(key, asked) else { continue };
+            tracing::debug!(run = %key.run, step = key.step, attempt = order.attempt, "begun");
+            let Some(outcome) = execute::execute(&self.tools, &order, &self.held, ending.clone()).await
+            else {
+                tracing::info!(run = %key.run, step = key.step, "the attempt is not ours any more; ended it");
+                continue;
+            };
+            tracing::debug!(run = %key.run, step = key.step, ?outcome, "over");
+            let asked = host::steady_clock();
+            let orders = self.finish(key, outcome, ending, &leaving).await;
+            waiting.extend(orders.into_iter().map(|order| (order, asked)));
+        }
+    }
+
+    /// Reports an outcome until it is accepted, unwanted, or too late; answers with the next orders.
+    async fn finish(
+        &self,
+        key: &AttemptKey,
+        outcome: Outcome,
+        mut ending: EndingSignal,
+        leaving: &CancellationToken,
+    ) -> Vec<StepOrder> {
+        let too_late = async {
+            if ending.hurried().await != Ending::Stop {
+                tokio::time::sleep(HURRIED_TIME).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            orders = self.finish_for_ever(key, outcome, leaving) => orders,
+            () = too_late => {
+                tracing::warn!(run = %key.run, step = key.step, "gave up reporting the outcome");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn finish_for_ever(
+        &self,
+        key: &AttemptKey,
+        outcome: Outcome,
+        leaving: &CancellationToken,
+    ) -> Vec<StepOrder> {
+        let mut finish = Finish { key: key.clone(), outcome, next: None };
+        let mut reworded = false;
+        loop {
+            finish.next = (!leaving.is_cancelled()).then(|| self.request(1, Duration::ZERO));
+            match client::persist(|| self.tools.orchestrator.finish(&finish)).await {
+                Ok(finished) => return finished.orders,
+                Err(refusal) if refusal.is_lost() => {
+                    tracing::info!(run = %key.run, step = key.step, %refusal, "the outcome came too late");
+                    return Vec::new();
+                }
+                Err(refusal) if refusal.is_unknown_session() => self.register_again(leaving).await,
+                Err(CallError::Rejected { detail, .. }) => {
+                    if std::mem::replace(&mut reworded, true) {
+                        tracing::error!(run = %key.run, step = key.step, detail, "the orchestrator takes no outcome of this step");
+                        return Vec::new();
+                    }
+                    let reason = format!("the orchestrator refused the outcome: {detail}");
+                    finish.outcome = Outcome::Failed { failure: Failure::InvalidOutput, reason };
+                    continue;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Renews everything that is held, in time with some jitter, and sooner after a failure.
+    async fn renew_for_ever(self: Arc<Self>, leaving: CancellationToken) {
+        let mut failures = 0_u32;
+        let mut reaper = Reaper::default();
+        let mut reaped = Instant::now();
+        let mut told_leaving = false;
+        loop {
+            let every = self.renew_every();
+            let wait = if failures == 0 {
+                jitter(every)
+            } else {
+                jitter((PAUSE * 2_u32.pow(failures.min(4))).min(every))
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = leaving.cancelled(), if !told_leaving => told_leaving = true,
+            }
+            if reaped.elapsed() >= Duration::from_secs(5) {
+                reaper.pass();
+                reaped = Instant::now();
+            }
+            match self.renew(leaving.is_cancelled()).await {
+                Ok(drain) => {
+                    failures = 0;
+                    if drain {
+                        leaving.cancel();
+                    }
+                }
+                Err(refusal) => {
+                    failures += 1;
+                    if refusal.is_unknown_session() {
+                        self.register_again(&leaving).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One renewal; true when the orchestrator wants this worker to drain.
+    async fn renew(&self, draining: bool) -> Result<bool, CallError> {
+        let attempts = self.held.keys();
+        let renew =
+            Renew { worker: self.config.name.clone(), session: self.session.clone(), attempts, draining };
+        let asked = host::steady_clock();
+        let renewed = self.tools.orchestrator.renew(&renew).await?;
+        self.held.renewed(&renew.attempts, &renewed.attempts, asked);
+        Ok(renewed.drain)
+    }
+
+    /// Ends attempts whose lease runs out. In a task of its own: nothing may hold it up.
+    async fn fence_for_ever(self: Arc<Self>) {
+        loop {
+            let life = self.lease_life();
+            tokio::time::sleep((life / 20).clamp(Duration::from_millis(20), Duration::from_secs(1))).await;
+            self.held.fence(life, host::steady_clock());
+        }
+    }
+}
+
+/// All free slots, at least one; none when leaving.
+async fn free_slots(slots: &Arc<Semaphore>, leaving: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+    let mut permits = tokio::select! {
+        biased;
+        () = leaving.cancelled() => return None,
+        permit = slots.clone().acquire_owned() => permit.ok()?,
+    };
+    while let Ok(more) = slots.clone().try_acquire_owned() {
+        permits.merge(more);
+    }
+    Some(permits)
+}
+
+async fn pause(time: Duration, leaving: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = leaving.cancelled() => {}
+    }
+}
+
+/// Between four and six fifths of `time`, so that workers started together do not stay together.
+fn jitter(time: Duration) -> Duration {
+    let random = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+    time * 4 / 5 + time * 2 / 5 * random / 255
+}
+
+fn complain_about_panic(joined: Result<(), tokio::task::JoinError>) {
+    if let Err(panic) = joined {
+        tracing::error!(%panic, "an attempt's task ended badly; its lease will run out");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TestOrchestrator, eventually, shell};
+    use refit_workflows::wire::Instruction;
+
+    struct Worker {
+        server: TestOrchestrator,
+        drain: CancellationToken,
+        abort: CancellationToken,
+        task: tokio::task::JoinHandle<Result<(), WorkError>>,
+        _data: tempfile::TempDir,
+    }
+
+    async fn start(server: TestOrchestrator, slots: u32) -> Worker {
+        let data = tempfile::tempdir().unwrap();
+        let config = Config {
+            server: server.address.clone(),
+            token: None,
+            name: "gpu-1".to_owned(),
+            slots,
+            labels: Default::default(),
+            data: data.path().to_owned(),
+        };
+        let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
+        let task = tokio::spawn(crate::work(config, drain.clone(), abort.clone()));
+        Worker { server, drain, abort, task, _data: data }
+    }
+
+    fn step(number: usize, text: &str) -> StepOrder {
+        let mut order = shell(text);
+        order.key.step = format!("step-{number}");
+        order
+    }
+
+    #[tokio::test]
+    async fn one_report_brings_the_next_lease() {
+        let server = TestOrchestrator::start().await;
+        for number in 0..20 {
+            server.offer(step(number, "true"));
+        }
+        let worker = start(server, 1).await;
+        eventually("all steps are over", || worker.server.seen().finished.len() == 20).await;
+        let leases = worker.server.seen().calls.iter().filter(|&&call| call == "lease").count();
+        assert!(leases <= 2, "{leases} calls for 20 steps in one slot");
+        worker.drain.cancel();
+        worker.task.await.unwrap().unwrap();
+        assert!(worker.server.seen().renewed.last().unwrap().draining);
+    }
+
+    #[tokio::test]
+    async fn a_draining_worker_finishes_what_runs() {
+        let worker = start(TestOrchestrator::start().await, 2).await;
+        worker.server.offer(step(0, "sleep 0.5"));
+        eventually("the step is leased", || worker.server.seen().leased == 1).await;
+        worker.drain.cancel();
+        worker.task.await.unwrap().unwrap();
+        let seen = worker.server.seen();
+        assert!(matches!(seen.finished[..], [Finish { outcome: Outcome::Succeeded { .. }, next: None, .. }]));
+    }
+
+    #[tokio::test]
+    async fn an_aborted_worker_ends_what_runs() {
+        let worker = start(TestOrchestrator::start().await, 2).await;
+        worker.server.offer(step(0, "sleep 300"));
+        eventually("the step is leased", || worker.server.seen().leased == 1).await;
+        worker.drain.cancel();
+        worker.abort.cancel();
+        worker.task.await.unwrap().unwrap();
+        let seen = worker.server.seen();
+        let Outcome::Failed { failure, reason } = &seen.finished[0].outcome else {
+            panic!("{:?}", seen.finished)
+        };
+        assert_eq!((failure, reason.as_str()), (&Failure::WorkerLost, "the worker was shut down"));
+    }
+
+    #[tokio::test]
+    async fn a_renewal_brings_the_cancel() {
+        let worker = start(TestOrchestrator::start().await, 1).await;
+        worker.server.offer(step(0, "sleep 300"));
+        eventually("the step is leased", || worker.server.seen().leased == 1).await;
+        worker.server.seen().instruction = Some(Instruction::Cancel);
+        eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
+        assert_eq!(worker.server.seen().finished[0].outcome, Outcome::Cancelled);
+        worker.drain.cancel();
+        worker.task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_outage_shorter_than_the_lease_costs_nothing() {
+        let worker = start(TestOrchestrator::start().await, 1).await;
+        worker.server.offer(step(0, "echo one; sleep 0.4; echo two; echo done=yes >> $REFIT_OUTPUTS"));
+        eventually("the step is leased", || worker.server.seen().leased == 1).await;
+        worker.server.seen().refuse = Some((503, "unavailable"));
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        worker.server.seen().refuse = None;
+        eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
+        assert!(matches!(worker.server.seen().finished[0].outcome, Outcome::Succeeded { .. }));
+        assert_eq!(worker.server.log(), "one\ntwo\n");
+        worker.drain.cancel();
+        worker.task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_outage_longer_than_the_lease_ends_the_step() {
+        let server = TestOrchestrator::start().await;
+        server.seen().grace_ms = 1_000;
+        let worker = start(server, 1).await;
+        worker.server.offer(step(0, "trap 'echo stopped > ../../../stopped; exit' TERM; sleep 300 & wait"));
+        eventually("the step is leased", || worker.server.seen().leased == 1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        worker.server.seen().refuse = Some((503, "unavailable"));
+        let stopped = worker._data.path().join("stopped");
+        eventually("the step was ended", || stopped.exists()).await;
+        worker.drain.cancel();
+        worker.task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_worker_introduces_itself_again_and_works_on() {
+        let worker = start(TestOrchestrator::start().await, 1).await;
+        eventually("registered", || worker.server.seen().registered.len() == 1).await;
+        worker.server.seen().forgotten = true;
+        eventually("registered again", || worker.server.seen().registered.len() == 2).await;
+        {
+            let seen = worker.server.seen();
+            assert_eq!(seen.registered[0].session, seen.registered[1].session);
+        }
+        worker.server.offer(step(0, "true"));
+        eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
+        worker.drain.cancel();
+        worker.task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn two_workers_of_one_name_do_not_take_turns_for_ever() {
+        let server = TestOrchestrator::start().await;
+        server.seen().forgetful = true;
+        let refused = start(server, 1).await.task.await.unwrap().unwrap_err();
+        assert!(refused.to_string().contains("--name"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_ends_the_worker() {
+        let server = TestOrchestrator::start().await;
+        server.seen().refuse = Some((401, "unauthorized"));
+        let refused = start(server, 1).await.task.await.unwrap().unwrap_err();
+        assert!(refused.to_string().contains("REFIT_TOKEN"), "{refused}");
+    }
+
+    #[test]
+    fn jitter_stays_within_a_fifth() {
+        for _ in 0..1000 {
+            let time = jitter(Duration::from_secs(10));
+            assert!((Duration::from_secs(8)..=Duration::from_secs(12)).contains(&time), "{time:?}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! One attempt from order to outcome: lay out what the step sees, run its process tree, end it completely, check and
+//! hand over what it made. Failure is an outcome, not an error. Decides nothing about leases and never retries a step.
+
+mod contract;
+pub(crate) mod logs;
+pub(crate) mod process;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use refit_workflows::names::check_name;
+use refit_workflows::time::show_duration;
+use refit_workflows::wire::{ArtifactRef, Failure, Outcome, StepOrder};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::{self, Access, Blobs};
+use crate::client::{self, CallError, Orchestrator};
+use crate::held::{Ending, EndingSignal, Held};
+use crate::leftovers;
+use crate::outputs;
+use crate::python::{Environments, Site};
+use contract::Place;
+pub(crate) use contract::Places;
+use logs::Log;
+use process::{Program, TERM_GRACE, Tree};
+use report::Reporter;
+
+/// `EX_TEMPFAIL` of sysexits(3): please try again.
+const EXIT_TRY_AGAIN: i32 = 75;
+/// A step that loses its lease has little time to leave.
+const FENCED_GRACE: Duration = Duration::from_secs(1);
+/// How long the streams may stay open after every process of the step has ended.
+const STREAMS_GRACE: Duration = Duration::from_secs(1);
+/// The least time for handing artifacts over, whatever the step's timeout left.
+const HAND_OVER_TIME_MIN: Duration = Duration::from_secs(600);
+/// How long the last words may take when the worker is about to leave.
+const HURRIED_TIME: Duration = Duration::from_secs(3);
+
+/// What every attempt on this host shares.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    /// Where attempts run.
+    pub(crate) places: Places,
+    /// Bundles and artifacts.
+    pub(crate) blobs: Blobs,
+    /// Python environments.
+    pub(crate) environments: Environments,
+    /// Where logs go and blobs come from.
+    pub(crate) orchestrator: Arc<Orchestrator>,
+}
+
+/// What became of the step's process.
+#[derive(Debug)]
+enum Came {
+    Exited(ExitStatus),
+    CouldNotStart(String),
+    Ended(Ending),
+    TimedOut,
+}
+
+/// Runs one attempt. When it returns, nothing of the step runs on this host any more and its log has been sent as
+/// far as that was possible. None: nobody wants the outcome.
+pub(crate) async fn execute(
+    tools: &Tools,
+    order: &StepOrder,
+    held: &Held,
+    mut ending: EndingSignal,
+) -> Option<Outcome> {
+    let deadline = Instant::now() + Duration::from_millis(order.timeout_ms);
+    let place = match tools.places.take(&order.params).await {
+        Ok(place) => place,
+        Err(reason) => return Some(Outcome::Failed { failure: Failure::CouldNotStart, reason }),
+    };
+    let log = Log::default();
+    let mut reporter = Reporter::new(&tools.orchestrator, held, order, &log, place.metrics());
+    let came = {
+        let attempt = Attempt { tools, order, held, place: &place, log: &log, deadline };
+        tokio::select! {
+            biased;
+            came = Box::pin(attempt.run(ending.clone())) => came,
+            never = reporter.live() => match never {},
+        }
+    };
+    // A success carries its metrics itself.
+    let succeeded = matches!(&came, Came::Exited(status) if status.success());
+    let hurried = async {
+        if ending.clone().hurried().await != Ending::Stop {
+            tokio::time::sleep(HURRIED_TIME).await;
+        }
+    };
+    tokio::select! {
+        () = reporter.last_words(!succeeded) => {}
+        () = hurried => {}
+    }
+    match came {
+        Came::Exited(status) if status.success() => {
+            let until = deadline.max(Instant::now() + HAND_OVER_TIME_MIN);
+            tokio::select! {
+                outcome = Box::pin(collect(tools, order, &place, reporter)) => Some(outcome),
+                came = interrupted(&mut ending, until) => outcome_of(came, order, &log),
+            }
+        }
+        came => outcome_of(came, order, &log),
+    }
+}
+
+async fn interrupted(ending: &mut EndingSignal, deadline: Instant) -> Came {
+    tokio::select! {
+        ending = ending.ended() => Came::Ended(ending),
+        () = tokio::time::sleep_until(deadline) => Came::TimedOut,
+    }
+}
+
+struct Attempt<'a> {
+    tools: &'a Tools,
+    order: &'a StepOrder,
+    held: &'a Held,
+    place: &'a Place,
+    log: &'a Log,
+    deadline: Instant,
+}
+
+impl Attempt<'_> {
+    async fn run(&self, mut ending: EndingSignal) -> Came {
+        let prepared = tokio::select! {
+            prepared = Box::pin(self.prepare()) => prepared,
+            came = interrupted(&mut ending, self.deadline) => {
+                // The build of an environment may have been at work.
+                leftovers::end(std::slice::from_ref(self.place.signs()), None, grace_of(&came)).await;
+                return came;
+            }
+        };
+        let program = match prepared {
+            Ok(program) => program,
+            Err(reason) => return Came::CouldNotStart(reason),
+        };
+        let started = std::io::pipe()
+            .and_then(|(reader, writer)| Ok((Tree::start(&program, self.place.signs(), writer)?, reader)));
+        let (mut tree, reader) = match started {
+            Ok(started) => started,
+            Err(cause) => return Came::CouldNotStart(not_started(&program, &cause)),
+        };
+        let over = CancellationToken::new();
+        let running = async {
+            let came = tokio::select! {
+                biased;
+                waited = tree.wait() => match waited {
+                    Ok(status) => Came::Exited(status),
+                    Err(cause) => Came::CouldNotStart(format!("failed to wait for the step's process: {cause}")),
+                },
+                came = interrupted(&mut ending, self.deadline) => came,
+            };
+            match &came {
+                Came::Exited(_) if !leftovers::may_be_left() => {}
+                came => tree.end(grace_of(came)).await,
+            }
+            over.cancel();
+            came
+        };
+        let reading = async {
+            tokio::select! {
+                read = self.log.read(reader) => read,
+                () = async { over.cancelled().await; tokio::time::sleep(STREAMS_GRACE).await } => Ok(()),
+            }
+        };
+        let (came, read) = tokio::join!(running, reading);
+        self.log.end_line();
+        if let Err(cause) = read {
+            self.log.say(&format!("the rest of the log is missing: {cause}"));
+        }
+        came
+    }
+
+    /// Lays out everything the step sees.
+    async fn prepare(&self) -> Result<Program, String> {
+        let Self { tools, order, place, .. } = self;
+        let work = place.work();
+        if let Some(bundle) = &order.bundle {
+            let laid = tools.blobs.lay_out_tree(bundle, &work, Access::ReadWrite).await;
+            laid.map_err(|cause| format!("failed to lay out the workflow's code: {cause}"))?;
+        }
+        if order.events > 0 {
+            self.fetch_events().await?;
+        }
+        for (name, artifact) in &order.inputs {
+            self.lay_out("input", name, artifact, &place.inputs()).await?;
+        }
+        blobs::close_folders(&place.inputs())
+            .map_err(|cause| format!("failed to close the inputs' folder: {cause}"))?;
+        if let Some(champion) = &order.champion {
+            let folder = place.champion();
+            std::fs::create_dir(&folder)
+                .map_err(|cause| format!("failed to make {}: {cause}", folder.display()))?;
+            for (name, artifact) in champion {
+                self.lay_out("the champion's artifact", name, artifact, &folder).await?;
+            }
+        }
+        let python = match &order.requirements {
+            Some(requirements) => {
+                let site =
+                    Site { work: &work, signs: place.signs(), log: self.log, bundle: order.bundle.as_ref() };
+                Some(tools.environments.ensure(requirements, &site).await?)
+            }
+            None => None,
+        };
+        let env = place.environment(order, python.as_ref())?;
+        place.program(&order.command, env)
+    }
+
+    async fn lay_out(
+        &self,
+        what: &str,
+        name: &str,
+        artifact: &ArtifactRef,
+        folder: &Path,
+    ) -> Result<(), String> {
+        check_name(name).map_err(|why| format!("{what} `{name}` {why}"))?;
+        let laid = self.tools.blobs.lay_out(artifact, &folder.join(name), Access::ReadOnly).await;
+        laid.map_err(|cause| format!("failed to lay out {what} `{name}`: {cause}"))
+    }
+
+    /// Writes the run's events to `REFIT_EVENTS`.
+    async fn fetch_events(&self) -> Result<(), String> {
+        let path = self.place.events();
+        let fetch = || async {
+            let mut response = self.tools.orchestrator.events(&self.order.key).await?;
+            let mut file = match std::fs::File::create(&path) {
+                Ok(file) => file,
+                Err(cause) => return Ok(Err(cause)),
+            };
+            while let Some(chunk) = client::next_chunk(&mut response).await? {
+                if let Err(cause) = std::io::Write::write_all(&mut file, chunk.as_ref()) {
+                    return Ok(Err(cause));
+                }
+            }
+            Ok::<_, CallError>(Ok(()))
+        };
+        match client::persist(fetch).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(cause)) => Err(format!("failed to write the run's events: {cause}")),
+            Err(refusal) => {
+                if refusal.is_lost() {
+                    self.held.end(&self.order.key, Ending::Stop);
+                }
+                Err(format!("failed to fetch the run's events: {refusal}"))
+            }
+        }
+    }
+}
+
+fn grace_of(came: &Came) -> Duration {
+    match came {
+        Came::Ended(Ending::Fenced) => FENCED_GRACE,
+        Came::Ended(Ending::Cancel | Ending::ShutDown | Ending::Stop) => TERM_GRACE,
+        Came::TimedOut | Came::Exited(_) | Came::CouldNotStart(_) => TERM_GRACE,
+    }
+}
+
+fn not_started(program: &Program, cause: &std::io::Error) -> String {
+    let path = program.path.display();
+    match cause.raw_os_error().map(nix::errno::Errno::from_raw) {
+        Some(nix::errno::Errno::ENOEXEC) => {
+            format!("failed to start {path}: it is neither a program nor a script that begins with `#!`")
+        }
+        Some(nix::errno::Errno::ENOENT) => {
+            format!(
+                "failed to start {path}: the interpreter that its first line names does not exist on this host"
+            )
+        }
+        Some(nix::errno::Errno::E2BIG) => format!(
+            "failed to start {path}: its arguments, params and env are larger than a program can be given; hand \
+             large values on as artifacts"
+        ),
+        _ => format!("failed to start {path}: {cause}"),
+    }
+}
+
+/// The outcome of everything but a success.
+fn outcome_of(came: Came, order: &StepOrder, log: &Log) -> Option<Outcome> {
+    let failed = |failure, reason| Some(Outcome::Failed { failure, reason });
+    let with_last_line = |what: String| match log.last_line() {
+        line if line.is_empty() => what,
+        line => format!("{what}: {line}"),
+    };
+    match came {
+        Came::CouldNotStart(reason) => failed(Failure::CouldNotStart, reason),
+        Came::TimedOut => {
+            let timeout = show_duration(Duration::from_millis(order.timeout_ms));
+            failed(Failure::TimedOut, format!("took longer than its timeout of {timeout} and was ended"))
+        }
+        Came::Ended(Ending::Stop) => None,
+        Came::Ended(Ending::Cancel) => Some(Outcome::Cancelled),
+        Came::Ended(Ending::ShutDown) => failed(Failure::WorkerLost, "the worker was shut down".to_owned()),
+        Came::Ended(Ending::Fenced) => failed(
+            Failure::WorkerLost,
+            "the worker could not reach the orchestrator for as long as its lease lasts and ended the step"
+                .to_owned(),
+        ),
+        Came::Exited(status) => match (status.code(), status.signal()) {
+            (Some(EXIT_TRY_AGAIN), _) => {
+                failed(Failure::RetryAsked, with_last_line("exit code 75 (please try again)".to_owned()))
+            }
+            (Some(code), _) => failed(Failure::Exit { code }, with_last_line(format!("exit code {code}"))),
+            (None, Some(signal)) => {
+                let name = Signal::try_from(signal).map_or("unknown", Signal::as_str);
+                failed(
+                    Failure::Signal { signal },
+                    with_last_line(format!("ended by signal {signal} ({name})")),
+                )
+            }
+            (None, None) => failed(Failure::Exit { code: -1 }, with_last_line(format!("{status}"))),
+        },
+    }
+}
+
+/// Checks what a step that exited 0 hands back, and hands it over.
+async fn collect(tools: &Tools, order: &StepOrder, place: &Place, mut reporter: Reporter<'_>) -> Outcome {
+    let collected = async {
+        let outputs = outputs::read_outputs(&place.outputs())?;
+        let metrics = reporter.metrics.finish()?;
+        if order.artifacts.is_empty() {
+            return Ok(Outcome::Succeeded { outputs, metrics, artifacts: Default::default() });
+        }
+        let (work, declared) = (place.work(), order.artifacts.clone());
+        let gathered = tokio::task::spawn_blocking(move || outputs::gather(&work, &declared))
+            .await
+            .map_err(|cause| format!("failed to read the artifacts: {cause}"))??;
+        let handed = tools.blobs.hand_over(&gathered.blobs).await;
+        handed.map_err(|cause| format!("failed to hand over the artifacts: {cause}"))?;
+        Ok(Outcome::Succeeded { outputs, metrics, artifacts: gathered.artifacts })
+    };
+    let collected: Result<Outcome, String> = collected.await;
+    collected.unwrap_or_else(|reason| Outcome::Failed { failure: Failure::InvalidOutput, reason })
+}

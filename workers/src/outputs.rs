@@ -1,0 +1,507 @@
+//! What a step may hand back: outputs, metrics, artifacts. Everything is checked and bounded here, and nothing that
+//! a step wrote is believed before. Every refusal is a sentence that teaches; nothing is sent anywhere from here.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use refit_workflows::digest::Digest;
+use refit_workflows::wire::{ArtifactKind, ArtifactRef, Tree, TreeFile, check_relative_path};
+use serde_json::Value;
+
+/// The most `REFIT_OUTPUTS` may hold, in bytes.
+const OUTPUTS_BYTES_MAX: u64 = 1024 * 1024;
+/// The most `REFIT_METRICS` may hold, in bytes.
+const METRICS_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The most different names among outputs, and among metrics.
+const NAMES_MAX: usize = 1_000;
+/// The longest name of an output or a metric, in bytes.
+const NAME_BYTES_MAX: usize = 63;
+/// The most files a folder artifact may hold.
+const FILES_MAX: usize = 100_000;
+/// The deepest an artifact's folders may nest.
+const DEPTH_MAX: usize = 64;
+
+/// `[A-Za-z_][A-Za-z0-9_.-]{0,62}`.
+fn check_name(name: &str) -> Result<(), String> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    if first && rest && name.len() <= NAME_BYTES_MAX {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(80).collect();
+    Err(format!(
+        "`{}` is not a name: use letters, digits, `_`, `.` and `-`, beginning with a letter or `_`, at most \
+         {NAME_BYTES_MAX} characters",
+        shown.escape_debug()
+    ))
+}
+
+/// Opens what should be a regular file. A step may have put a pipe or a link in its place.
+fn open_regular(path: &Path, variable: &str, bytes_max: u64) -> Result<Option<(File, u64)>, String> {
+    let meta = match std::fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(format!("failed to read {variable}: {cause}")),
+    };
+    if !meta.is_file() {
+        return Err(format!("{variable} is no regular file any more: append to it, do not replace it"));
+    }
+    if meta.len() > bytes_max {
+        return Err(format!(
+            "{variable} holds {} bytes, more than the {bytes_max} allowed; hand large results on as artifacts",
+            meta.len()
+        ));
+    }
+    let file = File::open(path).map_err(|cause| format!("failed to read {variable}: {cause}"))?;
+    Ok(Some((file, meta.len())))
+}
+
+/// Reads `REFIT_OUTPUTS`: `name=value` lines, or JSON objects one a line; the last value of a name stands.
+///
+/// # Errors
+/// What is wrong, with its line.
+pub(crate) fn read_outputs(path: &Path) -> Result<BTreeMap<String, Value>, String> {
+    let mut outputs = BTreeMap::new();
+    let Some((mut file, bytes)) = open_regular(path, "REFIT_OUTPUTS", OUTPUTS_BYTES_MAX)? else {
+        return Ok(outputs);
+    };
+    if bytes == 0 {
+        return Ok(outputs);
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|_| "REFIT_OUTPUTS is not UTF-8 text".to_owned())?;
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let wrong = |why: String| format!("line {} of REFIT_OUTPUTS: {why}", index + 1);
+        if line.trim_start().starts_with('{') {
+            let object: serde_json::Map<String, Value> = serde_json::from_str(line).map_err(|cause| {
+                wrong(format!("not a JSON object ({cause}); NaN and Infinity are not JSON"))
+            })?;
+            for (name, value) in object {
+                check_name(&name).map_err(wrong)?;
+                outputs.insert(name, value);
+            }
+        } else {
+            let Some((name, value)) = line.split_once('=') else {
+                return Err(wrong("expected `name=value` or a JSON object".to_owned()));
+            };
+            check_name(name).map_err(wrong)?;
+            outputs.insert(name.to_owned(), Value::from(value));
+        }
+        if outputs.len() > NAMES_MAX {
+            return Err(wrong(format!("more than {NAMES_MAX} outputs")));
+        }
+    }
+    match outputs.iter().find(|(_, value)| holds_nul(value)) {
+        Some((name, _)) => Err(format!("output `{name}` holds a NUL character, which cannot be stored")),
+        None => Ok(outputs),
+    }
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Follows `REFIT_METRICS` as a step appends to it.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    path: PathBuf,
+    offset: u64,
+    partial: Vec<u8>,
+    lines: usize,
+    latest: BTreeMap<String, f64>,
+    wrong: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct MetricLine {
+    name: String,
+    value: f64,
+    #[serde(default)]
+    #[expect(dead_code, reason = "checked to be a number when there; the curve itself is not kept")]
+    step: Option<f64>,
+}
+
+impl Metrics {
+    /// Of the file at `path`, from its beginning.
+    pub(crate) fn follow(path: PathBuf) -> Self {
+        Self { path, offset: 0, partial: Vec::new(), lines: 0, latest: BTreeMap::new(), wrong: None }
+    }
+
+    /// The latest value of each metric so far.
+    pub(crate) fn latest(&self) -> &BTreeMap<String, f64> {
+        &self.latest
+    }
+
+    /// Reads what was appended since the last time; tells whether there was anything.
+    pub(crate) fn read_more(&mut self) -> bool {
+        if self.wrong.is_some() {
+            return false;
+        }
+        match self.read_appended() {
+            Ok(changed) => changed,
+            Err(wrong) => {
+                self.wrong = Some(wrong);
+                false
+            }
+        }
+    }
+
+    /// Reads the rest, the last line included even if it is not ended.
+    ///
+    /// # Errors
+    /// The first thing that was wrong with the file.
+    pub(crate) fn finish(&mut self) -> Result<BTreeMap<String, f64>, String> {
+        self.read_more();
+        if self.wrong.is_none() && !self.partial.is_empty() {
+            let line = std::mem::take(&mut self.partial);
+            if let Err(wrong) = self.take_line(&line) {
+                self.wrong = Some(wrong);
+            }
+        }
+        match &self.wrong {
+            Some(wrong) => Err(wrong.clone()),
+            None => Ok(self.latest.clone()),
+        }
+    }
+
+    fn read_appended(&mut self) -> Result<bool, String> {
+        let Some((mut file, bytes)) = open_regular(&self.path, "REFIT_METRICS", METRICS_BYTES_MAX)? else {
+            return Ok(false);
+        };
+        if bytes < self.offset {
+            return Err("REFIT_METRICS became shorter: append to it, do not write it anew".to_owned());
+        }
+        if bytes == self.offset {
+            return Ok(false);
+        }
+        let failed = |cause: std::io::Error| format!("failed to read REFIT_METRICS: {cause}");
+        file.seek(SeekFrom::Start(self.offset)).map_err(failed)?;
+        let mut appended = Vec::new();
+        file.take(bytes - self.offset).read_to_end(&mut appended).map_err(failed)?;
+        self.offset += appended.len() as u64;
+        let mut rest: &[u8] = &appended;
+        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+            let mut line = std::mem::take(&mut self.partial);
+            line.extend_from_slice(&rest[..end]);
+            rest = &rest[end + 1..];
+            self.take_line(&line)?;
+        }
+        self.partial.extend_from_slice(rest);
+        Ok(true)
+    }
+
+    fn take_line(&mut self, line: &[u8]) -> Result<(), String> {
+        self.lines += 1;
+        let wrong = |why: String| format!("line {} of REFIT_METRICS: {why}", self.lines);
+        if line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let metric: MetricLine = serde_json::from_slice(line).map_err(|cause| {
+            wrong(format!(
+                "expected {{\"name\": \"auc\", \"value\": 0.91}} with a finite number ({cause}); NaN and Infinity are \
+                 no measurements"
+            ))
+        })?;
+        check_name(&metric.name).map_err(wrong)?;
+        if !metric.value.is_finite() {
+            return Err(wrong(format!("`{}` is not a finite number", metric.name)));
+        }
+        self.latest.insert(metric.name, metric.value);
+        if self.latest.len() > NAMES_MAX {
+            return Err(wrong(format!("more than {NAMES_MAX} metrics")));
+        }
+        Ok(())
+    }
+}
+
+/// A blob to hand over: a file of the step, or a tree's JSON.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A file below the working directory, and its size.
+    File(PathBuf, u64),
+    /// A [`Tree`]'s JSON.
+    Text(String),
+}
+
+/// The declared artifacts, found, checked and hashed; not yet uploaded.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    /// By name.
+    pub(crate) artifacts: BTreeMap<String, ArtifactRef>,
+    /// What they consist of.
+    pub(crate) blobs: BTreeMap<Digest, Content>,
+}
+
+/// Finds the declared artifacts in the working directory. Blocks: hashes every file.
+///
+/// # Errors
+/// The first artifact that is missing or not acceptable, and why.
+pub(crate) fn gather(work: &Path, declared: &BTreeMap<String, String>) -> Result<Gathered, String> {
+    let mut gathered = Gathered::default();
+    if declared.is_empty() {
+        return Ok(gathered);
+    }
+    let root = work.canonicalize().map_err(|cause| format!("the working directory is gone: {cause}"))?;
+    for (name, path) in declared {
+        let wrong = |why: String| format!("artifact `{name}`: {why}");
+        check_relative_path(path).map_err(|why| wrong(format!("`{path}` {why}")))?;
+        let (found, meta) = inside(&root, &root.join(path), path).map_err(wrong)?;
+        let artifact = if meta.is_dir() {
+            let mut tree = Tree::default();
+            let mut way = vec![found];
+            walk(&root, &mut way, "", &mut tree, &mut gathered).map_err(wrong)?;
+            let bytes = tree.bytes();
+            let json = tree.to_json();
+            let digest = Digest::of(json.as_bytes());
+            gathered.blobs.insert(digest.clone(), Content::Text(json));
+            ArtifactRef { digest, bytes, kind: ArtifactKind::Folder }
+        } else {
+            let (digest, bytes) =
+                hash_file(&found).map_err(|cause| wrong(format!("failed to read `{path}`: {cause}")))?;
+            gathered.blobs.insert(digest.clone(), Content::File(found, bytes));
+            ArtifactRef { digest, bytes, kind: ArtifactKind::File }
+        };
+        gathered.artifacts.insert(name.clone(), artifact);
+    }
+    Ok(gathered)
+}
+
+/// Resolves links and makes sure that what they lead to is a file or folder inside the working directory.
+fn inside(root: &Path, path: &Path, shown: &str) -> Result<(PathBuf, Metadata), String> {
+    let found = path.canonicalize().map_err(|cause| match cause.kind() {
+        std::io::ErrorKind::NotFound if path.is_symlink() => format!("`{shown}` is a link to nothing"),
+        std::io::ErrorKind::NotFound => {
+            format!("the step exited 0 but did not write `{shown}` (paths count from its working directory)")
+        }
+        std::io::ErrorKind::NotADirectory => format!("`{shown}` should be a folder, but it is a file"),
+        _ => format!("failed to read `{shown}`: {cause}"),
+    })?;
+    if !found.starts_with(root) {
+        return Err(format!("`{shown}` is a link that leaves the working directory: copy the file instead"));
+    }
+    let meta = std::fs::metadata(&found).map_err(|cause| format!("failed to read `{shown}`: {cause}"))?;
+    if !meta.is_file() && !meta.is_dir() {
+        return Err(format!("`{shown}` is neither a file nor a folder"));
+    }
+    Ok((found, meta))
+}
+
+/// `way` holds the real folders from the artifact's own down to the current one: a link back up is a cycle.
+fn walk(
+    root: &Path,
+    way: &mut Vec<PathBuf>,
+    prefix: &str,
+    tree: &mut Tree,
+    gathered: &mut Gathered,
+) -> Result<(), String> {
+    let Some(folder) = way.last().cloned() else { return Ok(()) };
+    if way.len() > DEPTH_MAX {
+        return Err(format!("folders nest deeper than {DEPTH_MAX} levels at `{prefix}`"));
+    }
+    let entries =
+        std::fs::read_dir(&folder).map_err(|cause| format!("failed to read `{prefix}`: {cause}"))?;
+    for entry in entries {
+        let entry = entry.map_err(|cause| format!("failed to read `{prefix}`: {cause}"))?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else {
+            return Err(format!("the name of `{prefix}{}` is not UTF-8", name.to_string_lossy()));
+        };
+        let shown = format!("{prefix}{name}");
+        check_relative_path(&shown).map_err(|why| format!("`{}` {why}", shown.escape_debug()))?;
+        let (found, meta) = inside(root, &entry.path(), &shown)?;
+        if meta.is_dir() {
+            if way.contains(&found) {
+                return Err(format!("`{shown}` is a link to a folder that holds it"));
+            }
+            way.push(found);
+            walk(root, way, &format!("{shown}/"), tree, gathered)?;
+            way.pop();
+            continue;
+        }
+        if tree.files.len() >= FILES_MAX {
+            return Err(format!("more than {FILES_MAX} files: hand on an archive instead"));
+        }
+        let (digest, bytes) =
+            hash_file(&found).map_err(|cause| format!("failed to read `{shown}`: {cause}"))?;
+        gathered.blobs.insert(digest.clone(), Content::File(found, bytes));
+        let executable = meta.permissions().mode() & 0o111 != 0;
+        tree.files.push(TreeFile { path: shown, digest, bytes, executable });
+    }
+    Ok(())
+}
+
+/// The digest and the size of a file.
+fn hash_file(path: &Path) -> std::io::Result<(Digest, u64)> {
+    use sha2::Digest as _;
+    let mut file = File::open(path)?;
+    let mut hash = sha2::Sha256::new();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((Digest::from_hash(&hash.finalize()), bytes));
+        }
+        hash.update(&buffer[..count]);
+        bytes += count as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn outputs(text: &str) -> Result<BTreeMap<String, Value>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outputs");
+        std::fs::write(&path, text).unwrap();
+        read_outputs(&path)
+    }
+
+    fn metrics(text: &str) -> Result<BTreeMap<String, f64>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics");
+        std::fs::write(&path, text).unwrap();
+        Metrics::follow(path).finish()
+    }
+
+    #[test]
+    fn outputs_are_lines_or_objects_and_the_last_stands() {
+        let read =
+            outputs("rows=10\nurl=http://x/?a=b\n\n{\"rows\": 12, \"shards\": [1, 2]}\nempty=\n").unwrap();
+        assert_eq!(read["rows"], Value::from(12));
+        assert_eq!(read["url"], Value::from("http://x/?a=b"));
+        assert_eq!(read["shards"], serde_json::json!([1, 2]));
+        assert_eq!(read["empty"], Value::from(""));
+    }
+
+    #[test]
+    fn bad_outputs_are_refused_with_their_line() {
+        let many: String = (0..=NAMES_MAX).map(|index| format!("n{index}=1\n")).collect();
+        let long = format!("{}=1", "a".repeat(64));
+        for (text, reason) in [
+            ("ok=1\nno value\n", "line 2 of REFIT_OUTPUTS: expected `name=value`"),
+            ("{\"a\": NaN}\n", "NaN and Infinity are not JSON"),
+            ("{\"a\": 1\n", "not a JSON object"),
+            ("1a=1\n", "is not a name"),
+            ("a b=1\n", "is not a name"),
+            ("=1\n", "is not a name"),
+            ("{\"\": 1}\n", "is not a name"),
+            (&long, "is not a name"),
+            ("{\"a\": [\"\\u0000\"]}\n", "NUL"),
+            ("a=\0\n", "NUL"),
+            (&many, "more than 1000 outputs"),
+            (&"a=1\n".repeat(300_000), "more than the 1048576 allowed"),
+        ] {
+            let refused = outputs(text).unwrap_err();
+            assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_output_file_replaced_by_a_link_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outputs");
+        symlink("/etc/passwd", &path).unwrap();
+        assert!(read_outputs(&path).unwrap_err().contains("no regular file"));
+    }
+
+    #[test]
+    fn metrics_are_finite_numbers_and_the_last_stands() {
+        let read =
+            metrics("{\"name\":\"auc\",\"value\":0.5}\n{\"name\":\"auc\",\"value\":0.9,\"step\":2}").unwrap();
+        assert_eq!(read, BTreeMap::from([("auc".to_owned(), 0.9)]));
+        for (text, reason) in [
+            ("{\"name\":\"auc\",\"value\":NaN}\n", "finite"),
+            ("{\"name\":\"auc\",\"value\":1e999}\n", "finite"),
+            ("{\"name\":\"auc\",\"value\":\"0.5\"}\n", "finite"),
+            ("{\"name\":\"auc\",\"value\":null}\n", "finite"),
+            ("{\"name\":\"a b\",\"value\":1}\n", "is not a name"),
+            ("auc 0.5\n", "line 1 of REFIT_METRICS"),
+            ("{\"name\":\"auc\",\"value\":1}\n{\"value\":1}\n", "line 2 of REFIT_METRICS"),
+        ] {
+            let refused = metrics(text).unwrap_err();
+            assert!(refused.contains(reason), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_followed_across_unfinished_lines() {
+        use std::io::Write as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics");
+        let mut file = File::create(&path).unwrap();
+        let mut following = Metrics::follow(path);
+        assert!(!following.read_more());
+        file.write_all(b"{\"name\":\"loss\",\"value\":2}\n{\"name\":\"lo").unwrap();
+        assert!(following.read_more());
+        assert_eq!(following.latest()["loss"], 2.0);
+        file.write_all(b"ss\",\"value\":1}\n").unwrap();
+        assert!(following.read_more());
+        assert!(!following.read_more());
+        assert_eq!(following.finish().unwrap()["loss"], 1.0);
+    }
+
+    fn gather_one(work: &Path, path: &str) -> Result<Gathered, String> {
+        gather(work, &BTreeMap::from([("model".to_owned(), path.to_owned())]))
+    }
+
+    #[test]
+    fn files_and_folders_are_named_by_their_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let work = folder.path();
+        std::fs::create_dir_all(work.join("out/deep")).unwrap();
+        std::fs::write(work.join("out/model.bin"), "weights").unwrap();
+        std::fs::write(work.join("out/deep/b"), "b").unwrap();
+        symlink("model.bin", work.join("out/link")).unwrap();
+        let file = gather_one(work, "out/model.bin").unwrap();
+        assert_eq!(file.artifacts["model"].digest, Digest::of(b"weights"));
+        assert_eq!(file.artifacts["model"].bytes, 7);
+        let tree = gather_one(work, "out/").unwrap();
+        assert_eq!(tree.artifacts["model"].kind, ArtifactKind::Folder);
+        assert_eq!(tree.artifacts["model"].bytes, 15);
+        let Content::Text(json) = &tree.blobs[&tree.artifacts["model"].digest] else { panic!("no tree") };
+        let parsed: Tree = serde_json::from_str(json).unwrap();
+        let paths: Vec<&str> = parsed.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["deep/b", "link", "model.bin"]);
+    }
+
+    #[test]
+    fn artifacts_that_are_missing_or_leave_the_folder_are_refused() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "x").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let work = folder.path();
+        std::fs::create_dir_all(work.join("tree/sub")).unwrap();
+        std::fs::write(work.join("file"), "x").unwrap();
+        symlink(outside.path().join("secret"), work.join("leak")).unwrap();
+        symlink("/etc", work.join("tree/etc")).unwrap();
+        std::fs::create_dir(work.join("cycle")).unwrap();
+        symlink(".", work.join("cycle/up")).unwrap();
+        symlink("nowhere", work.join("dangling")).unwrap();
+        nix::unistd::mkfifo(&work.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for (path, reason) in [
+            ("model.pkl", "did not write `model.pkl`"),
+            ("../secret", "must not hold"),
+            ("/etc/passwd", "must be relative"),
+            ("leak", "leaves the working directory"),
+            ("tree", "leaves the working directory"),
+            ("cycle", "a folder that holds it"),
+            ("dangling", "a link to nothing"),
+            ("pipe", "neither a file nor a folder"),
+            ("file/", "should be a folder"),
+        ] {
+            let refused = gather_one(work, path).unwrap_err();
+            assert!(refused.contains(reason) && refused.contains("artifact `model`"), "{path}: {refused}");
+        }
+    }
+}
