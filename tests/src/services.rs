@@ -1,0 +1,444 @@
+//! Real services for tests: fresh databases on SQLite and PostgreSQL, queues on RabbitMQ.
+//!
+//! Only `REFIT_TEST_POSTGRES_URL` and `REFIT_TEST_AMQP_URL` say where the servers are. Where one is missing the test
+//! fails with a text that names `tests/run`; it never falls back to something else.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+use crate::eventually;
+
+/// The value of a variable that `tests/run` sets.
+fn service(variable: &str, what: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!(
+            "{variable} is not set: this test needs {what}. Run it with `tests/run NAME`, which starts one, or set \
+             the variable to the URL of one that may be written to"
+        )
+    })
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Databases
+
+/// A database of one test's own, gone with this value.
+#[derive(Debug)]
+pub struct Database {
+    url: String,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Sqlite { folder: tempfile::TempDir },
+    Postgres { server: String, name: String },
+}
+
+/// An empty SQLite database in a temporary folder. Its file does not exist yet.
+///
+/// # Panics
+/// When no temporary folder can be made.
+pub fn sqlite() -> Database {
+    let folder = tempfile::Builder::new().prefix("refit-test-").tempdir();
+    let folder = folder.unwrap_or_else(|error| panic!("failed to make a temporary folder: {error}"));
+    Database {
+        url: format!("sqlite:{}", folder.path().join("refit.db").display()),
+        place: Place::Sqlite { folder },
+    }
+}
+
+/// An empty database with a name of its own on the server of `REFIT_TEST_POSTGRES_URL`.
+///
+/// # Panics
+/// When the variable is not set or the server does not make the database.
+pub async fn postgres() -> Database {
+    let server = service("REFIT_TEST_POSTGRES_URL", "a PostgreSQL server");
+    let name = format!("refit_test_{}", uuid::Uuid::new_v4().simple());
+    if let Err(error) = administer(&server, format!("CREATE DATABASE {name}")).await {
+        panic!("failed to create a database on REFIT_TEST_POSTGRES_URL: {error}");
+    }
+    let url = match reqwest::Url::parse(&server) {
+        Ok(mut url) => {
+            url.set_path(&name);
+            url.to_string()
+        }
+        Err(error) => panic!("REFIT_TEST_POSTGRES_URL is not a URL: {error}"),
+    };
+    Database { url, place: Place::Postgres { server, name } }
+}
+
+async fn administer(server: &str, sql: String) -> Result<(), sqlx::Error> {
+    let mut connection = sqlx::PgConnection::connect(server).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+    connection.close().await
+}
+
+impl Database {
+    /// What `--database-url` takes.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `sqlite` or `postgres`.
+    pub fn kind(&self) -> &'static str {
+        match &self.place {
+            Place::Sqlite { .. } => "sqlite",
+            Place::Postgres { .. } => "postgres",
+        }
+    }
+
+    /// The folder of a SQLite database.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Sqlite { folder } => Some(folder.path()),
+            Place::Postgres { .. } => None,
+        }
+    }
+
+    /// The whole number that a query without arguments gives: counts, mostly. Reads beside the orchestrator.
+    ///
+    /// # Panics
+    /// When the query fails or gives anything else.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let number = match &self.place {
+            Place::Sqlite { .. } => self.sqlite_number(sql).await,
+            Place::Postgres { .. } => self.postgres_number(sql).await,
+        };
+        number.unwrap_or_else(|error| panic!("failed to run `{sql}` on {}: {error}", self.kind()))
+    }
+
+    async fn sqlite_number(&self, sql: &str) -> Result<i64, sqlx::Error> {
+        let mut connection = sqlx::SqliteConnection::connect(&self.url).await?;
+        let row = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        row.try_get(0)
+    }
+
+    async fn postgres_number(&self, sql: &str) -> Result<i64, sqlx::Error> {
+        let mut connection = sqlx::PgConnection::connect(&self.url).await?;
+        let row = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        row.try_get(0)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Place::Postgres { server, name } = &self.place {
+            let (server, sql) = (server.clone(), format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+            // A database left behind on a server that is thrown away does no harm; a panic in drop would.
+            off_runtime(async move { administer(&server, sql).await.is_ok() });
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// RabbitMQ
+
+/// A connection to RabbitMQ with publisher confirms. Everything under a name it gave is deleted with this value.
+#[derive(Debug)]
+pub struct Broker {
+    url: String,
+    connection: Connection,
+    channel: Channel,
+    names: Mutex<Vec<String>>,
+}
+
+/// Connects to the broker of `REFIT_TEST_AMQP_URL`.
+///
+/// # Panics
+/// When the variable is not set or the broker does not answer.
+pub async fn amqp() -> Broker {
+    let url = service("REFIT_TEST_AMQP_URL", "a RabbitMQ broker");
+    match connect(&url).await {
+        Ok((connection, channel)) => Broker { url, connection, channel, names: Mutex::default() },
+        Err(error) => panic!("failed to connect to REFIT_TEST_AMQP_URL: {error}"),
+    }
+}
+
+async fn connect(url: &str) -> Result<(Connection, Channel), lapin::Error> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok((connection, channel))
+}
+
+impl Broker {
+    /// What `--amqp-url` takes.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A channel in confirm mode, for what this type does not offer.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// A name nobody else uses, for a queue or an exchange; declares nothing. What goes by it, or by it and `.dead`,
+    /// is deleted with this value.
+    pub fn name(&self) -> String {
+        let name = format!("refit-test-{}", uuid::Uuid::new_v4().simple());
+        if let Ok(mut names) = self.names.lock() {
+            names.extend([name.clone(), format!("{name}.dead")]);
+        }
+        name
+    }
+
+    /// Declares a durable queue of the broker's default type.
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub async fn declare(&self, queue: &str) {
+        let declared =
+            self.channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default());
+        if let Err(error) = declared.await {
+            panic!("failed to declare queue {queue}: {error}");
+        }
+    }
+
+    /// A new queue that gets what is published to a topic exchange under these keys (`#` for everything). Declares the
+    /// exchange as the outbox does.
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub async fn listen(&self, exchange: &str, keys: &str) -> String {
+        let queue = self.name();
+        self.declare(&queue).await;
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let nothing = FieldTable::default;
+        let declared =
+            self.channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, nothing());
+        if let Err(error) = declared.await {
+            panic!("failed to declare exchange {exchange}: {error}");
+        }
+        let options = QueueBindOptions::default();
+        let bound =
+            self.channel.queue_bind(queue.as_str().into(), exchange.into(), keys.into(), options, nothing());
+        if let Err(error) = bound.await {
+            panic!("failed to bind queue {queue} to exchange {exchange}: {error}");
+        }
+        queue
+    }
+
+    /// Messages ready in a queue; none when it does not exist.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub async fn depth(&self, queue: &str) -> Option<u32> {
+        // On a channel of its own: asking for a queue that does not exist closes the channel (404).
+        let channel = match self.connection.create_channel().await {
+            Ok(channel) => channel,
+            Err(error) => panic!("failed to open a channel: {error}"),
+        };
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+        found.ok().map(|queue| queue.message_count())
+    }
+
+    /// Waits until somebody has declared the queue.
+    ///
+    /// # Panics
+    /// After 30 seconds.
+    pub async fn wait_for_queue(&self, queue: &str) {
+        let what = format!("queue {queue} exists");
+        eventually(&what, Duration::from_secs(30), async || self.depth(queue).await).await;
+    }
+
+    /// Publishes persistent messages to a queue and waits for all confirms.
+    ///
+    /// # Panics
+    /// When a message is not confirmed, or came back because there is no such queue.
+    pub async fn publish(&self, queue: &str, messages: impl IntoIterator<Item = Message>) {
+        let mut confirms = Vec::new();
+        for message in messages {
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let properties = message.properties.with_delivery_mode(2);
+            let sent =
+                self.channel.basic_publish("".into(), queue.into(), options, &message.body, properties).await;
+            confirms.push(sent.unwrap_or_else(|error| panic!("failed to publish to {queue}: {error}")));
+        }
+        for confirm in confirms {
+            match confirm.await {
+                Ok(confirmed) => {
+                    let returned = confirmed.take_message().is_some();
+                    assert!(!returned, "a message for {queue} came back: there is no such queue");
+                }
+                Err(error) => panic!("a message for {queue} was not confirmed: {error}"),
+            }
+        }
+    }
+
+    /// Takes one message off a queue.
+    ///
+    /// # Panics
+    /// When none comes within `timeout`.
+    pub async fn take(&self, queue: &str, timeout: Duration) -> Taken {
+        let what = format!("queue {queue} has a message");
+        let options = BasicGetOptions { no_ack: true };
+        eventually(&what, timeout, async || match self.channel.basic_get(queue.into(), options).await {
+            Ok(got) => got.map(|got| Taken {
+                body: got.delivery.data.to_vec(),
+                properties: got.delivery.properties.clone(),
+                routing_key: got.delivery.routing_key.as_str().to_owned(),
+            }),
+            Err(error) => panic!("failed to read from queue {queue}: {error}"),
+        })
+        .await
+    }
+
+    /// Empties a queue.
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub async fn purge(&self, queue: &str) {
+        if let Err(error) = self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await {
+            panic!("failed to purge queue {queue}: {error}");
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let names = self.names.lock().map(|mut names| std::mem::take(&mut *names)).unwrap_or_default();
+        let url = self.url.clone();
+        off_runtime(async move {
+            let Ok((connection, channel)) = connect(&url).await else { return };
+            for name in names {
+                // Deleting what does not exist is no error in RabbitMQ.
+                let _ = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
+                let _ = channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await;
+            }
+            let _ = connection.close(200, "done".into()).await;
+        });
+    }
+}
+
+/// A message to publish.
+#[derive(Clone, Debug, Default)]
+pub struct Message {
+    /// The bytes.
+    pub body: Vec<u8>,
+    /// Content type, headers and the rest; the delivery mode is set to persistent.
+    pub properties: BasicProperties,
+}
+
+impl Message {
+    /// A CloudEvent in structured mode (CloudEvents AMQP protocol binding 1.0.2, section 3.2).
+    pub fn event(event: &serde_json::Value) -> Self {
+        Self::with_content_type("application/cloudevents+json", event.to_string())
+    }
+
+    /// Any bytes under a content type.
+    pub fn with_content_type(content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            body: body.into(),
+            properties: BasicProperties::default().with_content_type(content_type.into()),
+        }
+    }
+}
+
+/// A message that was taken off a queue.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// The bytes.
+    pub body: Vec<u8>,
+    /// Content type, headers and the rest.
+    pub properties: BasicProperties,
+    /// The key it was published under.
+    pub routing_key: String,
+}
+
+/// Finishes work from `drop`, which cannot wait on the runtime it may be running in.
+fn off_runtime(work: impl Future + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            // A server that is gone must not hold up the end of the tests.
+            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), work).await.is_ok() });
+        }
+    });
+    let _ = thread.join();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_postgres_database_is_fresh_and_gone_with_its_value() {
+        let database = postgres().await;
+        let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
+        assert_eq!(database.number(tables).await, 0);
+        let name = database.url().rsplit('/').next().unwrap().to_owned();
+        let found = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
+        let other = postgres().await;
+        assert_eq!(other.number(&found).await, 1);
+        drop(database);
+        assert_eq!(other.number(&found).await, 0, "{name} is still on the server");
+    }
+
+    #[tokio::test]
+    async fn sqlite_databases_are_files_of_their_own() {
+        let database = sqlite();
+        let folder = database.folder().map(Path::to_owned).unwrap();
+        assert!(database.url().starts_with("sqlite:") && folder.is_dir());
+        drop(database);
+        assert!(!folder.exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_taken_and_the_queue_goes_with_the_broker() {
+        let broker = amqp().await;
+        let queue = broker.name();
+        assert_eq!(broker.depth(&queue).await, None);
+        broker.declare(&queue).await;
+        broker.publish(&queue, [Message::with_content_type("text/plain", "hello")]).await;
+        let taken = broker.take(&queue, Duration::from_secs(10)).await;
+        assert_eq!((taken.body.as_slice(), taken.routing_key.as_str()), (&b"hello"[..], queue.as_str()));
+        drop(broker);
+        assert_eq!(amqp().await.depth(&queue).await, None, "{queue} is still on the broker");
+    }
+
+    #[tokio::test]
+    async fn a_listener_hears_what_its_keys_match() {
+        let broker = amqp().await;
+        let exchange = broker.name();
+        let queue = broker.listen(&exchange, "digits.#").await;
+        for key in ["other.thing", "digits.retrained"] {
+            let options = BasicPublishOptions::default();
+            let properties = BasicProperties::default();
+            let sent = broker.channel().basic_publish(
+                exchange.as_str().into(),
+                key.into(),
+                options,
+                b"x",
+                properties,
+            );
+            sent.await.unwrap().await.unwrap();
+        }
+        let taken = broker.take(&queue, Duration::from_secs(10)).await;
+        assert_eq!(taken.routing_key, "digits.retrained");
+        assert_eq!(broker.depth(&queue).await, Some(0));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "there is no such queue")]
+    async fn publishing_into_nothing_is_noticed() {
+        let broker = amqp().await;
+        broker.publish(&broker.name(), [Message::default()]).await;
+    }
+
+    #[test]
+    #[should_panic(expected = "tests/run")]
+    fn a_missing_service_fails_and_names_the_command() {
+        service("REFIT_TEST_NO_SUCH_SERVICE_URL", "nothing");
+    }
+}
