@@ -1,0 +1,279 @@
+//! `refit event`: sending events, and what became of them.
+
+use std::io::{BufRead, BufReader, IsTerminal as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
+use refit_workflows::wire::Receipt;
+
+use crate::args::{EventCommand, EventSendArgs, Format};
+use crate::client::{Client, ClientError};
+use crate::exit::{Exit, Usage};
+use crate::render::{self, GOOD, clean, count, paint, time::now};
+
+/// The most events in one request.
+const SENT_AT_ONCE: usize = 500;
+/// The most bytes of events in one request, unless a single event weighs more.
+const BYTES_AT_ONCE: usize = EVENT_BYTES_MAX / 2;
+
+/// Sends, lists or shows.
+pub(crate) async fn run(command: EventCommand, client: &Client) -> anyhow::Result<Exit> {
+    match command {
+        EventCommand::Send(args) => match &args.file {
+            Some(file) => send_file(file, args.output.format, client).await,
+            None => send_one(args, client).await,
+        },
+        EventCommand::List { kind, source, unmatched, since, limit, output } => {
+            let mut query = vec![("limit", limit.limit.to_string())];
+            query.extend(kind.map(|kind| ("type", kind)));
+            query.extend(source.map(|source| ("source", source)));
+            query.extend(unmatched.then(|| ("unmatched", "true".to_owned())));
+            query.extend(since.map(|since| ("since", since.moment(now()).to_string())));
+            let events = client.events(&query).await.context("failed to list events")?;
+            render::listing(output.format, &events, "no such events", || {
+                render::event::list(&events, now())
+            })?;
+            Ok(Exit::Ok)
+        }
+        EventCommand::Show { id, source, output } => {
+            let failed = || format!("failed to show event {id}");
+            let events = client.event(&id, source.as_deref()).await.with_context(failed)?;
+            let [event] = events.as_slice() else { return several(&id, &events) };
+            render::answer(output.format, event, || render::event::show(event, now()))?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn several(id: &str, events: &[refit_workflows::wire::EventView]) -> anyhow::Result<Exit> {
+    if events.is_empty() {
+        render::error(&anyhow::anyhow!(
+            "failed to show event {id}: there is none; `refit event list` shows what came"
+        ));
+        return Ok(Exit::Refused);
+    }
+    let sources: Vec<&str> = events.iter().map(|event| event.source.as_str()).collect();
+    Err(Usage(format!("several sources use the id {id}: say which with --source ({})", sources.join(", ")))
+        .into())
+}
+
+async fn send_one(args: EventSendArgs, client: &Client) -> anyhow::Result<Exit> {
+    let id = args.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let mut event = serde_json::json!({
+        "specversion": "1.0", "id": id, "source": args.source, "type": args.kind, "time": now().to_string(),
+    });
+    if let Some(subject) = args.subject {
+        event["subject"] = subject.into();
+    }
+    if let Some(data) = args.data {
+        event["data"] = data;
+    }
+    let event = CloudEvent::parse(event).map_err(|wrong| Usage(wrong.to_string()))?;
+    let accepted = client.send_events(&[event]).await.context("failed to send the event")?;
+    render::answer(args.output.format, &accepted.events, || accepted.events.iter().map(receipt).collect())?;
+    Ok(Exit::Ok)
+}
+
+fn receipt(receipt: &Receipt) -> String {
+    let stored = if receipt.duplicate { "was there already; nothing new happens" } else { "stored" };
+    format!("{} event {} from {}: {stored}\n", paint(GOOD, "✓"), clean(&receipt.id), clean(&receipt.source))
+}
+
+/// What sending a file came to.
+#[derive(Debug, Default, serde::Serialize)]
+struct Sent {
+    events: u64,
+    duplicates: u64,
+}
+
+async fn send_file(file: &Path, format: Format, client: &Client) -> anyhow::Result<Exit> {
+    let name = file.display().to_string();
+    let (input, size): (Box<dyn BufRead + Send>, Option<u64>) = if name == "-" {
+        (Box::new(BufReader::new(std::io::stdin())), None)
+    } else {
+        let opened = std::fs::File::open(file).with_context(|| format!("failed to read {name}"))?;
+        let size = opened.metadata().ok().map(|about| about.len());
+        (Box::new(BufReader::new(opened)), size)
+    };
+    let progress = progress_bar(size);
+    let mut reader = Batches { lines: input, line: 0, waiting: None };
+    let mut sent = Sent::default();
+    loop {
+        // Reading may block (a pipe that is slow to fill), so it is done where blocking is allowed.
+        let (back, batch) = tokio::task::spawn_blocking(move || {
+            let batch = reader.next();
+            (reader, batch)
+        })
+        .await
+        .context("failed to read events")?;
+        reader = back;
+        let before = || match sent.events {
+            0 => format!("failed to send {name}"),
+            stored => format!(
+                "failed to send {name} (the {} before are stored; sending them again is harmless)",
+                count(stored, "event")
+            ),
+        };
+        let batch = batch.with_context(before)?;
+        if batch.events.is_empty() {
+            break;
+        }
+        let accepted = client
+            .send_events(&batch.events)
+            .await
+            .map_err(|wrong| from_line(wrong, batch.first))
+            .with_context(before)?;
+        sent.events += accepted.events.len() as u64;
+        sent.duplicates += accepted.events.iter().filter(|receipt| receipt.duplicate).count() as u64;
+        progress.inc(batch.bytes as u64);
+        progress.set_message(count(sent.events, "event"));
+    }
+    progress.finish_and_clear();
+    render::answer(format, &sent, || {
+        let old = if sent.duplicates > 0 {
+            format!(", {} of them there already", sent.duplicates)
+        } else {
+            String::new()
+        };
+        format!("{} {} stored{old}", paint(GOOD, "✓"), count(sent.events, "event"))
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn from_line(wrong: ClientError, line: usize) -> anyhow::Error {
+    anyhow::Error::new(wrong).context(format!("the events from line {line} on were not taken"))
+}
+
+fn progress_bar(size: Option<u64>) -> ProgressBar {
+    // Small files are sent before a bar could be read.
+    let target = match size {
+        Some(size) if size < 1024 * 1024 => ProgressDrawTarget::hidden(),
+        _ if !std::io::stderr().is_terminal() => ProgressDrawTarget::hidden(),
+        _ => ProgressDrawTarget::stderr(),
+    };
+    let template = match size {
+        Some(_) => "{bar:24} {bytes}/{total_bytes}  {msg}  {eta} left",
+        None => "{spinner} {bytes}  {msg}",
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(size, target).with_style(style)
+}
+
+/// Reads JSON Lines in batches that a request can carry.
+struct Batches {
+    lines: Box<dyn BufRead + Send>,
+    /// Lines read so far.
+    line: usize,
+    /// An event that did not fit into the batch before, with its line and weight.
+    waiting: Option<(CloudEvent, usize, usize)>,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    events: Vec<CloudEvent>,
+    /// The line of its first event.
+    first: usize,
+    bytes: usize,
+}
+
+impl Batches {
+    /// The next batch; an empty one at the end.
+    fn next(&mut self) -> anyhow::Result<Batch> {
+        let mut batch = Batch::default();
+        while batch.events.len() < SENT_AT_ONCE {
+            let Some((event, line, bytes)) =
+                self.waiting.take().map_or_else(|| self.event(), |next| Ok(Some(next)))?
+            else {
+                break;
+            };
+            if !batch.events.is_empty() && batch.bytes + bytes > BYTES_AT_ONCE {
+                self.waiting = Some((event, line, bytes));
+                break;
+            }
+            if batch.events.is_empty() {
+                batch.first = line;
+            }
+            batch.bytes += bytes;
+            batch.events.push(event);
+        }
+        Ok(batch)
+    }
+
+    fn event(&mut self) -> anyhow::Result<Option<(CloudEvent, usize, usize)>> {
+        loop {
+            self.line += 1;
+            let line = self.line;
+            let mut bytes = Vec::new();
+            let most = 2 * EVENT_BYTES_MAX as u64;
+            let read = std::io::Read::take(&mut self.lines, most).read_until(b'\n', &mut bytes)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            if bytes.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            if bytes.len() > EVENT_BYTES_MAX {
+                return Err(Usage(format!("line {line}: an event may weigh at most 1 MiB")).into());
+            }
+            let value = serde_json::from_slice(&bytes)
+                .map_err(|wrong| Usage(format!("line {line}: not JSON: {wrong}")))?;
+            let event = CloudEvent::parse(value).map_err(|wrong| Usage(format!("line {line}: {wrong}")))?;
+            return Ok(Some((event, line, read)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batches(text: String) -> Batches {
+        Batches { lines: Box::new(std::io::Cursor::new(text)), line: 0, waiting: None }
+    }
+
+    fn line(id: usize, padding: usize) -> String {
+        format!(
+            "{{\"id\": \"{id}\", \"source\": \"s\", \"type\": \"t\", \"data\": \"{}\"}}\n",
+            "x".repeat(padding)
+        )
+    }
+
+    #[test]
+    fn batches_are_bounded_by_number_and_weight() {
+        let mut many = batches((0..1200).map(|id| line(id, 0)).collect::<String>() + "\n\n");
+        let sizes: Vec<usize> =
+            std::iter::from_fn(|| many.next().ok().map(|b| b.events.len())).take(4).collect();
+        assert_eq!(sizes, [500, 500, 200, 0]);
+
+        let mut heavy = batches((0..5).map(|id| line(id, 200_000)).collect());
+        let sizes: Vec<usize> =
+            std::iter::from_fn(|| heavy.next().ok().map(|b| b.events.len())).take(4).collect();
+        assert_eq!(sizes, [2, 2, 1, 0]);
+    }
+
+    #[test]
+    fn no_event_is_lost_between_batches() {
+        let mut heavy = batches((0..5).map(|id| line(id, 300_000)).collect());
+        let mut ids = Vec::new();
+        loop {
+            let batch = heavy.next().unwrap();
+            if batch.events.is_empty() {
+                break;
+            }
+            ids.extend(batch.events.iter().map(|event| event.id().to_owned()));
+        }
+        assert_eq!(ids, ["0", "1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        for (text, part) in
+            [("{\"id\": 1}\n", "line 2: `id`"), ("nonsense\n", "line 2: not JSON"), ("[]\n", "line 2: ")]
+        {
+            let wrong = batches(line(1, 0) + text).next().unwrap_err().to_string();
+            assert!(wrong.starts_with(part), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! `refit run`: starting, following, explaining and ending runs.
+
+use anyhow::Context as _;
+use refit_workflows::definition::{ParamType, Workflow};
+use refit_workflows::names::RunName;
+use refit_workflows::wire::{Decide, LogPiece, RetryRun, RunView, StartRun};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+use crate::args::{DecideArgs, Format, Output, RunCommand};
+use crate::client::Client;
+use crate::exit::{Exit, Usage};
+use crate::render::{self, clean, clean_line, time::now};
+use crate::watch::{self, Surface};
+
+/// How long one page of a followed log waits for more.
+const LOG_WAIT: Duration = Duration::from_secs(10);
+
+/// Does one of them.
+pub(crate) async fn run(command: RunCommand, client: &Client) -> anyhow::Result<Exit> {
+    match command {
+        RunCommand::Start { workflow, params, wait, output } => {
+            start(workflow, params, wait, output, client).await
+        }
+        RunCommand::List { workflow, state, since, limit, output } => {
+            let mut query = vec![("limit", limit.limit.to_string())];
+            query.extend(workflow.map(|workflow| ("workflow", workflow)));
+            query.extend(state.map(|state| ("state", state)));
+            query.extend(since.map(|since| ("since", since.moment(now()).to_string())));
+            let runs = client.runs(&query).await.context("failed to list runs")?;
+            render::listing(output.format, &runs, "no such runs", || render::run::list(&runs, now()))?;
+            Ok(Exit::Ok)
+        }
+        RunCommand::Show { run, output } => {
+            let view = client.run(&run).await.with_context(|| format!("failed to show {run}"))?;
+            render::answer(output.format, &view, || render::run::show(&view, now()))?;
+            Ok(Exit::Ok)
+        }
+        RunCommand::Watch { run } => {
+            let ended = watch::follow(client, &run, Surface::Output).await;
+            Ok(watch::exit(&ended.with_context(|| format!("failed to watch {run}"))?))
+        }
+        RunCommand::Logs { run, step, follow } => logs(&run, step.as_deref(), follow, client).await,
+        RunCommand::Cancel { run, output } => {
+            let view = client.cancel(&run).await.with_context(|| format!("failed to cancel {run}"))?;
+            told(&view, output)
+        }
+        RunCommand::Retry { run, all, wait, output } => {
+            let view = client
+                .retry(&run, &RetryRun { all })
+                .await
+                .with_context(|| format!("failed to retry {run}"))?;
+            if wait { to_its_end(&view.run, output, client).await } else { told(&view, output) }
+        }
+        RunCommand::Approve(args) => decide(args, true, client).await,
+        RunCommand::Reject(args) => decide(args, false, client).await,
+    }
+}
+
+fn told(view: &RunView, output: Output) -> anyhow::Result<Exit> {
+    render::answer(output.format, view, || render::run::line(view))?;
+    Ok(Exit::Ok)
+}
+
+async fn decide(args: DecideArgs, approve: bool, client: &Client) -> anyhow::Result<Exit> {
+    let decide = Decide { step: args.step, reason: args.reason };
+    let verb = if approve { "approve" } else { "reject" };
+    let view = client.decide(&args.run, approve, &decide).await;
+    told(&view.with_context(|| format!("failed to {verb} {}", args.run))?, args.output)
+}
+
+async fn start(
+    workflow: String,
+    params: Vec<(String, String)>,
+    wait: bool,
+    output: Output,
+    client: &Client,
+) -> anyhow::Result<Exit> {
+    let failed = || format!("failed to start a run of {workflow}");
+    let params = if params.is_empty() {
+        Map::new()
+    } else {
+        let text = client.workflow(&workflow).await.with_context(failed)?.text;
+        typed(params, text.as_deref().and_then(|text| Workflow::parse(text).ok()).as_ref())?
+    };
+    // The id makes the request safe to send twice.
+    let id = Some(uuid::Uuid::now_v7().to_string());
+    let request = StartRun { workflow: workflow.clone(), params, id };
+    let view = client.start_run(&request).await.with_context(failed)?;
+    if wait { to_its_end(&view.run, output, client).await } else { told(&view, output) }
+}
+
+async fn to_its_end(run: &RunName, output: Output, client: &Client) -> anyhow::Result<Exit> {
+    let surface = if output.format == Format::Table { Surface::Output } else { Surface::Error };
+    let ended =
+        watch::follow(client, run, surface).await.with_context(|| format!("failed to follow {run}"))?;
+    if output.format != Format::Table {
+        render::answer(output.format, &ended, String::new)?;
+    }
+    Ok(watch::exit(&ended))
+}
+
+/// Params as the workflow declares them. What the command line cannot know (the definition is not to be had, the
+/// param is unknown) is left to the server, as text.
+fn typed(params: Vec<(String, String)>, workflow: Option<&Workflow>) -> Result<Map<String, Value>, Usage> {
+    let mut typed = Map::new();
+    for (name, text) in params {
+        let kind = workflow.and_then(|workflow| workflow.params.get(&name)).map(|param| param.kind);
+        let wrong = |what: &str| Usage(format!("--param {name}: `{text}` is not {what}"));
+        let value = match kind {
+            Some(ParamType::Integer) => {
+                Value::from(text.parse::<i64>().map_err(|_| wrong("a whole number"))?)
+            }
+            Some(ParamType::Number) => match text.parse::<f64>() {
+                Ok(number) if number.is_finite() => Value::from(number),
+                Ok(_) | Err(_) => return Err(wrong("a number")),
+            },
+            Some(ParamType::Boolean) => {
+                Value::from(text.parse::<bool>().map_err(|_| wrong("true or false"))?)
+            }
+            Some(ParamType::String) | None => Value::from(text),
+        };
+        if typed.insert(name.clone(), value).is_some() {
+            return Err(Usage(format!("--param {name} is given twice")));
+        }
+    }
+    Ok(typed)
+}
+
+async fn logs(run: &RunName, step: Option<&str>, follow: bool, client: &Client) -> anyhow::Result<Exit> {
+    let failed = || format!("failed to read the log of {run}");
+    let view = client.run(run).await.with_context(failed)?;
+    let steps = view.steps.as_deref().unwrap_or_default();
+    if let Some(step) = step.filter(|step| !steps.is_empty() && steps.iter().all(|known| known.step != *step))
+    {
+        let names: Vec<&str> = steps.iter().map(|step| step.step.as_str()).collect();
+        render::error(&anyhow::anyhow!(
+            "failed to read the log of {run}: no step `{step}`; it has {}",
+            names.join(", ")
+        ));
+        return Ok(Exit::Refused);
+    }
+    let prefixed = step.is_none() && steps.iter().filter(|step| step.verb == "run").count() > 1;
+    let width = steps
+        .iter()
+        .filter(|step| step.verb == "run")
+        .map(|step| step.step.chars().count())
+        .max()
+        .unwrap_or(0);
+    let (safe, wait) = (render::to_terminal(), if follow { LOG_WAIT } else { Duration::ZERO });
+    let mut after = 0;
+    loop {
+        let page = match client.logs(run, step, after, wait).await {
+            Err(wrong) if follow && after > 0 && wrong.is_away() => {
+                tracing::warn!("{wrong}; trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            page => page.with_context(failed)?,
+        };
+        let mut text = String::new();
+        for piece in &page.lines {
+            write_piece(&mut text, piece, prefixed.then_some(width), safe);
+        }
+        render::print_raw(text.as_bytes())?;
+        if page.done || (!follow && page.lines.is_empty()) {
+            return Ok(Exit::Ok);
+        }
+        if follow && page.lines.is_empty() && page.next == after {
+            // A server that does not wait is not to be asked in a tight loop.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        after = page.next;
+    }
+}
+
+/// Log text is other people's data: on a terminal every control character is shown, not obeyed; in a pipe it is
+/// passed on untouched.
+fn write_piece(text: &mut String, piece: &LogPiece, prefix: Option<usize>, safe: bool) {
+    for line in piece.text.lines() {
+        if let Some(width) = prefix {
+            let name = clean(&piece.step);
+            let name =
+                if piece.attempt > 1 { format!("{name}#{}", piece.attempt) } else { name.into_owned() };
+            text.push_str(&format!("{name:<width$} | "));
+        }
+        if safe {
+            text.push_str(&clean_line(line));
+        } else {
+            text.push_str(line);
+        }
+        text.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use refit_workflows::time::Timestamp;
+
+    #[test]
+    fn log_lines_tell_their_step_and_cannot_drive_the_terminal() {
+        let piece = LogPiece {
+            step: "train".to_owned(),
+            attempt: 2,
+            at: Timestamp::default(),
+            text: "a\tb\n\u{1b}[31mred\u{1b}[0m\n".to_owned(),
+        };
+        let mut safe = String::new();
+        write_piece(&mut safe, &piece, Some(9), true);
+        assert_eq!(safe, "train#2   | a\tb\ntrain#2   | \\u{1b}[31mred\\u{1b}[0m\n");
+        let mut raw = String::new();
+        write_piece(&mut raw, &piece, None, false);
+        assert_eq!(raw, piece.text);
+    }
+
+    #[test]
+    fn params_follow_their_declared_type() {
+        let file = "workflow: w\nparams:\n  n: { type: integer }\n  x: { type: number }\n  b: { type: boolean }\n  \
+                    s: { type: string }\nsteps:\n  a: { run: 'true' }\n";
+        let workflow = Workflow::parse(file).unwrap();
+        let given = |name: &str, text: &str| typed(vec![(name.to_owned(), text.to_owned())], Some(&workflow));
+        assert_eq!(given("n", "5").unwrap()["n"], 5);
+        assert_eq!(given("x", "0.5").unwrap()["x"], 0.5);
+        assert_eq!(given("b", "true").unwrap()["b"], true);
+        assert_eq!(given("s", "5").unwrap()["s"], "5");
+        assert_eq!(given("unknown", "5").unwrap()["unknown"], "5");
+        for (name, text) in [("n", "5.5"), ("x", "NaN"), ("b", "yes")] {
+            assert!(given(name, text).is_err(), "{name}={text} was accepted");
+        }
+        let twice = vec![("s".to_owned(), "1".to_owned()), ("s".to_owned(), "2".to_owned())];
+        assert!(typed(twice, Some(&workflow)).is_err());
+    }
+}

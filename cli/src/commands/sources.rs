@@ -1,0 +1,224 @@
+//! Finds the workflow files a path means and checks them, offline: the file itself, and that the files it names are
+//! there. Prints nothing, uploads nothing.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use refit_workflows::definition::{Command, FILE_BYTES_MAX, Position, Problem, Verb, Workflow};
+
+use crate::exit::Usage;
+use crate::render::diagnostics::Severity;
+
+/// A workflow file with everything found in it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Its text.
+    pub(crate) text: String,
+    /// The workflow, when it is sound.
+    pub(crate) workflow: Option<Workflow>,
+    /// What is wrong with it, and what may be.
+    pub(crate) findings: Vec<(Severity, Problem)>,
+}
+
+impl Source {
+    /// Whether it can be registered.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.workflow.is_some() && self.findings.iter().all(|(severity, _)| *severity == Severity::Warning)
+    }
+
+    /// The folder around it: what its bundle is made of.
+    pub(crate) fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            Some(_) | None => Path::new("."),
+        }
+    }
+
+    fn read(path: PathBuf) -> anyhow::Result<Self> {
+        let failed = || format!("failed to read {}", path.display());
+        let size = std::fs::metadata(&path).with_context(failed)?.len();
+        if size > FILE_BYTES_MAX as u64 {
+            let most = FILE_BYTES_MAX / 1024;
+            return Err(Usage(format!("{}: a workflow file may have at most {most} KiB", failed())).into());
+        }
+        let bytes = std::fs::read(&path).with_context(failed)?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| Usage(format!("{}: it is not UTF-8 text", failed())))?;
+        let mut source = Self { path, text, workflow: None, findings: Vec::new() };
+        match Workflow::parse(&source.text) {
+            Ok(workflow) => {
+                source.findings = missing_files(&workflow, &source.text, source.folder());
+                source.workflow = Some(workflow);
+            }
+            Err(problems) => {
+                source.findings = problems.0.into_iter().map(|problem| (Severity::Error, problem)).collect();
+            }
+        }
+        Ok(source)
+    }
+}
+
+/// The workflow files these paths mean, each checked: files as they are, of folders every `*.yaml` or `*.yml`
+/// directly in it that has a `workflow:` key.
+///
+/// # Errors
+/// A path is not there, or a folder holds no workflow file.
+pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
+    let mut files = Vec::new();
+    for path in paths {
+        let about = std::fs::metadata(path).with_context(|| format!("failed to read {}", path.display()))?;
+        if about.is_dir() {
+            files.extend(files_in(path)?);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    files.dedup();
+    files.into_iter().map(Source::read).collect()
+}
+
+fn files_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let failed = || format!("failed to read {}", folder.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(failed)? {
+        let path = entry.with_context(failed)?.path();
+        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        // Read leniently: a file that is not text cannot be a workflow, and a broken one still should be reported.
+        let has_key = |bytes: Vec<u8>| {
+            String::from_utf8_lossy(&bytes)
+                .lines()
+                .any(|line| line.trim_start_matches('\u{feff}').starts_with("workflow:"))
+        };
+        if is_yaml && path.is_file() && std::fs::read(&path).is_ok_and(has_key) {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(Usage(format!(
+            "no workflow in {}: a workflow is a *.yaml file directly in the folder with a `workflow:` key",
+            folder.display()
+        ))
+        .into());
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Files the workflow names that its folder does not hold: requirements must be there; a script may be made by the
+/// step itself, so its absence is worth a warning alone.
+fn missing_files(workflow: &Workflow, text: &str, folder: &Path) -> Vec<(Severity, Problem)> {
+    let mut findings: Vec<(Severity, Problem)> = Vec::new();
+    for step in &workflow.steps {
+        let Verb::Run(run) = &step.verb else { continue };
+        if let Some(requirements) = run.requirements.as_deref().filter(|name| !folder.join(name).is_file()) {
+            findings.push((Severity::Error, missing(&step.name, requirements, text)));
+        }
+        if let Some(script) = script(&run.command).filter(|name| !folder.join(name).is_file()) {
+            findings.push((Severity::Warning, missing(&step.name, script, text)));
+        }
+    }
+    findings.sort_by_key(|(_, problem)| problem.position);
+    findings.dedup_by(|a, b| a.1.position == b.1.position);
+    findings
+}
+
+/// `X.py` of `[python, X.py]`.
+fn script(command: &Command) -> Option<&str> {
+    let Command::Arguments(arguments) = command else { return None };
+    let program = arguments.first()?.source();
+    let script = arguments.get(1)?.source();
+    let is_script = script.ends_with(".py") && !script.contains("${{") && !script.starts_with('/');
+    (matches!(program, "python" | "python3") && is_script).then_some(script)
+}
+
+fn missing(step: &str, file: &str, text: &str) -> Problem {
+    Problem {
+        code: "missing-file".to_owned(),
+        message: format!("step `{step}` names `{file}`, which is not in the workflow's folder"),
+        position: mention(text, step, file),
+        hint: Some("paths are relative to the folder of the workflow file".to_owned()),
+    }
+}
+
+/// Where the step mentions the file: the first place behind the step's own key, else the first at all.
+fn mention(text: &str, step: &str, file: &str) -> Position {
+    let key = format!("{step}:");
+    let begin = text.lines().position(|line| line.trim_start().starts_with(&key)).unwrap_or(0);
+    let place = |from: usize| {
+        let found = text
+            .lines()
+            .enumerate()
+            .skip(from)
+            .find_map(|(index, line)| Some((index, line, line.find(file)?)));
+        found.map(|(index, line, offset)| Position {
+            line: u32::try_from(index + 1).unwrap_or(u32::MAX),
+            column: u32::try_from(line[..offset].chars().count() + 1).unwrap_or(u32::MAX),
+            length: u32::try_from(file.chars().count()).unwrap_or(1),
+        })
+    };
+    place(begin).or_else(|| place(0)).unwrap_or(Position { line: 1, column: 1, length: 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOUND: &str = "\
+workflow: churn
+steps:
+  train:
+    run: [python, train.py]
+    python: { requirements: requirements.txt }
+";
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_folder_means_its_workflow_files() {
+        let folder = folder(&[
+            ("b.yml", SOUND),
+            ("a.yaml", SOUND),
+            ("compose.yaml", "services: {}\n"),
+            ("notes.md", ""),
+        ]);
+        let found = find(&[folder.path().to_owned()]).unwrap();
+        let names: Vec<_> = found.iter().map(|source| source.path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["a.yaml", "b.yml"]);
+    }
+
+    #[test]
+    fn a_folder_without_one_is_a_usage_error() {
+        let wrong = find(&[folder(&[]).path().to_owned()]).unwrap_err();
+        assert_eq!(crate::exit::of(&wrong), crate::exit::Exit::Usage);
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_found_where_they_are_named() {
+        let with = |files: &[(&str, &str)]| {
+            let folder = folder(files);
+            find(&[folder.path().join("w.yaml")]).unwrap().remove(0)
+        };
+        let whole = with(&[("w.yaml", SOUND), ("train.py", ""), ("requirements.txt", "")]);
+        assert!(whole.is_sound() && whole.findings.is_empty(), "{:?}", whole.findings);
+
+        let no_script = with(&[("w.yaml", SOUND), ("requirements.txt", "")]);
+        assert!(no_script.is_sound());
+        let (severity, problem) = &no_script.findings[0];
+        assert_eq!(
+            (*severity, problem.position),
+            (Severity::Warning, Position { line: 4, column: 19, length: 8 })
+        );
+
+        let no_requirements = with(&[("w.yaml", SOUND), ("train.py", "")]);
+        assert!(!no_requirements.is_sound());
+        assert_eq!(no_requirements.findings[0].1.position, Position { line: 5, column: 29, length: 16 });
+    }
+}

@@ -1,0 +1,112 @@
+//! How events look: the listing, and one event with what became of it, decision by decision.
+
+use std::fmt::Write as _;
+
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::{DecisionView, EventView};
+
+use super::table::{self, Grid};
+use super::time::{exact, relative};
+use super::{BOLD, DIM, Facts, GOOD, WARN, clean, paint};
+
+/// Events in a table.
+pub(crate) fn list(events: &[EventView], now: Timestamp) -> String {
+    let mut grid = Grid::new(&["ID", "TYPE", "SOURCE", "SUBJECT", "RECEIVED", "WHAT BECAME OF IT"]);
+    for event in events {
+        let became: Vec<String> = event.decisions.iter().map(summary).collect();
+        grid.row(vec![
+            table::text(&event.id),
+            table::text(&event.kind),
+            table::text(&event.source),
+            table::maybe(event.subject.as_deref()),
+            table::text(relative(event.received_at, now)),
+            table::maybe((!became.is_empty()).then(|| became.join(", "))),
+        ]);
+    }
+    grid.to_string()
+}
+
+fn summary(decision: &DecisionView) -> String {
+    match &decision.run {
+        Some(run) => format!("{} {run}", decision.decision),
+        None if decision.workflow.is_empty() => decision.decision.clone(),
+        None => format!("{} for {}", decision.decision, decision.workflow),
+    }
+}
+
+/// One event, whole.
+pub(crate) fn show(event: &EventView, now: Timestamp) -> String {
+    let mut text = format!("{}  {}\n\n", paint(BOLD, clean(&event.id)), clean(&event.kind));
+    let mut facts = Facts::default();
+    facts.line("source", clean(&event.source));
+    facts.some("subject", event.subject.as_deref().map(clean));
+    facts.some("time", event.time.map(|time| exact(time, now)));
+    facts.line("received", exact(event.received_at, now));
+    let _ = writeln!(text, "{facts}");
+    if let Some(data) = &event.data {
+        let pretty = serde_json::to_string_pretty(data).unwrap_or_default();
+        for line in pretty.lines() {
+            let _ = writeln!(text, "    {}", clean(line));
+        }
+        text.push('\n');
+    }
+    if event.decisions.is_empty() {
+        text.push_str("  nothing has been decided about it yet\n");
+    }
+    for (index, decision) in event.decisions.iter().enumerate() {
+        let _ = writeln!(text, "  {}. {}", index + 1, decision_line(decision, now));
+    }
+    text
+}
+
+fn decision_line(decision: &DecisionView, now: Timestamp) -> String {
+    let style = match decision.decision.as_str() {
+        "started" | "joined" | "batched" | "coalesced" | "queued" => GOOD,
+        "unmatched" | "duplicate" => DIM,
+        _ => WARN,
+    };
+    let mut line = paint(style, clean(&decision.decision));
+    if !decision.workflow.is_empty() {
+        let _ = write!(line, "  {}", clean(&decision.workflow));
+        if let Some(trigger) = decision.trigger {
+            let _ = write!(line, " (trigger {})", trigger + 1);
+        }
+    }
+    if let Some(run) = &decision.run {
+        let _ = write!(line, "  → {}", paint(BOLD, run));
+    }
+    if let Some(reason) = &decision.reason {
+        let _ = write!(line, "  {}", clean(reason));
+    }
+    let _ = write!(line, "  {}", paint(DIM, relative(decision.at, now)));
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::plain;
+
+    #[test]
+    fn decisions_come_in_order() {
+        let event: EventView = serde_json::from_value(serde_json::json!({
+            "id": "load-1", "source": "/warehouse", "type": "dataset.updated", "subject": null, "time": null,
+            "received_at": "2027-01-15T08:00:00Z", "data": {"rows": 3},
+            "decisions": [
+                {"workflow": "churn", "trigger": 0, "decision": "batched", "reason": "event 1 of a batch", "run": null,
+                 "at": "2027-01-15T08:00:00Z"},
+                {"workflow": "churn", "trigger": 0, "decision": "started", "reason": "quiet for 2m", "run": "churn/3",
+                 "at": "2027-01-15T08:02:00Z"}]
+        }))
+        .unwrap();
+        let now = Timestamp::parse("2027-01-15T08:03:00Z").unwrap();
+        let text = plain(&show(&event, now));
+        assert!(text.contains("  1. batched  churn (trigger 1)  event 1 of a batch  3m ago\n"), "{text}");
+        assert!(
+            text.contains("  2. started  churn (trigger 1)  → churn/3  quiet for 2m  1m ago\n"),
+            "{text}"
+        );
+        assert!(text.contains("\"rows\": 3"), "{text}");
+        assert!(plain(&list(&[event], now)).contains("batched for churn, started churn/3"));
+    }
+}

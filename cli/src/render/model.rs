@@ -1,0 +1,166 @@
+//! How models, their history, workers and tokens look.
+
+use std::fmt::Write as _;
+
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::{HistoryView, ModelView, TokenView, WorkerView};
+
+use super::table::{self, Grid};
+use super::time::{exact, relative};
+use super::{BOLD, Facts, GOOD, bytes, clean, count, metrics, paint, short};
+
+/// Models in a table.
+pub(crate) fn list(models: &[ModelView], now: Timestamp) -> String {
+    let mut grid = Grid::new(&["MODEL", "VERSIONS", "ALIASES", "LATEST", "METRICS OF THE LATEST"]);
+    for model in models {
+        let aliases: Vec<String> =
+            model.aliases.iter().map(|(alias, version)| format!("{alias} v{version}")).collect();
+        let latest = model.versions.first();
+        grid.row(vec![
+            table::text(&model.model),
+            table::number(model.versions.len()),
+            table::text(aliases.join(", ")),
+            table::maybe(latest.map(|version| relative(version.created_at, now))),
+            table::maybe(latest.map(|version| metrics(&version.metrics))),
+        ]);
+    }
+    grid.to_string()
+}
+
+/// One model with its versions.
+pub(crate) fn show(model: &ModelView, now: Timestamp) -> String {
+    let mut text = format!(
+        "{}  {}\n\n",
+        paint(BOLD, clean(&model.model)),
+        count(model.versions.len() as u64, "version")
+    );
+    let mut grid = Grid::new(&["VERSION", "ALIASES", "MADE BY", "CREATED", "SIZE", "ARTIFACT", "METRICS"]);
+    for version in &model.versions {
+        let aliases: Vec<&str> = model
+            .aliases
+            .iter()
+            .filter(|(_, at)| **at == version.version)
+            .map(|(alias, _)| alias.as_str())
+            .collect();
+        grid.row(vec![
+            table::number(version.version),
+            table::styled(&aliases.join(", "), GOOD),
+            table::text(version.run.to_string()),
+            table::text(relative(version.created_at, now)),
+            table::text(bytes(version.bytes)),
+            table::text(format!("{} {}", version.artifact, short(&version.digest))),
+            table::text(metrics(&version.metrics)),
+        ]);
+    }
+    text.push_str(&super::indent(&grid.to_string(), 2));
+    text
+}
+
+/// The moves of a model's aliases in a table.
+pub(crate) fn history(moves: &[HistoryView], now: Timestamp) -> String {
+    let mut grid = Grid::new(&["WHEN", "ALIAS", "MOVED", "BY", "WHY"]);
+    for step in moves {
+        grid.row(vec![
+            table::text(relative(step.at, now)),
+            table::text(&step.alias),
+            table::text(moved(step)),
+            table::text(&step.by),
+            table::maybe(step.reason.as_deref()),
+        ]);
+    }
+    grid.to_string()
+}
+
+/// `v2 → v3`.
+pub(crate) fn moved(step: &HistoryView) -> String {
+    match step.from {
+        Some(from) => format!("v{from} → v{}", step.to),
+        None => format!("→ v{}", step.to),
+    }
+}
+
+/// Workers in a table.
+pub(crate) fn workers(workers: &[WorkerView], now: Timestamp) -> String {
+    let mut grid =
+        Grid::new(&["WORKER", "STATE", "BUSY", "GPUS", "MEMORY", "LABELS", "LAST SEEN", "RUNNING"]);
+    for worker in workers {
+        let labels: Vec<String> = worker.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let attempts: Vec<String> =
+            worker.attempts.iter().map(|key| format!("{} {}", key.run, key.step)).collect();
+        let state = if worker.state == "ready" {
+            table::styled("✓ ready", GOOD)
+        } else {
+            table::state(&worker.state)
+        };
+        grid.row(vec![
+            table::text(&worker.worker),
+            state,
+            table::number(format_args!("{}/{}", worker.busy, worker.slots)),
+            table::number(worker.gpus),
+            table::text(bytes(worker.memory)),
+            table::text(labels.join(",")),
+            table::text(relative(worker.last_seen, now)),
+            table::text(attempts.join(", ")),
+        ]);
+    }
+    grid.to_string()
+}
+
+/// Tokens in a table, without their secrets.
+pub(crate) fn tokens(tokens: &[TokenView], now: Timestamp) -> String {
+    let mut grid = Grid::new(&["ID", "NAME", "ROLE", "CREATED", "EXPIRES", "REVOKED"]);
+    for token in tokens {
+        grid.row(vec![
+            table::text(&token.id),
+            table::text(&token.name),
+            table::text(token.role.as_str()),
+            table::text(relative(token.created_at, now)),
+            table::text(relative(token.expires_at, now)),
+            table::maybe(token.revoked_at.map(|at| relative(at, now))),
+        ]);
+    }
+    grid.to_string()
+}
+
+/// A token just made: the only time its secret is shown.
+pub(crate) fn new_token(token: &TokenView, now: Timestamp) -> String {
+    let mut facts = Facts::default();
+    facts.line("id", clean(&token.id));
+    facts.line("name", clean(&token.name));
+    facts.line("role", token.role.as_str());
+    facts.line("expires", exact(token.expires_at, now));
+    let mut text = facts.to_string();
+    if let Some(secret) = &token.token {
+        let _ = write!(
+            text,
+            "\n  {}\n\n  It is shown this once. Use it as REFIT_TOKEN.\n",
+            paint(BOLD, clean(secret))
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::plain;
+
+    #[test]
+    fn a_model_shows_which_version_is_in_use() {
+        let model: ModelView = serde_json::from_value(serde_json::json!({
+            "model": "churn", "aliases": {"champion": 1}, "versions": [
+                {"version": 2, "run": "churn/9", "digest": format!("sha256:{}", "b".repeat(64)), "bytes": 2048,
+                 "artifact": "model", "metrics": {"auc": 0.9}, "created_at": "2027-01-15T08:02:00Z"},
+                {"version": 1, "run": "churn/7", "digest": format!("sha256:{}", "a".repeat(64)), "bytes": 12,
+                 "artifact": "model", "metrics": {"auc": 0.85}, "created_at": "2027-01-15T07:03:00Z"}]
+        }))
+        .unwrap();
+        let text = plain(&show(&model, Timestamp::parse("2027-01-15T08:03:00Z").unwrap()));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[3].contains("2") && !lines[3].contains("champion"), "{text}");
+        assert!(
+            lines[4].contains("champion") && lines[4].contains("auc 0.85") && lines[4].contains("1h ago"),
+            "{text}"
+        );
+    }
+}

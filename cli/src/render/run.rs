@@ -1,0 +1,298 @@
+//! How runs look: the listing, and one run with its steps, its gate's decision and its events. Pure text from the
+//! API's view and `now`; states it does not know are shown as they are.
+
+use std::fmt::Write as _;
+
+use refit_workflows::gate::{CheckResult, Decision, Verdict};
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::{RunView, StepView};
+
+use super::table::{self, Grid};
+use super::time::{exact, relative, took};
+use super::{BAD, BOLD, DIM, Facts, GOOD, WARN, clean, count, metrics, number, paint, short, state, value};
+
+/// How many of a run's events are named before the rest is only counted.
+const EVENTS_SHOWN: usize = 5;
+
+/// Runs in a table.
+pub(crate) fn list(runs: &[RunView], now: Timestamp) -> String {
+    let mut grid = Grid::new(&["RUN", "STATE", "KEY", "EVENTS", "STARTED BY", "CREATED", "TOOK", "RESULT"]);
+    for run in runs {
+        grid.row(vec![
+            table::text(run.run.to_string()),
+            table::state(&run.state),
+            table::maybe(run.key.as_deref()),
+            table::number(run.event_count),
+            table::text(&run.trigger),
+            table::text(relative(run.created_at, now)),
+            table::maybe(took(run.started_at, run.finished_at, now)),
+            table::maybe(result(run)),
+        ]);
+    }
+    grid.to_string()
+}
+
+/// What a run led to, or why not, in one line.
+fn result(run: &RunView) -> Option<String> {
+    match &run.promoted {
+        Some(promoted) => Some(format!("{} v{} is {}", promoted.model, promoted.version, promoted.alias)),
+        None => run.reason.clone(),
+    }
+}
+
+/// One run, whole.
+pub(crate) fn show(run: &RunView, now: Timestamp) -> String {
+    let mut text = format!("{}  {}\n", paint(BOLD, &run.run), state(&run.state));
+    if let Some(reason) = &run.reason {
+        let _ = writeln!(text, "  {}", clean(reason));
+    }
+    text.push('\n');
+    let _ = write!(text, "{}", facts(run, now));
+    let steps = run.steps.as_deref().unwrap_or_default();
+    if !steps.is_empty() {
+        let _ = write!(text, "\n{}", super::indent(&step_table(steps, now), 2));
+    }
+    for step in steps {
+        if let Some(decision) = &step.decision {
+            let _ = write!(text, "\n{}", gate(&step.step, decision));
+        }
+    }
+    text
+}
+
+fn facts(run: &RunView, now: Timestamp) -> Facts {
+    let mut facts = Facts::default();
+    facts.line("started by", clean(&run.trigger));
+    facts.some("key", run.key.as_deref().map(clean));
+    if !run.params.is_empty() {
+        let params: Vec<String> =
+            run.params.iter().map(|(name, set)| format!("{}={}", clean(name), value(set))).collect();
+        facts.line("params", params.join("  "));
+    }
+    facts.line("created", exact(run.created_at, now));
+    facts.some("took", took(run.started_at, run.finished_at, now));
+    facts.line("definition", short(&run.definition));
+    facts.line("events", events(run));
+    if !run.coalesced.is_empty() {
+        let names: Vec<String> = run.coalesced.iter().map(ToString::to_string).collect();
+        facts.line("stands for", format!("{} as well, which waited", names.join(", ")));
+    }
+    if let Some(promoted) = &run.promoted {
+        let moved = format!(
+            "{} version {} is now {}",
+            clean(&promoted.model),
+            promoted.version,
+            clean(&promoted.alias)
+        );
+        facts.line("promoted", paint(GOOD, moved));
+    }
+    facts
+}
+
+fn events(run: &RunView) -> String {
+    let ids = run.events.as_deref().unwrap_or_default();
+    if ids.is_empty() {
+        return run.event_count.to_string();
+    }
+    let shown: Vec<_> = ids.iter().take(EVENTS_SHOWN).map(|id| clean(id)).collect();
+    let rest = usize::try_from(run.event_count).unwrap_or(ids.len()).saturating_sub(shown.len());
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("{}: {}{more}", run.event_count, shown.join(", "))
+}
+
+/// A run's steps in a table.
+fn step_table(steps: &[StepView], now: Timestamp) -> String {
+    let mut grid = Grid::new(&["STEP", "VERB", "STATE", "ATTEMPT", "TOOK", "WORKER", "WHAT CAME OF IT"]);
+    for step in steps {
+        grid.row(vec![
+            table::text(&step.step),
+            table::text(&step.verb),
+            table::state(&step.state),
+            table::maybe(attempt(step)),
+            table::maybe(took(step.started_at.or(step.ready_at), step.finished_at, now)),
+            table::maybe(step.worker.as_deref()),
+            table::text(outcome(step)),
+        ]);
+    }
+    grid.to_string()
+}
+
+/// `2/3`, for steps that are tried.
+pub(crate) fn attempt(step: &StepView) -> Option<String> {
+    (step.attempt > 0 && step.attempts_max > 0).then(|| format!("{}/{}", step.attempt, step.attempts_max))
+}
+
+/// What a step came to in one line: its reason, else its metrics, else its outputs.
+pub(crate) fn outcome(step: &StepView) -> String {
+    if let Some(decision) = &step.decision {
+        return format!("{}: {}", decision.verdict.as_str(), decision.reason);
+    }
+    if let Some(reason) = &step.reason {
+        return reason.clone();
+    }
+    if !step.metrics.is_empty() {
+        return metrics(&step.metrics);
+    }
+    if let Some(from) = &step.cached_from {
+        return format!("reused from {from}");
+    }
+    let outputs: Vec<String> =
+        step.outputs.iter().map(|(name, set)| format!("{name}={}", value(set))).collect();
+    outputs.join("  ")
+}
+
+/// A gate's decision, check by check, with its numbers.
+pub(crate) fn gate(step: &str, decision: &Decision) -> String {
+    let against = match decision.champion {
+        Some(version) => format!("against champion version {version}"),
+        None => "there is no champion yet".to_owned(),
+    };
+    let mut text = format!(
+        "  {} {}  {}  {}\n",
+        paint(BOLD, "gate"),
+        paint(BOLD, clean(step)),
+        verdict(Some(decision.verdict)),
+        paint(DIM, format_args!("({against})"))
+    );
+    let _ = writeln!(text, "  {}", clean(&decision.reason));
+    let mut grid = Grid::new(&["CHECK", "VERDICT", "CANDIDATE", "CHAMPION", "REQUIRED", "BECAUSE"]);
+    for check in &decision.checks {
+        grid.row(check_row(check));
+    }
+    if !grid.is_empty() {
+        text.push_str(&super::indent(&grid.to_string(), 4));
+    }
+    text
+}
+
+fn check_row(check: &CheckResult) -> Vec<comfy_table::Cell> {
+    let figure = |value: Option<f64>| table::maybe(value.map(number));
+    let (word, style) = verdict_look(check.verdict);
+    vec![
+        table::text(&check.check),
+        table::styled(word, style),
+        figure(check.candidate),
+        figure(check.champion),
+        figure(check.required),
+        table::text(&check.reason),
+    ]
+}
+
+fn verdict_look(verdict: Option<Verdict>) -> (&'static str, anstyle::Style) {
+    match verdict {
+        Some(Verdict::Pass) => ("✓ pass", GOOD),
+        Some(Verdict::Fail) => ("✗ fail", BAD),
+        Some(Verdict::Inconclusive) => ("? inconclusive", WARN),
+        Some(Verdict::Error) => ("! error", BAD),
+        None => ("– not applied", DIM),
+    }
+}
+
+fn verdict(verdict: Option<Verdict>) -> String {
+    let (word, style) = verdict_look(verdict);
+    paint(style, word)
+}
+
+/// A run in one line, for what was just done to it.
+pub(crate) fn line(run: &RunView) -> String {
+    let reason = run.reason.as_deref().map(|reason| format!("  {}", clean(reason))).unwrap_or_default();
+    format!("{}  {}  {}{reason}", paint(BOLD, &run.run), state(&run.state), count(run.event_count, "event"))
+}
+
+/// Whether a run can change no more by itself.
+pub(crate) fn is_over(run: &RunView) -> bool {
+    run.finished_at.is_some()
+        || matches!(run.state.as_str(), "succeeded" | "rejected" | "failed" | "cancelled" | "coalesced")
+}
+
+/// A run for the tests of everything that shows one.
+#[cfg(test)]
+pub(crate) fn example() -> RunView {
+    let json = r#"{
+        "run": "churn/12", "workflow": "churn", "definition": "sha256:DIGEST",
+        "state": "rejected", "reason": "gate `gate`: accuracy fell", "key": "eu", "params": {"region": "eu"},
+        "trigger": "event dataset.updated", "created_at": "2027-01-15T08:00:00Z",
+        "started_at": "2027-01-15T08:00:01Z", "finished_at": "2027-01-15T08:00:31Z", "event_count": 7,
+        "events": ["e1", "e2", "e3", "e4", "e5", "e6", "e7"], "coalesced": ["churn/11"], "promoted": null, "version": 9,
+        "steps": [
+            {"step": "train", "verb": "run", "needs": [], "state": "succeeded", "attempt": 1, "attempts_max": 2,
+             "worker": "host-a", "ready_at": "2027-01-15T08:00:01Z", "started_at": "2027-01-15T08:00:01Z",
+             "finished_at": "2027-01-15T08:00:21Z", "outputs": {}, "metrics": {"accuracy": 0.8125}, "artifacts": {},
+             "reason": null, "verdict": null, "cached_from": null},
+            {"step": "gate", "verb": "gate", "needs": ["train"], "state": "rejected", "attempt": 0, "attempts_max": 0,
+             "worker": null, "ready_at": null, "started_at": null, "finished_at": "2027-01-15T08:00:21Z", "outputs": {},
+             "metrics": {}, "artifacts": {}, "reason": "accuracy fell", "verdict": "fail", "cached_from": null,
+             "decision": {"verdict": "fail", "reason": "accuracy fell", "champion": 3, "checks": [
+                {"check": "accuracy ≥ 0.75", "verdict": "pass", "candidate": 0.8125, "required": 0.75,
+                 "reason": "0.8125 is at least 0.75"},
+                {"check": "accuracy not worse", "verdict": "fail", "candidate": 0.8125, "champion": 0.9, "required": 0.0,
+                 "reason": "0.0875 worse"}]}},
+            {"step": "promote", "verb": "promote", "needs": ["gate"], "state": "skipped", "attempt": 0, "attempts_max": 0,
+             "worker": null, "ready_at": null, "started_at": null, "finished_at": null, "outputs": {}, "metrics": {},
+             "artifacts": {}, "reason": "`gate` was rejected", "verdict": null, "cached_from": null}
+        ]
+    }"#;
+    serde_json::from_str(&json.replace("DIGEST", &"a".repeat(64))).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::plain;
+
+    fn now() -> Timestamp {
+        Timestamp::parse("2027-01-15T08:03:00Z").unwrap()
+    }
+
+    #[test]
+    fn a_run_shows_its_gate_check_by_check() {
+        let text = plain(&show(&example(), now()));
+        let expected = "\
+churn/12  ✗ rejected
+  gate `gate`: accuracy fell
+
+  started by  event dataset.updated
+  key         eu
+  params      region=eu
+  created     3m ago (2027-01-15T08:00:00.000Z)
+  took        30.0s
+  definition  sha256:aaaaaaaaaaaa
+  events      7: e1, e2, e3, e4, e5 and 2 more
+  stands for  churn/11 as well, which waited
+
+  STEP     VERB     STATE        ATTEMPT  TOOK   WORKER  WHAT CAME OF IT
+  train    run      ✓ succeeded  1/2      20.0s  host-a  accuracy 0.8125
+  gate     gate     ✗ rejected   –        –      –       fail: accuracy fell
+  promote  promote  – skipped    –        –      –       `gate` was rejected
+
+  gate gate  ✗ fail  (against champion version 3)
+  accuracy fell
+    CHECK               VERDICT  CANDIDATE  CHAMPION  REQUIRED  BECAUSE
+    accuracy ≥ 0.75     ✓ pass   0.8125     –         0.75      0.8125 is at least 0.75
+    accuracy not worse  ✗ fail   0.8125     0.9       0         0.0875 worse
+";
+        assert_eq!(text, expected, "{text}");
+    }
+
+    #[test]
+    fn a_listing_has_one_line_a_run() {
+        let text = plain(&list(&[example()], now()));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        for part in
+            ["churn/12", "✗ rejected", "eu", "7", "event dataset.updated", "3m ago", "30.0s", "accuracy fell"]
+        {
+            assert!(lines[1].contains(part), "{part} is missing in {}", lines[1]);
+        }
+    }
+
+    #[test]
+    fn states_and_texts_of_others_do_not_break_it() {
+        let mut run = example();
+        run.state = "hibernating\u{1b}[2J".to_owned();
+        run.finished_at = None;
+        let text = show(&run, now());
+        assert!(plain(&text).contains("? hibernating\\u{1b}[2J"), "{text}");
+        assert!(!is_over(&run));
+    }
+}
