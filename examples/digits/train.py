@@ -32,7 +32,9 @@ def gather():
         with np.load(Path(champion, "model", "rows.npz")) as kept:
             known.update(zip(kept["rows"], zip(kept["pixels"], kept["labels"])))
     carried = len(known)
-    events = [json.loads(line) for line in Path(os.environ["REFIT_EVENTS"]).read_text().splitlines()]
+    lines = Path(os.environ["REFIT_EVENTS"]).read_text().splitlines()
+    # A run started by hand stands for an event of another type: it trains on what is known already.
+    events = [event for event in map(json.loads, lines) if event["type"] == "digits.labelled"]
     for event in events:
         rows, pixels, labels = table.labelled(event)
         known.update(zip(rows, zip(pixels, labels)))

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use refit_workflows::definition::{CatchUp, EventTrigger, OnConflict, Trigger, Workflow};
+use refit_workflows::definition::{
+    BatchRule, CatchUp, CronTrigger, EventTrigger, OnConflict, Trigger, Workflow,
+};
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Input, Run, RunFacts};
@@ -67,15 +69,16 @@ const RUN_EVENT: &str =
     "INSERT INTO run_events (run, event) VALUES ($1, $2) ON CONFLICT (run, event) DO NOTHING";
 const NEXT_NUMBER: &str =
     "UPDATE workflows SET next_number = next_number + 1 WHERE name = $1 RETURNING next_number - 1 AS number";
-const LANE: &str = "SELECT COUNT(*) AS runs FROM runs WHERE workflow = $1 AND lane = $2 AND state = $3";
+const RUNNING_IN_LANE: &str =
+    "SELECT COUNT(*) AS runs FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'running'";
 const WAITING_OF_LANE: &str = "SELECT id, workflow, number FROM runs
     WHERE workflow = $1 AND lane = $2 AND state = 'waiting' ORDER BY id";
 const INHERIT_EVENTS: &str = "INSERT INTO run_events (run, event)
     SELECT $1, event FROM run_events WHERE run = $2 ON CONFLICT (run, event) DO NOTHING";
 const DECIDE_INHERITED: &str = "INSERT INTO decisions (event, at, workflow, decision, reason, run)
     SELECT event, $3, $4, 'coalesced', $5, $1 FROM run_events WHERE run = $2 ORDER BY event";
-const FIRST_WAITING: &str = "SELECT MIN(id) AS id FROM runs WHERE state = 'waiting' GROUP BY workflow, lane";
-const WAITING: &str = "SELECT workflow, lane, lane_limit, definition FROM runs WHERE id = $1";
+const WAITING_LANES: &str = "SELECT workflow, lane, MIN(lane_limit) AS lane_limit FROM runs
+    WHERE state = 'waiting' GROUP BY workflow, lane";
 const DUE_SLOTS: &str =
     "SELECT workflow, trigger_index, next_at FROM schedules WHERE next_at <= $1 LIMIT 100";
 const NEXT_SLOT: &str = "UPDATE schedules SET next_at = $3 WHERE workflow = $1 AND trigger_index = $2";
@@ -90,19 +93,40 @@ const SCHEDULE_TYPE: &str = "refit.schedule";
 
 /// Where a new run's events come from.
 #[derive(Clone, Copy)]
-enum From {
+enum Origin {
     Event(i64),
     Batch(i64),
 }
 
 /// A run to be created.
-struct Launch<'a> {
-    current: &'a CurrentWorkflow,
+struct Launch {
+    current: CurrentWorkflow,
     trigger_index: Option<usize>,
     trigger: String,
     params: Map<String, Value>,
     batch: BatchFacts,
-    from: From,
+    origin: Origin,
+}
+
+/// A decision about an event, to be written down.
+#[derive(Default)]
+struct Decision<'a> {
+    workflow: &'a str,
+    trigger: Option<usize>,
+    decision: &'static str,
+    reason: Option<&'a str>,
+    batch: Option<i64>,
+    run: Option<i64>,
+}
+
+/// One round: a transaction that holds the `trigger` duty's row, and what it has done so far.
+struct Round {
+    store: Store,
+    tx: Transaction,
+    now: Timestamp,
+    hints: Hints,
+    /// Runs as they are after the commit, to be kept in memory then.
+    hot: Vec<(i64, Run)>,
 }
 
 impl Store {
@@ -130,19 +154,18 @@ impl Store {
             if tx.first(sql(TRY_LOCK)).await?.is_none() {
                 return Ok(Dispatched::default());
             }
-            let now = store.clock().now();
             let current = store.current_workflows(&mut tx).await?;
-            let mut hints = store.fire_slots(&mut tx, &current, now).await?;
-            let open = tx.all(sql(UNROUTED).bind(limit)).await?;
-            let more = open.len() as i64 == limit;
+            let mut round = Round::new(store, tx);
+            round.fire_slots(&current).await?;
+            let open = round.tx.all(sql(UNROUTED).bind(limit)).await?;
             for row in &open {
                 let event: CloudEvent = row.json("body")?;
-                hints = hints.and(store.route(&mut tx, row.int("seq")?, &event, &current, now).await?);
+                round.route(row.int("seq")?, &event, &current).await?;
             }
-            hints = hints.and(store.fire_batches(&mut tx, &current, now).await?);
-            hints = hints.and(store.admit_waiting(&mut tx).await?);
-            tx.commit().await?;
-            Ok(Dispatched { hints, more })
+            round.fire_batches(&current).await?;
+            round.admit_waiting().await?;
+            let hints = round.commit().await?;
+            Ok(Dispatched { hints, more: open.len() as i64 == limit })
         })
         .await
     }
@@ -154,23 +177,17 @@ impl Store {
             async move {
                 let mut tx = store.database().begin().await?;
                 store.lock_dispatch(&mut tx).await?;
-                if let Some(row) = tx.first(sql(UNROUTED).bind(1)).await? {
+                let mut round = Round::new(store, tx);
+                if let Some(row) = round.tx.first(sql(UNROUTED).bind(1)).await? {
                     let event = row.int("seq")?;
                     tracing::error!(event, reason, "an event cannot be routed");
                     let reason = format!("could not be routed: {reason}");
-                    let decide = sql(DECIDE)
-                        .bind(event)
-                        .bind(store.clock().now().as_millis())
-                        .bind("")
-                        .bind(None::<i64>)
-                        .bind("filter_error")
-                        .bind(reason)
-                        .bind(None::<i64>)
-                        .bind(None::<i64>);
-                    tx.execute(decide).await?;
-                    tx.execute(sql(ROUTED).bind(event)).await?;
+                    let reason = Some(reason.as_str());
+                    let decision = Decision { decision: "filter_error", reason, ..Decision::default() };
+                    round.decide(event, decision).await?;
+                    round.tx.execute(sql(ROUTED).bind(event)).await?;
                 }
-                tx.commit().await?;
+                round.commit().await?;
                 Ok(Dispatched { more: true, ..Dispatched::default() })
             }
         })
@@ -186,401 +203,8 @@ impl Store {
         .await
     }
 
-    /// Routes one event through every trigger and writes down what became of it.
-    async fn route(
-        &self,
-        tx: &mut Transaction,
-        seq: i64,
-        event: &CloudEvent,
-        current: &[CurrentWorkflow],
-        now: Timestamp,
-    ) -> Result<Hints, StoreError> {
-        let object = Value::Object(event.attributes().clone());
-        let mut hints = Hints::default();
-        let mut decided = false;
-        for workflow in current {
-            for (index, trigger) in workflow.workflow.triggers.iter().enumerate() {
-                let considered = consider(trigger, &workflow.workflow.name, index, event, &object);
-                let (decision, reason) = match considered {
-                    Considered::Unmatched => continue,
-                    Considered::Filtered => {
-                        ("unmatched", "the pattern matches, `where` does not hold".to_owned())
-                    }
-                    Considered::FilterError(wrong) => ("filter_error", wrong),
-                    Considered::Matched { key } => {
-                        hints = hints
-                            .and(self.matched(tx, seq, event, workflow, index, trigger, key, now).await?);
-                        decided = true;
-                        continue;
-                    }
-                };
-                decided = true;
-                let name = Some(workflow.workflow.name.as_str());
-                self.decide(tx, seq, now, name, Some(index), decision, Some(&reason), None, None).await?;
-            }
-        }
-        if !decided {
-            let reason = if current.is_empty() { "no workflow is registered" } else { "no trigger matches" };
-            self.decide(tx, seq, now, None, None, "unmatched", Some(reason), None, None).await?;
-        }
-        tx.execute(sql(ROUTED).bind(seq)).await?;
-        Ok(hints)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the columns of one row, in order")]
-    async fn decide(
-        &self,
-        tx: &mut Transaction,
-        event: i64,
-        now: Timestamp,
-        workflow: Option<&str>,
-        trigger: Option<usize>,
-        decision: &'static str,
-        reason: Option<&str>,
-        batch: Option<i64>,
-        run: Option<i64>,
-    ) -> Result<(), StoreError> {
-        tx.execute(
-            sql(DECIDE)
-                .bind(event)
-                .bind(now.as_millis())
-                .bind(workflow.unwrap_or_default())
-                .bind(trigger.map(|index| index as i64))
-                .bind(decision)
-                .bind(reason)
-                .bind(batch)
-                .bind(run),
-        )
-        .await?;
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "what matched, and what it matched")]
-    async fn matched(
-        &self,
-        tx: &mut Transaction,
-        seq: i64,
-        event: &CloudEvent,
-        workflow: &CurrentWorkflow,
-        index: usize,
-        trigger: &Trigger,
-        key: String,
-        now: Timestamp,
-    ) -> Result<Hints, StoreError> {
-        if let Trigger::Event(EventTrigger { batch: Some(rule), .. }) = trigger {
-            let name = &workflow.workflow.name;
-            let open = tx.first(sql(OPEN_BATCH).bind(name).bind(index as i64).bind(key.as_str())).await?;
-            let batch = match open {
-                Some(row) => {
-                    let batch = row.int("seq")?;
-                    let opened_at = Timestamp::from_millis(row.int("opened_at")?);
-                    let count = row.int("event_count")? + 1;
-                    let gathering = Gathering { opened_at, last_at: now, count: count.unsigned_abs() };
-                    let due = rule.due_at(&gathering).map(Timestamp::as_millis);
-                    let update = sql(UPDATE_BATCH).bind(batch).bind(now.as_millis()).bind(count).bind(due);
-                    tx.execute(update).await?;
-                    batch
-                }
-                None => {
-                    let due = rule.due_at(&Gathering { opened_at: now, last_at: now, count: 1 });
-                    let insert = sql(INSERT_BATCH)
-                        .bind(name)
-                        .bind(index as i64)
-                        .bind(key)
-                        .bind(now.as_millis())
-                        .bind(due.map(Timestamp::as_millis));
-                    tx.one(insert).await?.int("seq")?
-                }
-            };
-            let name = Some(name.as_str());
-            self.decide(tx, seq, now, name, Some(index), "batched", None, Some(batch), None).await?;
-            return Ok(Hints { lanes: true, ..Hints::default() });
-        }
-        let object = Value::Object(event.attributes().clone());
-        let facts = BatchFacts { key, count: 1, first: object.clone(), last: object };
-        let words = match trigger {
-            Trigger::Event(_) => format!("event {}", event.kind()),
-            Trigger::Cron(cron) => {
-                let (expression, zone) = cron.schedule.source();
-                format!("cron {expression} {zone}")
-            }
-        };
-        self.fire(tx, workflow, index, trigger, facts, From::Event(seq), words, now).await
-    }
-
-    /// Creates the run of a trigger that fires; params that cannot be rendered are written down with the events.
-    #[expect(clippy::too_many_arguments, reason = "what fires, and why")]
-    async fn fire(
-        &self,
-        tx: &mut Transaction,
-        workflow: &CurrentWorkflow,
-        index: usize,
-        trigger: &Trigger,
-        batch: BatchFacts,
-        from: From,
-        words: String,
-        now: Timestamp,
-    ) -> Result<Hints, StoreError> {
-        let templates = match trigger {
-            Trigger::Event(trigger) => &trigger.params,
-            Trigger::Cron(trigger) => &trigger.params,
-        };
-        let params =
-            render_params(templates, &batch).and_then(|params| workflow.workflow.resolve_params(&params));
-        let launch = match params {
-            Ok(params) => {
-                Launch { current: workflow, trigger_index: Some(index), trigger: words, params, batch, from }
-            }
-            Err(reason) => {
-                self.decide_all(tx, from, workflow, Some(index), "filter_error", Some(&reason), None, now)
-                    .await?;
-                return Ok(Hints::default());
-            }
-        };
-        match self.launch(tx, launch, now).await {
-            Ok((_, hints)) => Ok(hints),
-            Err(ChangeError::Store(error)) => Err(error),
-            Err(other) => {
-                let reason = other.to_string();
-                self.decide_all(tx, from, workflow, Some(index), "filter_error", Some(&reason), None, now)
-                    .await?;
-                Ok(Hints::default())
-            }
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the columns of one row, in order")]
-    async fn decide_all(
-        &self,
-        tx: &mut Transaction,
-        from: From,
-        workflow: &CurrentWorkflow,
-        index: Option<usize>,
-        decision: &'static str,
-        reason: Option<&str>,
-        run: Option<i64>,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        match from {
-            From::Event(event) => {
-                let name = Some(workflow.workflow.name.as_str());
-                self.decide(tx, event, now, name, index, decision, reason, None, run).await
-            }
-            From::Batch(batch) => {
-                let decide =
-                    sql(DECIDE_BATCH).bind(batch).bind(now.as_millis()).bind(decision).bind(reason).bind(run);
-                tx.execute(decide).await.map(|_| ())
-            }
-        }
-    }
-
-    /// Creates a run: it starts at once, waits in its lane, or takes over the events of the run that waits there.
-    async fn launch(
-        &self,
-        tx: &mut Transaction,
-        launch: Launch<'_>,
-        now: Timestamp,
-    ) -> Result<(RunName, Hints), ChangeError> {
-        let workflow = &launch.current.workflow;
-        let concurrency = &workflow.concurrency;
-        let lane = lane_of(workflow, &launch.params, &launch.batch).map_err(ChangeError::Invalid)?;
-        let lane_limit = (concurrency.on_conflict != OnConflict::Parallel).then_some(concurrency.limit);
-        let number = tx.one(sql(NEXT_NUMBER).bind(&workflow.name)).await?.int("number")?;
-        let waiting = tx.all(sql(WAITING_OF_LANE).bind(&workflow.name).bind(lane.as_str())).await?;
-        let running =
-            tx.one(sql(LANE).bind(&workflow.name).bind(lane.as_str()).bind("running")).await?.int("runs")?;
-        let room = lane_limit.is_none_or(|limit| running < i64::from(limit) && waiting.is_empty());
-        let name = RunName::new(&workflow.name, number);
-        let mut facts = RunFacts {
-            name: name.clone(),
-            definition: launch.current.digest.clone(),
-            bundle: launch.current.bundle.clone(),
-            trigger: launch.trigger.clone(),
-            params: launch.params.clone(),
-            batch: launch.batch.clone(),
-            lane,
-            coalesced: Vec::new(),
-            created_at: now,
-        };
-        let replaced =
-            if room || concurrency.on_conflict != OnConflict::Coalesce { Vec::new() } else { waiting };
-        let mut replaced_ids = Vec::new();
-        for row in &replaced {
-            let old = RunName::new(row.text("workflow")?, row.int("number")?);
-            let (id, run) = self.load_run_in(tx, &old).await?;
-            inherit(&mut facts, run.facts());
-            replaced_ids.push((id, old));
-        }
-        let run = Run::create(Arc::clone(workflow), facts);
-        let id = self.insert_run(tx, &run, lane_limit).await?;
-        match launch.from {
-            From::Event(event) => tx.execute(sql(RUN_EVENT).bind(id).bind(event)).await?,
-            From::Batch(batch) => tx.execute(sql(BATCH_EVENTS).bind(batch).bind(id)).await?,
-        };
-        let mut hints = Hints { runs: true, ..Hints::default() };
-        for (old_id, old) in &replaced_ids {
-            tx.execute(sql(INHERIT_EVENTS).bind(id).bind(*old_id)).await?;
-            let reason = format!("{old} was waiting and its events went into {name}");
-            let decide = sql(DECIDE_INHERITED)
-                .bind(id)
-                .bind(*old_id)
-                .bind(now.as_millis())
-                .bind(&workflow.name)
-                .bind(reason);
-            tx.execute(decide).await?;
-            let into = name.clone();
-            let coalesce =
-                move |_: &Run, done: usize| Ok((done == 0).then(|| Input::Coalesced { into: into.clone() }));
-            hints = hints.and(self.change_in(tx, *old_id, &coalesce).await?.hints);
-        }
-        let (decision, reason) = if room {
-            ("started", None)
-        } else if !replaced_ids.is_empty() {
-            (
-                "coalesced",
-                Some(format!(
-                    "{running} of {} running: waits with the events of the run it replaced",
-                    concurrency.limit
-                )),
-            )
-        } else {
-            ("queued", Some(format!("{running} of {} running: waits for its turn", concurrency.limit)))
-        };
-        if let From::Batch(batch) = launch.from {
-            tx.execute(sql(BATCH_RUN).bind(batch).bind(id)).await?;
-        }
-        let index = launch.trigger_index;
-        self.decide_all(tx, launch.from, launch.current, index, decision, reason.as_deref(), Some(id), now)
-            .await?;
-        if room {
-            hints = hints.and(self.admit(tx, id).await?);
-        }
-        Ok((name, hints))
-    }
-
-    /// Starts a waiting run with the champion as it is now.
-    async fn admit(&self, tx: &mut Transaction, id: i64) -> Result<Hints, ChangeError> {
-        let row = tx.one(sql(WAITING).bind(id)).await?;
-        let definition = row.parsed("definition")?;
-        let workflow = self.definition(tx, &definition).await?;
-        let champion = match &workflow.model {
-            Some(model) => self.champion_in(tx, model, workflow.champion_alias()).await?,
-            None => None,
-        };
-        let admit = move |_: &Run, done: usize| {
-            Ok((done == 0).then(|| Input::Admitted { champion: champion.clone() }))
-        };
-        Ok(self.change_in(tx, id, &admit).await?.hints)
-    }
-
-    /// Starts the waiting runs whose lanes have room, oldest first in each.
-    async fn admit_waiting(&self, tx: &mut Transaction) -> Result<Hints, StoreError> {
-        let mut hints = Hints::default();
-        for row in tx.all(sql(FIRST_WAITING)).await? {
-            let row = tx.one(sql(WAITING).bind(row.int("id")?)).await?;
-            let (workflow, lane) = (row.text("workflow")?, row.text("lane")?);
-            let limit = row.opt_int("lane_limit")?;
-            let running = tx.one(sql(LANE).bind(&workflow).bind(&lane).bind("running")).await?.int("runs")?;
-            let room = limit.map_or(i64::MAX, |limit| (limit - running).max(0));
-            let waiting = tx.all(sql(WAITING_OF_LANE).bind(&workflow).bind(&lane)).await?;
-            for row in waiting.iter().take(usize::try_from(room).unwrap_or(usize::MAX)) {
-                match self.admit(tx, row.int("id")?).await {
-                    Ok(more) => hints = hints.and(more),
-                    Err(ChangeError::Store(error)) => return Err(error),
-                    Err(other) => tracing::error!(error = %other, "a waiting run cannot start"),
-                }
-            }
-        }
-        Ok(hints)
-    }
-
-    async fn fire_batches(
-        &self,
-        tx: &mut Transaction,
-        current: &[CurrentWorkflow],
-        now: Timestamp,
-    ) -> Result<Hints, StoreError> {
-        let mut hints = Hints::default();
-        for row in tx.all(sql(DUE_BATCHES).bind(now.as_millis())).await? {
-            let batch = row.int("seq")?;
-            tx.execute(sql(CLOSE_BATCH).bind(batch)).await?;
-            let index = usize::try_from(row.int("trigger_index")?).unwrap_or(usize::MAX);
-            let name = row.text("workflow")?;
-            let found = current.iter().find(|current| current.workflow.name == name).and_then(|workflow| {
-                workflow.workflow.triggers.get(index).map(|trigger| (workflow, trigger))
-            });
-            let Some((workflow, trigger)) = found else {
-                let reason = "the trigger was taken out of the workflow before its batch fired";
-                let decide = sql(DECIDE_BATCH)
-                    .bind(batch)
-                    .bind(now.as_millis())
-                    .bind("skipped")
-                    .bind(reason)
-                    .bind(None::<i64>);
-                tx.execute(decide).await?;
-                continue;
-            };
-            let facts = BatchFacts {
-                key: row.text("batch_key")?,
-                count: row.int("event_count")?.unsigned_abs(),
-                first: tx.one(sql(BATCH_EDGE).bind(batch).bind(0)).await?.json("body")?,
-                last: tx.one(sql(BATCH_EDGE).bind(batch).bind(1)).await?.json("body")?,
-            };
-            let words = match facts.count {
-                1 => "a batch of 1 event".to_owned(),
-                count => format!("a batch of {count} events"),
-            };
-            let from = From::Batch(batch);
-            hints = hints.and(self.fire(tx, workflow, index, trigger, facts, from, words, now).await?);
-        }
-        Ok(hints)
-    }
-
-    /// Turns due schedule slots into events; the slot's instant is the id, so that a slot is one event for ever.
-    async fn fire_slots(
-        &self,
-        tx: &mut Transaction,
-        current: &[CurrentWorkflow],
-        now: Timestamp,
-    ) -> Result<Hints, StoreError> {
-        let mut hints = Hints::default();
-        for row in tx.all(sql(DUE_SLOTS).bind(now.as_millis())).await? {
-            let (name, index) = (row.text("workflow")?, row.int("trigger_index")?);
-            let due = Timestamp::from_millis(row.int("next_at")?);
-            let trigger = current.iter().find(|current| current.workflow.name == name).and_then(|current| {
-                current.workflow.triggers.get(usize::try_from(index).unwrap_or(usize::MAX))
-            });
-            let Some(Trigger::Cron(cron)) = trigger else { continue };
-            let mut slots = Vec::new();
-            let mut slot = Some(due);
-            while let Some(at) = slot.filter(|&at| at <= now) {
-                slots.push(at);
-                if slots.len() > CatchUp::ALL_MAX {
-                    slots.remove(0);
-                }
-                slot = cron.schedule.next_after(at);
-            }
-            let on_time = |at: &Timestamp| now.since(*at) <= MISSED_AFTER;
-            let fire: Vec<Timestamp> = match cron.catch_up {
-                CatchUp::None => slots.into_iter().filter(on_time).collect(),
-                CatchUp::Last => slots.last().copied().into_iter().collect(),
-                CatchUp::All => slots,
-            };
-            for at in fire {
-                let data = json!({ "workflow": name, "trigger": index, "slot": at });
-                let source = schedule_source(&name, usize::try_from(index).unwrap_or_default());
-                let event = CloudEvent::new(&at.to_string(), &source, SCHEDULE_TYPE, Some(&name), at, data);
-                self.record_in(tx, &event, Routing::Open, now).await?;
-                hints.events = true;
-            }
-            let next = slot.map(Timestamp::as_millis);
-            tx.execute(sql(NEXT_SLOT).bind(name).bind(index).bind(next)).await?;
-        }
-        Ok(hints)
-    }
-
-    /// Starts a run by hand. `event` is what happened: recorded, and routed to other workflows like any event. The
-    /// same event again gives the same run.
+    /// Starts a run by hand. `event` is what happened: recorded like any event. The same event again gives the same
+    /// run.
     pub async fn start_run(
         &self,
         workflow: &str,
@@ -593,12 +217,12 @@ impl Store {
             let (workflow, params, event, words) =
                 (workflow.clone(), params.clone(), event.clone(), words.clone());
             async move {
-                let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
                 store.lock_dispatch(&mut tx).await?;
                 let Some(current) = store.current_workflow(&mut tx, &workflow).await? else {
                     return Err(ChangeError::NoSuchRun(workflow));
                 };
+                let now = store.clock().now();
                 let (seq, known) = store.record_in(&mut tx, &event, Routing::Done, now).await?;
                 if known {
                     let row = tx.first(sql(RUN_OF_EVENT).bind(seq).bind(&workflow)).await?;
@@ -610,21 +234,427 @@ impl Store {
                 let params = current.workflow.resolve_params(&params).map_err(ChangeError::Invalid)?;
                 let object = Value::Object(event.attributes().clone());
                 let batch = BatchFacts { key: String::new(), count: 1, first: object.clone(), last: object };
-                let launch = Launch {
-                    current: &current,
-                    trigger_index: None,
-                    trigger: words,
-                    params,
-                    batch,
-                    from: From::Event(seq),
-                };
-                let (run, hints) = store.launch(&mut tx, launch, now).await?;
-                tx.commit().await?;
-                Ok((run, hints))
+                let origin = Origin::Event(seq);
+                let mut round = Round::new(store, tx);
+                let launch = Launch { current, trigger_index: None, trigger: words, params, batch, origin };
+                let run = round.launch(launch).await?;
+                Ok((run, round.commit().await?))
             }
         })
         .await
     }
+}
+
+impl Round {
+    fn new(store: Store, tx: Transaction) -> Self {
+        let now = store.clock().now();
+        Self { store, tx, now, hints: Hints::default(), hot: Vec::new() }
+    }
+
+    /// Makes everything durable, and then keeps the runs in memory.
+    async fn commit(self) -> Result<Hints, StoreError> {
+        self.tx.commit().await?;
+        for (id, run) in self.hot {
+            self.store.inner.hot.keep(id, run);
+        }
+        Ok(self.hints)
+    }
+
+    /// Routes one event through every trigger and writes down what became of it.
+    async fn route(
+        &mut self,
+        seq: i64,
+        event: &CloudEvent,
+        current: &[CurrentWorkflow],
+    ) -> Result<(), StoreError> {
+        let object = Value::Object(event.attributes().clone());
+        let mut decided = false;
+        for workflow in current {
+            for (index, trigger) in workflow.workflow.triggers.iter().enumerate() {
+                let name = workflow.workflow.name.as_str();
+                let (decision, reason) = match consider(trigger, name, index, event, &object) {
+                    Considered::Unmatched => continue,
+                    Considered::Filtered => {
+                        ("unmatched", "the pattern matches, `where` does not hold".to_owned())
+                    }
+                    Considered::FilterError(wrong) => ("filter_error", wrong),
+                    Considered::Matched { key } => {
+                        self.matched(seq, event, workflow, index, key).await?;
+                        decided = true;
+                        continue;
+                    }
+                };
+                decided = true;
+                let (trigger, reason) = (Some(index), Some(reason.as_str()));
+                let decision = Decision { workflow: name, trigger, decision, reason, ..Decision::default() };
+                self.decide(seq, decision).await?;
+            }
+        }
+        if !decided {
+            let reason = if current.is_empty() { "no workflow is registered" } else { "no trigger matches" };
+            let decision = Decision { decision: "unmatched", reason: Some(reason), ..Decision::default() };
+            self.decide(seq, decision).await?;
+        }
+        self.tx.execute(sql(ROUTED).bind(seq)).await?;
+        Ok(())
+    }
+
+    async fn decide(&mut self, event: i64, decision: Decision<'_>) -> Result<(), StoreError> {
+        let decide = sql(DECIDE)
+            .bind(event)
+            .bind(self.now.as_millis())
+            .bind(decision.workflow)
+            .bind(decision.trigger.map(|index| index as i64))
+            .bind(decision.decision)
+            .bind(decision.reason)
+            .bind(decision.batch)
+            .bind(decision.run);
+        self.tx.execute(decide).await?;
+        Ok(())
+    }
+
+    /// The same decision about every event that a run would stand for.
+    async fn decide_all(&mut self, origin: Origin, decision: Decision<'_>) -> Result<(), StoreError> {
+        match origin {
+            Origin::Event(event) => self.decide(event, decision).await,
+            Origin::Batch(batch) => {
+                let decide = sql(DECIDE_BATCH)
+                    .bind(batch)
+                    .bind(self.now.as_millis())
+                    .bind(decision.decision)
+                    .bind(decision.reason)
+                    .bind(decision.run);
+                self.tx.execute(decide).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// A trigger matched: the event joins a batch, or fires at once.
+    async fn matched(
+        &mut self,
+        seq: i64,
+        event: &CloudEvent,
+        workflow: &CurrentWorkflow,
+        index: usize,
+        key: String,
+    ) -> Result<(), StoreError> {
+        let trigger = &workflow.workflow.triggers[index];
+        if let Trigger::Event(EventTrigger { batch: Some(rule), .. }) = trigger {
+            let name = workflow.workflow.name.as_str();
+            let batch = self.join_batch(name, index, &key, rule).await?;
+            let decision = Decision {
+                workflow: name,
+                trigger: Some(index),
+                decision: "batched",
+                batch: Some(batch),
+                ..Decision::default()
+            };
+            self.hints.lanes = true;
+            return self.decide(seq, decision).await;
+        }
+        let object = Value::Object(event.attributes().clone());
+        let facts = BatchFacts { key, count: 1, first: object.clone(), last: object };
+        let words = match trigger {
+            Trigger::Event(_) => format!("event {}", event.kind()),
+            Trigger::Cron(cron) => {
+                let (expression, zone) = cron.schedule.source();
+                format!("cron {expression} {zone}")
+            }
+        };
+        self.fire(workflow, index, facts, Origin::Event(seq), words).await
+    }
+
+    /// Adds an event to the open batch of a key, or opens one. Returns the batch.
+    async fn join_batch(
+        &mut self,
+        workflow: &str,
+        index: usize,
+        key: &str,
+        rule: &BatchRule,
+    ) -> Result<i64, StoreError> {
+        let now = self.now;
+        let open = self.tx.first(sql(OPEN_BATCH).bind(workflow).bind(index as i64).bind(key)).await?;
+        let Some(row) = open else {
+            let due = rule.due_at(&Gathering { opened_at: now, last_at: now, count: 1 });
+            let insert = sql(INSERT_BATCH)
+                .bind(workflow)
+                .bind(index as i64)
+                .bind(key)
+                .bind(now.as_millis())
+                .bind(due.map(Timestamp::as_millis));
+            return self.tx.one(insert).await?.int("seq");
+        };
+        let batch = row.int("seq")?;
+        let opened_at = Timestamp::from_millis(row.int("opened_at")?);
+        let count = row.int("event_count")? + 1;
+        let due = rule.due_at(&Gathering { opened_at, last_at: now, count: count.unsigned_abs() });
+        let update = sql(UPDATE_BATCH)
+            .bind(batch)
+            .bind(now.as_millis())
+            .bind(count)
+            .bind(due.map(Timestamp::as_millis));
+        self.tx.execute(update).await?;
+        Ok(batch)
+    }
+
+    /// Creates the run of a trigger that fires; params that cannot be rendered are written down with the events.
+    async fn fire(
+        &mut self,
+        current: &CurrentWorkflow,
+        index: usize,
+        batch: BatchFacts,
+        origin: Origin,
+        words: String,
+    ) -> Result<(), StoreError> {
+        let workflow = &current.workflow;
+        let templates = match &workflow.triggers[index] {
+            Trigger::Event(trigger) => &trigger.params,
+            Trigger::Cron(trigger) => &trigger.params,
+        };
+        let params = render_params(templates, &batch).and_then(|params| workflow.resolve_params(&params));
+        let launched = match params {
+            Ok(params) => {
+                let (current, trigger_index) = (current.clone(), Some(index));
+                let launch = Launch { current, trigger_index, trigger: words, params, batch, origin };
+                self.launch(launch).await.map(|_| ())
+            }
+            Err(reason) => Err(ChangeError::Invalid(reason)),
+        };
+        match launched {
+            Ok(()) => Ok(()),
+            Err(ChangeError::Store(error)) => Err(error),
+            Err(other) => {
+                let reason = other.to_string();
+                let decision = Decision {
+                    workflow: &workflow.name,
+                    trigger: Some(index),
+                    decision: "filter_error",
+                    reason: Some(&reason),
+                    ..Decision::default()
+                };
+                self.decide_all(origin, decision).await
+            }
+        }
+    }
+
+    /// Creates a run: it starts at once, waits in its lane, or takes over the events of the run that waits there.
+    async fn launch(&mut self, launch: Launch) -> Result<RunName, ChangeError> {
+        let workflow = Arc::clone(&launch.current.workflow);
+        let concurrency = &workflow.concurrency;
+        // Everything that can be refused comes before the first write.
+        let lane = lane_of(&workflow, &launch.params, &launch.batch).map_err(ChangeError::Invalid)?;
+        let lane_limit = (concurrency.on_conflict != OnConflict::Parallel).then_some(concurrency.limit);
+        let (running, waiting) = match lane_limit {
+            None => (0, Vec::new()),
+            Some(_) => {
+                let waiting = sql(WAITING_OF_LANE).bind(&workflow.name).bind(lane.as_str());
+                (self.running_in(&workflow.name, &lane).await?, self.tx.all(waiting).await?)
+            }
+        };
+        let room = lane_limit.is_none_or(|limit| running < i64::from(limit) && waiting.is_empty());
+        let number = self.tx.one(sql(NEXT_NUMBER).bind(&workflow.name)).await?.int("number")?;
+        let mut facts = RunFacts {
+            name: RunName::new(&workflow.name, number),
+            definition: launch.current.digest.clone(),
+            bundle: launch.current.bundle.clone(),
+            trigger: launch.trigger,
+            params: launch.params,
+            batch: launch.batch,
+            lane,
+            coalesced: Vec::new(),
+            created_at: self.now,
+        };
+        let mut replaced = Vec::new();
+        if !room && concurrency.on_conflict == OnConflict::Coalesce {
+            for row in &waiting {
+                let old = RunName::new(row.text("workflow")?, row.int("number")?);
+                let (id, run) = self.store.load_run_in(&mut self.tx, &old).await?;
+                inherit(&mut facts, run.facts());
+                replaced.push((id, old));
+            }
+        }
+        let name = facts.name.clone();
+        let run = Run::create(Arc::clone(&workflow), facts);
+        let id = self.store.insert_run(&mut self.tx, &run, lane_limit).await?;
+        let events = match launch.origin {
+            Origin::Event(event) => sql(RUN_EVENT).bind(id).bind(event),
+            Origin::Batch(batch) => sql(BATCH_EVENTS).bind(batch).bind(id),
+        };
+        self.tx.execute(events).await?;
+        for (old_id, old) in &replaced {
+            self.take_over(*old_id, old, id, &name).await?;
+        }
+        let in_front = format!("{running} of {} running", concurrency.limit);
+        let (decision, reason) = if room {
+            ("started", None)
+        } else if replaced.is_empty() {
+            ("queued", Some(format!("{in_front}: waits for its turn")))
+        } else {
+            ("coalesced", Some(format!("{in_front}: waits with the events of the run it replaced")))
+        };
+        if let Origin::Batch(batch) = launch.origin {
+            self.tx.execute(sql(BATCH_RUN).bind(batch).bind(id)).await?;
+        }
+        let decision = Decision {
+            workflow: &workflow.name,
+            trigger: launch.trigger_index,
+            decision,
+            reason: reason.as_deref(),
+            batch: None,
+            run: Some(id),
+        };
+        self.decide_all(launch.origin, decision).await?;
+        self.hints.runs = true;
+        if room {
+            self.admit(id, run).await?;
+        }
+        Ok(name)
+    }
+
+    async fn running_in(&mut self, workflow: &str, lane: &str) -> Result<i64, StoreError> {
+        self.tx.one(sql(RUNNING_IN_LANE).bind(workflow).bind(lane)).await?.int("runs")
+    }
+
+    /// The new run stands for what a waiting one stood for.
+    async fn take_over(
+        &mut self,
+        old_id: i64,
+        old: &RunName,
+        new_id: i64,
+        new: &RunName,
+    ) -> Result<(), ChangeError> {
+        self.tx.execute(sql(INHERIT_EVENTS).bind(new_id).bind(old_id)).await?;
+        let reason = format!("{old} was waiting and its events went into {new}");
+        let decide = sql(DECIDE_INHERITED)
+            .bind(new_id)
+            .bind(old_id)
+            .bind(self.now.as_millis())
+            .bind(&new.workflow)
+            .bind(reason);
+        self.tx.execute(decide).await?;
+        let into = new.clone();
+        let coalesce =
+            move |_: &Run, done: usize| Ok((done == 0).then(|| Input::Coalesced { into: into.clone() }));
+        let advanced = self.store.change_in(&mut self.tx, old_id, &coalesce).await?;
+        self.hints = self.hints.and(advanced.hints);
+        Ok(())
+    }
+
+    /// Starts a run whose row this transaction holds, with the champion as it is now.
+    async fn admit(&mut self, id: i64, mut run: Run) -> Result<(), ChangeError> {
+        let workflow = Arc::clone(run.workflow());
+        let champion = match &workflow.model {
+            Some(model) => self.store.champion_in(&mut self.tx, model, workflow.champion_alias()).await?,
+            None => None,
+        };
+        let admitted = Input::Admitted { champion };
+        let hints = self.store.apply_in(&mut self.tx, id, &mut run, admitted, self.now).await?;
+        self.store.write_changes(&mut self.tx, id, &mut run).await?;
+        self.hints = self.hints.and(hints);
+        self.hot.push((id, run));
+        Ok(())
+    }
+
+    /// Starts the waiting runs whose lanes have room, oldest first in each.
+    async fn admit_waiting(&mut self) -> Result<(), StoreError> {
+        for row in self.tx.all(sql(WAITING_LANES)).await? {
+            let (workflow, lane) = (row.text("workflow")?, row.text("lane")?);
+            let room = match row.opt_int("lane_limit")? {
+                Some(limit) => limit - self.running_in(&workflow, &lane).await?,
+                None => i64::MAX,
+            };
+            if room <= 0 {
+                continue;
+            }
+            let waiting = self.tx.all(sql(WAITING_OF_LANE).bind(&workflow).bind(&lane)).await?;
+            for row in waiting.iter().take(usize::try_from(room).unwrap_or(usize::MAX)) {
+                let id = row.int("id")?;
+                let admitted = match self.store.lock_run_in(&mut self.tx, id).await {
+                    Ok(run) => self.admit(id, run).await,
+                    Err(error) => Err(error),
+                };
+                match admitted {
+                    Ok(()) => {}
+                    Err(ChangeError::Store(error)) => return Err(error),
+                    Err(other) => tracing::error!(error = %other, "a waiting run cannot start"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn fire_batches(&mut self, current: &[CurrentWorkflow]) -> Result<(), StoreError> {
+        for row in self.tx.all(sql(DUE_BATCHES).bind(self.now.as_millis())).await? {
+            let batch = row.int("seq")?;
+            self.tx.execute(sql(CLOSE_BATCH).bind(batch)).await?;
+            let index = usize::try_from(row.int("trigger_index")?).unwrap_or(usize::MAX);
+            let name = row.text("workflow")?;
+            let found = current
+                .iter()
+                .find(|current| current.workflow.name == name && index < current.workflow.triggers.len());
+            let Some(workflow) = found else {
+                let reason = Some("the trigger was taken out of the workflow before its batch fired");
+                let decision = Decision { decision: "skipped", reason, ..Decision::default() };
+                self.decide_all(Origin::Batch(batch), decision).await?;
+                continue;
+            };
+            let facts = BatchFacts {
+                key: row.text("batch_key")?,
+                count: row.int("event_count")?.unsigned_abs(),
+                first: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(0)).await?.json("body")?,
+                last: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(1)).await?.json("body")?,
+            };
+            let words = match facts.count {
+                1 => "a batch of 1 event".to_owned(),
+                count => format!("a batch of {count} events"),
+            };
+            self.fire(workflow, index, facts, Origin::Batch(batch), words).await?;
+        }
+        Ok(())
+    }
+
+    /// Turns due schedule slots into events; the slot's instant is the id, so that a slot is one event for ever.
+    async fn fire_slots(&mut self, current: &[CurrentWorkflow]) -> Result<(), StoreError> {
+        for row in self.tx.all(sql(DUE_SLOTS).bind(self.now.as_millis())).await? {
+            let (name, index) = (row.text("workflow")?, row.int("trigger_index")?);
+            let place = usize::try_from(index).unwrap_or(usize::MAX);
+            let found = current.iter().find(|current| current.workflow.name == name);
+            let trigger = found.and_then(|current| current.workflow.triggers.get(place));
+            let Some(Trigger::Cron(cron)) = trigger else { continue };
+            let due = Timestamp::from_millis(row.int("next_at")?);
+            let (slots, next) = due_slots(cron, due, self.now);
+            for at in slots {
+                let data = json!({ "workflow": name, "trigger": index, "slot": at });
+                let source = schedule_source(&name, place);
+                let event = CloudEvent::new(&at.to_string(), &source, SCHEDULE_TYPE, Some(&name), at, data);
+                self.store.record_in(&mut self.tx, &event, Routing::Open, self.now).await?;
+                self.hints.events = true;
+            }
+            let next = next.map(Timestamp::as_millis);
+            self.tx.execute(sql(NEXT_SLOT).bind(name).bind(index).bind(next)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The slots from `due` to `now` that fire by the trigger's `catch_up`, oldest first, and the next one after `now`.
+fn due_slots(cron: &CronTrigger, due: Timestamp, now: Timestamp) -> (Vec<Timestamp>, Option<Timestamp>) {
+    let mut slots = std::collections::VecDeque::new();
+    let mut slot = Some(due);
+    while let Some(at) = slot.filter(|&at| at <= now) {
+        slots.push_back(at);
+        if slots.len() > CatchUp::ALL_MAX {
+            slots.pop_front();
+        }
+        slot = cron.schedule.next_after(at);
+    }
+    let fire = match cron.catch_up {
+        CatchUp::None => slots.into_iter().filter(|at| now.since(*at) <= MISSED_AFTER).collect(),
+        CatchUp::Last => slots.pop_back().into_iter().collect(),
+        CatchUp::All => slots.into(),
+    };
+    (fire, slot)
 }
 
 fn consider(

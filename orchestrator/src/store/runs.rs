@@ -73,9 +73,10 @@ pub struct LeaseRow {
 }
 
 const LOCK_RUN: Sql = Sql {
-    sqlite: "SELECT id, definition, version, facts, head FROM runs WHERE id = $1",
-    postgres: "SELECT id, definition, version, facts, head FROM runs WHERE id = $1 FOR UPDATE",
+    sqlite: "SELECT version FROM runs WHERE id = $1",
+    postgres: "SELECT version FROM runs WHERE id = $1 FOR UPDATE",
 };
+const RUN_BY_ID: &str = "SELECT id, definition, version, facts, head FROM runs WHERE id = $1";
 const RUN_ID: &str = "SELECT id FROM runs WHERE workflow = $1 AND number = $2";
 const RUN: &str = "SELECT id, definition, version, facts, head FROM runs WHERE workflow = $1 AND number = $2";
 const STEPS: &str = "SELECT body FROM steps WHERE run = $1 ORDER BY position";
@@ -94,7 +95,7 @@ const NEXT_READY: Sql = Sql {
     postgres: "SELECT r.id FROM steps s JOIN runs r ON r.id = s.run WHERE s.state = 'ready'
         ORDER BY s.ready_at, s.run, s.position LIMIT 1 FOR UPDATE OF r SKIP LOCKED",
 };
-const DELETE_LIVE: &str = "DELETE FROM live_metrics WHERE run = $1 AND step = $2";
+const DELETE_LIVE: &str = "DELETE FROM live_metrics WHERE run = $1";
 
 impl Store {
     /// The row of a run.
@@ -224,12 +225,7 @@ impl Store {
     where
         F: Fn(&Run, usize) -> Result<Option<Input>, ChangeError> + Send + Sync + ?Sized,
     {
-        let row =
-            tx.first(sql(LOCK_RUN).bind(id)).await?.ok_or_else(|| ChangeError::NoSuchRun(id.to_string()))?;
-        let mut run = match self.inner.hot.take(id, row.int("version")?) {
-            Some(run) => run,
-            None => self.restore(tx, &row).await?,
-        };
+        let mut run = self.lock_run_in(tx, id).await?;
         let mut hints = Hints::default();
         let mut accepted = 0;
         loop {
@@ -258,6 +254,18 @@ impl Store {
             self.write_changes(tx, id, &mut run).await?;
         }
         Ok(Advanced { run, hints })
+    }
+
+    /// Locks a run's row and gives the run: from memory when that holds the version of the database, else read. The
+    /// caller keeps it hot again after its commit.
+    pub(super) async fn lock_run_in(&self, tx: &mut Transaction, id: i64) -> Result<Run, ChangeError> {
+        let gone = || ChangeError::NoSuchRun(id.to_string());
+        let version = tx.first(sql(LOCK_RUN).bind(id)).await?.ok_or_else(gone)?.int("version")?;
+        if let Some(run) = self.inner.hot.take(id, version) {
+            return Ok(run);
+        }
+        let row = tx.first(sql(RUN_BY_ID).bind(id)).await?.ok_or_else(gone)?;
+        Ok(self.restore(tx, &row).await?)
     }
 
     /// Applies one input, journals it and does what the run asks for, answers of the registry included.
@@ -313,10 +321,9 @@ impl Store {
                     .bind(columns.body),
             )
             .await?;
-            if step.state.is_settled() && step.attempt > 0 {
-                tx.execute(sql(DELETE_LIVE).bind(id).bind(run.workflow().steps[position].name.as_str()))
-                    .await?;
-            }
+        }
+        if matches!(run.head().state, RunState::Over { .. }) {
+            tx.execute(sql(DELETE_LIVE).bind(id)).await?;
         }
         tx.execute(
             sql(UPDATE_RUN)

@@ -309,7 +309,13 @@ fn trigger_words(trigger: &Trigger) -> String {
     use refit_workflows::time::show_duration;
     match trigger {
         Trigger::Event(event) => {
-            let mut words = "event".to_owned();
+            let kinds = event.pattern.source()["type"].as_array();
+            let kinds: Vec<String> = kinds
+                .map(|kinds| {
+                    kinds.iter().map(|kind| kind.as_str().map_or(kind.to_string(), str::to_owned)).collect()
+                })
+                .unwrap_or_default();
+            let mut words = format!("event {}", kinds.join(" or "));
             if let Some(filter) = &event.filter {
                 words.push_str(&format!(" where {}", filter.source()));
             }

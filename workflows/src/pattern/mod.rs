@@ -24,6 +24,7 @@ const MATCHERS_MAX: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct Pattern {
     fields: Vec<(String, Field)>,
+    source: Value,
 }
 
 #[derive(Clone, Debug)]
@@ -63,11 +64,16 @@ impl Pattern {
     pub fn parse(value: &Value) -> Result<Self, PatternError> {
         let mut parser = Parser { path: Vec::new(), matchers: 0 };
         match value {
-            Value::Object(_) => Ok(Self { fields: parser.fields(value)? }),
+            Value::Object(_) => Ok(Self { fields: parser.fields(value)?, source: value.clone() }),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 Err(parser.error("a pattern is an object, as in {type: [dataset.updated]}"))
             }
         }
+    }
+
+    /// The pattern as written.
+    pub fn source(&self) -> &Value {
+        &self.source
     }
 
     /// Whether an event (a JSON object) looks like this.
