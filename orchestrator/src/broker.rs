@@ -9,7 +9,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::uri::AMQPUri;
@@ -149,6 +150,18 @@ pub(crate) async fn declare_queue(connection: &Connection, queue: &str) -> Resul
         }
         done => done,
     }
+}
+
+/// Deletes what [`declare_queue`] declares, with the messages in it. What is not there is no error.
+pub(crate) async fn delete_queue(connection: &Connection, queue: &str) -> Result<(), BrokerError> {
+    let dead = format!("{queue}.dead");
+    let channel = open_channel(connection).await?;
+    for name in [queue, &dead] {
+        let deleted = channel.queue_delete(short(name)?, QueueDeleteOptions::default());
+        within(ANSWER_WITHIN, &format!("delete queue {name}"), deleted).await?;
+    }
+    let deleted = channel.exchange_delete(short(&dead)?, ExchangeDeleteOptions::default());
+    within(ANSWER_WITHIN, &format!("delete exchange {dead}"), deleted).await
 }
 
 async fn declare(channel: &Channel, queue: &ShortString, arguments: FieldTable) -> Result<(), BrokerError> {

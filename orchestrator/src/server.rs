@@ -41,8 +41,12 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     let address =
         listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
     config.listen = address;
-    let lock = lock_data(&config)?;
+    let lock = lock_database(&config)?;
     let engine = open_engine(config.clone()).await?;
+    if lock.is_some() {
+        // The lock says that whoever held something was killed.
+        engine.store().void_duties().await?;
+    }
     if !address.ip().is_loopback() && !engine.store().any_token().await? {
         return Err(StartError::NoTokens { address });
     }
@@ -117,18 +121,27 @@ pub async fn open_engine(config: Config) -> Result<Engine, StartError> {
     Ok(Engine::new(store, Settings { grace: config.grace, poll: config.poll }))
 }
 
-/// Two orchestrators on one SQLite file would each believe to be alone.
-fn lock_data(config: &Config) -> Result<Option<File>, StartError> {
-    if config.database_url.as_deref().is_some_and(|url| url.starts_with("postgres")) {
-        return Ok(None);
-    }
-    make_folder(&config.data)?;
-    let path = config.data.join("orchestrator.lock");
+/// Two orchestrators on one SQLite file would each believe to be alone. The lock lies beside the file and not in the data
+/// folder: two folders may name one database.
+fn lock_database(config: &Config) -> Result<Option<File>, StartError> {
+    let database = match &config.database_url {
+        None => {
+            make_folder(&config.data)?;
+            config.data.join("refit.db")
+        }
+        Some(url) => match url.strip_prefix("sqlite:") {
+            Some(path) => Path::new(path.trim_start_matches("//")).to_owned(),
+            None => return Ok(None),
+        },
+    };
+    let mut path = database.clone().into_os_string();
+    path.push(".lock");
+    let path = std::path::PathBuf::from(path);
     let folder = |source| StartError::Folder { path: path.clone(), source };
     let file = File::create(&path).map_err(folder)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse { path: config.data.clone() }),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse { path: database }),
         Err(std::fs::TryLockError::Error(source)) => Err(folder(source)),
     }
 }
@@ -162,13 +175,13 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("{0}")]
     Database(#[from] crate::store::StoreError),
-    /// Another orchestrator uses the folder.
+    /// Another orchestrator uses the SQLite database.
     #[error(
         "failed to use {path}: another orchestrator is running on it; choose another with --data, or PostgreSQL with \
          --database-url for several orchestrators"
     )]
     InUse {
-        /// The folder.
+        /// The database.
         path: std::path::PathBuf,
     },
     /// A folder cannot be made.

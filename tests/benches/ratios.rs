@@ -60,7 +60,8 @@ fn main() {
 fn build_release() -> std::path::PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = refit_tests::processes::workspace();
-    let arguments = ["build", "--release", "--package", "refit", "--locked"];
+    // The whole workspace, so that the libraries are built once, with the features this program was built with.
+    let arguments = ["build", "--release", "--workspace", "--bins", "--locked"];
     let status = Command::new(cargo).args(arguments).current_dir(&workspace).status();
     assert!(status.expect("cargo starts").success(), "failed to build refit");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), Into::into);
@@ -88,7 +89,8 @@ impl Table {
 
 async fn measure(table: &mut Table, database: Database) {
     let kind = database.kind();
-    let server = Orchestrator::start(Options { database_url: Some(database.url().to_owned()), ..Options::default() });
+    let server =
+        Orchestrator::start(Options { database_url: Some(database.url().to_owned()), ..Options::default() });
     let server = server.await;
     let worker = Worker::start(server.base_url(), "bench", SLOTS as u32);
     let api = server.api();
@@ -199,7 +201,8 @@ async fn run_to_end(api: &Api, workflow: &str) -> Duration {
 
 /// Many runs of one step, started by events.
 async fn singles(api: &Api) -> Duration {
-    api.apply("workflow: single\non: [{ event: { type: [single] } }]\nsteps:\n  a: { run: ['true'] }\n").await;
+    api.apply("workflow: single\non: [{ event: { type: [single] } }]\nsteps:\n  a: { run: ['true'] }\n")
+        .await;
     let begun = Instant::now();
     let first = uuid::Uuid::new_v4().simple().to_string();
     let events: Vec<Value> =
@@ -224,9 +227,8 @@ async fn wait_for_singles(api: &Api) {
 
 async fn intake_http(api: &Api) -> Duration {
     let round = uuid::Uuid::new_v4().simple().to_string();
-    let events: Vec<Value> = (0..EVENTS)
-        .map(|number| event(&format!("{round}-{number}"), "bench.data", payload()))
-        .collect();
+    let events: Vec<Value> =
+        (0..EVENTS).map(|number| event(&format!("{round}-{number}"), "bench.data", payload())).collect();
     let begun = Instant::now();
     for batch in events.chunks(BATCH) {
         api.send_events(batch).await;
@@ -356,7 +358,8 @@ const INSERT: &str = "INSERT INTO bare (id, body) VALUES ($1, $2)";
 impl Bare {
     async fn open(database: &Database) -> Self {
         if database.kind() == "postgres" {
-            let mut connection = sqlx::PgConnection::connect(database.url()).await.expect("PostgreSQL answers");
+            let mut connection =
+                sqlx::PgConnection::connect(database.url()).await.expect("PostgreSQL answers");
             sqlx::query(TABLE).execute(&mut connection).await.expect("a table");
             return Self::Postgres(connection);
         }

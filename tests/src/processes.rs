@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -298,9 +299,9 @@ pub fn processes_in(folder: &Path) -> Vec<u32> {
 // ---------------------------------------------------------------------------------------------------------------
 // Processes
 
-/// One `refit` process, which can be ended and started again with the same arguments.
+/// A `refit` command that runs until it is told to end. It can be started again with the same arguments.
 #[derive(Debug)]
-struct Process {
+pub struct Process {
     arguments: Vec<String>,
     env: Vec<(String, String)>,
     folder: tempfile::TempDir,
@@ -308,7 +309,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(arguments: Vec<String>, env: Vec<(String, String)>) -> Self {
+    /// Starts `refit` with these arguments and variables in a folder of its own.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn start(arguments: Vec<String>, env: Vec<(String, String)>) -> Self {
         let folder = tempfile::Builder::new().prefix("refit-test-").tempdir();
         let folder = folder.unwrap_or_else(|error| panic!("failed to make a temporary folder: {error}"));
         let mut process = Self { arguments, env, folder, child: None };
@@ -316,7 +321,11 @@ impl Process {
         process
     }
 
-    fn restart(&mut self) {
+    /// Starts it again after it has ended, with the same arguments and in the same folder.
+    ///
+    /// # Panics
+    /// When it is still running or cannot be started.
+    pub fn restart(&mut self) {
         assert!(self.child.is_none(), "`refit {}` is still running", self.arguments.join(" "));
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let log = || {
@@ -336,12 +345,14 @@ impl Process {
         self.folder.path().join("output.log")
     }
 
-    fn logs(&self) -> String {
+    /// Everything it has written so far, over all its starts.
+    pub fn logs(&self) -> String {
         let bytes = std::fs::read(self.log_path()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn pid(&self) -> Option<u32> {
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
@@ -364,7 +375,15 @@ impl Process {
     }
 
     fn terminate(&mut self) -> ExitStatus {
-        self.signal(Signal::SIGTERM);
+        self.end_with(Signal::SIGTERM)
+    }
+
+    /// Sends it a signal and waits until it has ended.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn end_with(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
         let begun = Instant::now();
         loop {
             if let Some(status) = self.ended() {
@@ -372,7 +391,7 @@ impl Process {
                 return status;
             }
             let running = begun.elapsed() < PATIENCE;
-            assert!(running, "`refit` is still there {PATIENCE:?} after TERM:\n{}", self.logs());
+            assert!(running, "`refit` is still there {PATIENCE:?} after {signal}:\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -391,8 +410,64 @@ impl Drop for Process {
     }
 }
 
+/// What a command that ends by itself came to.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub out: String,
+    /// What it wrote to standard error.
+    pub err: String,
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// When it cannot be started, or is still there after `timeout`; it is killed then.
+pub fn run_to_end(mut command: Command, timeout: Duration) -> Said {
+    let started = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
+    let mut child = started.unwrap_or_else(|error| panic!("failed to start {command:?}: {error}"));
+    // Both pipes are emptied while it runs: a full one would stop it.
+    let out = child.stdout.take().map(read_aside);
+    let err = child.stderr.take().map(read_aside);
+    let begun = Instant::now();
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if begun.elapsed() < timeout => std::thread::sleep(Duration::from_millis(5)),
+            other => {
+                if let Ok(group) = i32::try_from(child.id()) {
+                    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+                }
+                let _ = child.wait();
+                panic!(
+                    "{command:?} has not ended after {timeout:?} ({other:?}):\n{}{}",
+                    text(out),
+                    text(err)
+                );
+            }
+        }
+    };
+    Said { code: status.code(), out: text(out), err: text(err) }
+}
+
+fn read_aside(mut pipe: impl std::io::Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is worth showing.
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+fn text(read: Option<JoinHandle<Vec<u8>>>) -> String {
+    let bytes = read.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// A free loopback port, below the range that outgoing connections take theirs from.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let port = rand::rng().random_range(20_000..32_000);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {

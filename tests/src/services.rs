@@ -116,6 +116,49 @@ impl Database {
         number.unwrap_or_else(|error| panic!("failed to run `{sql}` on {}: {error}", self.kind()))
     }
 
+    /// The texts that a query without arguments gives in its first column. Reads beside the orchestrator.
+    ///
+    /// # Panics
+    /// When the query fails or gives anything else.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        let texts = match &self.place {
+            Place::Sqlite { .. } => self.sqlite_texts(sql).await,
+            Place::Postgres { .. } => self.postgres_texts(sql).await,
+        };
+        texts.unwrap_or_else(|error| panic!("failed to run `{sql}` on {}: {error}", self.kind()))
+    }
+
+    /// Takes a PostgreSQL database away: no new connection is let in, and those there are end.
+    ///
+    /// # Panics
+    /// When it is not PostgreSQL or the server refuses.
+    pub async fn take_away(&self) {
+        let Place::Postgres { server, name } = &self.place else {
+            panic!("only PostgreSQL can be taken away")
+        };
+        let shut = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false");
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        for sql in [shut, end] {
+            if let Err(error) = administer(server, sql).await {
+                panic!("failed to take {name} away: {error}");
+            }
+        }
+    }
+
+    /// Gives it back after [`Database::take_away`].
+    ///
+    /// # Panics
+    /// When it is not PostgreSQL or the server refuses.
+    pub async fn give_back(&self) {
+        let Place::Postgres { server, name } = &self.place else {
+            panic!("only PostgreSQL can be taken away")
+        };
+        if let Err(error) = administer(server, format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")).await
+        {
+            panic!("failed to give {name} back: {error}");
+        }
+    }
+
     async fn sqlite_number(&self, sql: &str) -> Result<i64, sqlx::Error> {
         let mut connection = sqlx::SqliteConnection::connect(&self.url).await?;
         let row = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await?;
@@ -128,6 +171,22 @@ impl Database {
         let row = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await?;
         connection.close().await?;
         row.try_get(0)
+    }
+}
+
+impl Database {
+    async fn sqlite_texts(&self, sql: &str) -> Result<Vec<String>, sqlx::Error> {
+        let mut connection = sqlx::SqliteConnection::connect(&self.url).await?;
+        let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await?;
+        connection.close().await?;
+        rows.iter().map(|row| row.try_get(0)).collect()
+    }
+
+    async fn postgres_texts(&self, sql: &str) -> Result<Vec<String>, sqlx::Error> {
+        let mut connection = sqlx::PgConnection::connect(&self.url).await?;
+        let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await?;
+        connection.close().await?;
+        rows.iter().map(|row| row.try_get(0)).collect()
     }
 }
 

@@ -43,6 +43,10 @@ pub(crate) struct Agent {
     session: String,
     held: Arc<Held>,
     terms: Mutex<Registered>,
+    /// On [`host::steady_clock`]: just before the last call was sent by which the orchestrator heard of this session.
+    /// A new lease counts from here, not from the call that brought it: that one may have waited for longer than a
+    /// lease lives, and the orchestrator does not take it for a renewal.
+    heard: Mutex<Duration>,
     /// When the orchestrator had to be told anew who this is.
     registrations: tokio::sync::Mutex<Vec<Instant>>,
     /// Why the worker cannot go on.
@@ -58,6 +62,7 @@ impl Agent {
             session: uuid::Uuid::new_v4().to_string(),
             held: Arc::default(),
             terms: Mutex::new(Registered { renew_every_ms: 10_000, grace_ms: 60_000 }),
+            heard: Mutex::default(),
             registrations: tokio::sync::Mutex::default(),
             refused: OnceLock::new(),
         }
@@ -124,7 +129,8 @@ impl Agent {
         };
         let server = &self.config.server;
         match self.tools.orchestrator.register(&register).await {
-            Ok(terms) => {
+            Ok((terms, asked)) => {
+                self.heard_at(asked);
                 *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
                 Ok(())
             }
@@ -169,6 +175,46 @@ impl Agent {
         }
     }
 
+    fn heard_at(&self, asked: Duration) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        *heard = asked.max(*heard);
+    }
+
+    fn last_heard(&self) -> Duration {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the orchestrator heard of this session so lately that a lease given now would last.
+    fn is_known(&self) -> bool {
+        host::steady_clock().saturating_sub(self.last_heard()) < self.lease_life() / 2
+    }
+
+    /// Makes itself heard after an outage, before it asks for work.
+    async fn make_known(&self, leaving: &CancellationToken) -> bool {
+        if self.is_known() {
+            return true;
+        }
+        let renewed = tokio::select! {
+            renewed = self.renew(false) => renewed,
+            () = leaving.cancelled() => return false,
+        };
+        match renewed {
+            Ok(drain) => {
+                if drain {
+                    leaving.cancel();
+                }
+                true
+            }
+            Err(refusal) => {
+                if refusal.is_unknown_session() {
+                    self.register_again(leaving).await;
+                }
+                pause(PAUSE, leaving).await;
+                false
+            }
+        }
+    }
+
     fn renew_every(&self) -> Duration {
         let terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
         Duration::from_millis(terms.renew_every_ms.max(10))
@@ -198,9 +244,12 @@ impl Agent {
                 complain_about_panic(joined);
             }
             let Some(mut permits) = free_slots(&slots, leaving).await else { return };
+            if !self.make_known(leaving).await {
+                continue;
+            }
             let count = u32::try_from(permits.num_permits()).unwrap_or(u32::MAX);
             let request = self.request(count, LEASE_WAIT);
-            let (asked, begun) = (host::steady_clock(), Instant::now());
+            let begun = Instant::now();
             let mut call = std::pin::pin!(self.tools.orchestrator.lease(&request));
             let answer = tokio::select! {
                 answer = &mut call => answer,
@@ -218,7 +267,7 @@ impl Agent {
                     let too_soon = leased.orders.is_empty() && begun.elapsed() < PAUSE / 10;
                     for order in leased.orders {
                         let permit = permits.split(1);
-                        attempts.spawn(self.clone().work_off(order, asked, permit, leaving.clone()));
+                        attempts.spawn(self.clone().work_off(order, permit, leaving.clone()));
                     }
                     drop(permits);
                     if too_soon {
@@ -243,14 +292,13 @@ impl Agent {
     async fn work_off(
         self: Arc<Self>,
         order: StepOrder,
-        asked: Duration,
         _slot: Option<OwnedSemaphorePermit>,
         leaving: CancellationToken,
     ) {
-        let mut waiting = vec![(order, asked)];
-        while let Some((order, asked)) = waiting.pop() {
+        let mut waiting = vec![order];
+        while let Some(order) = waiting.pop() {
             let key = &order.key;
-            let Some((_holding, ending)) = self.held.take(key, asked) else { continue };
+            let Some((_holding, ending)) = self.held.take(key, self.last_heard()) else { continue };
             tracing::debug!(run = %key.run, step = key.step, attempt = order.attempt, "begun");
             let Some(outcome) = execute::execute(&self.tools, &order, &self.held, ending.clone()).await
             else {
@@ -258,9 +306,7 @@ impl Agent {
                 continue;
             };
             tracing::debug!(run = %key.run, step = key.step, ?outcome, "over");
-            let asked = host::steady_clock();
-            let orders = self.finish(key, outcome, ending, &leaving).await;
-            waiting.extend(orders.into_iter().map(|order| (order, asked)));
+            waiting.extend(self.finish(key, outcome, ending, &leaving).await);
         }
     }
 
@@ -296,7 +342,8 @@ impl Agent {
         let mut finish = Finish { key: key.clone(), outcome, next: None };
         let mut reworded = false;
         loop {
-            finish.next = (!leaving.is_cancelled()).then(|| self.request(1, Duration::ZERO));
+            finish.next =
+                (!leaving.is_cancelled() && self.is_known()).then(|| self.request(1, Duration::ZERO));
             match client::persist(|| self.tools.orchestrator.finish(&finish)).await {
                 Ok(finished) => return finished.orders,
                 Err(refusal) if refusal.is_lost() => {
@@ -364,6 +411,7 @@ impl Agent {
             Renew { worker: self.config.name.clone(), session: self.session.clone(), attempts, draining };
         let asked = host::steady_clock();
         let renewed = self.tools.orchestrator.renew(&renew).await?;
+        self.heard_at(asked);
         self.held.renewed(&renew.attempts, &renewed.attempts, asked);
         Ok(renewed.drain)
     }
@@ -524,6 +572,49 @@ mod tests {
         worker.server.seen().refuse = Some((503, "unavailable"));
         let stopped = worker._data.path().join("stopped");
         eventually("the step was ended", || stopped.exists()).await;
+        worker.drain.cancel();
+        worker.task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_step_that_comes_late_in_a_long_wait_has_a_whole_lease() {
+        let server = TestOrchestrator::start().await;
+        server.seen().grace_ms = 1_000;
+        let worker = start(server, 1).await;
+        eventually("it asks for work", || worker.server.seen().calls.contains(&"lease")).await;
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        worker.server.offer(step(0, "sleep 0.3"));
+        eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
+        let outcome = worker.server.seen().finished[0].outcome.clone();
+        assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+        worker.drain.cancel();
+        worker.task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_was_cut_off_makes_itself_heard_before_it_asks_for_work() {
+        let server = TestOrchestrator::start().await;
+        server.seen().grace_ms = 2_000;
+        let worker = start(server, 1).await;
+        eventually("it asks for work", || worker.server.seen().calls.contains(&"lease")).await;
+        worker.server.offer(step(0, "sleep 300"));
+        eventually("the step is leased", || worker.server.seen().leased == 1).await;
+        worker.server.seen().refuse = Some((503, "unavailable"));
+        tokio::time::sleep(Duration::from_millis(4_000)).await;
+        worker.server.offer(step(1, "sleep 0.3"));
+        {
+            let mut seen = worker.server.seen();
+            seen.calls.clear();
+            seen.refuse = None;
+        }
+        let is_over = |seen: &Finish| seen.key.step == "step-1";
+        eventually("the step is over", || worker.server.seen().finished.iter().any(is_over)).await;
+        let seen = worker.server.seen();
+        let outcome = &seen.finished.iter().find(|seen| is_over(seen)).unwrap().outcome;
+        assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+        let first = |name: &str| seen.calls.iter().position(|&call| call == name).unwrap();
+        assert!(first("renew") < first("lease"), "{:?}", seen.calls);
+        drop(seen);
         worker.drain.cancel();
         worker.task.await.unwrap().unwrap();
     }

@@ -178,9 +178,13 @@ impl Orchestrator {
         response.json().await.map_err(|cause| CallError::Unavailable(chain(&cause)))
     }
 
-    /// `POST /worker/register`: waits for an orchestrator that is out of reach, but not for one that says no.
-    pub(crate) async fn register(&self, register: &Register) -> Result<Registered, CallError> {
-        let call = || self.post("/worker/register", register, LONG);
+    /// `POST /worker/register`: waits for an orchestrator that is out of reach, but not for one that says no. With the
+    /// answer comes when the call that got it was sent, on [`crate::host::steady_clock`].
+    pub(crate) async fn register(&self, register: &Register) -> Result<(Registered, Duration), CallError> {
+        let call = || async {
+            let asked = crate::host::steady_clock();
+            Ok((self.post("/worker/register", register, LONG).await?, asked))
+        };
         call.retry(pauses()).when(|refusal| matches!(refusal, CallError::Unavailable(_))).await
     }
 

@@ -82,8 +82,8 @@ impl Held {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters an attempt leased by a request sent at `asked`. None when it is held already: the reply to the lease
-    /// was a repetition.
+    /// Enters an attempt whose session was last heard of by a request sent at `asked`. None when it is held already: the
+    /// reply to the lease was a repetition.
     pub(crate) fn take(
         self: &Arc<Self>,
         key: &AttemptKey,

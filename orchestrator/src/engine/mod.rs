@@ -299,7 +299,7 @@ impl Engine {
         let mut changed = self.inner.signals.runs();
         loop {
             // Asked first: lines that arrive in between are in the page that follows.
-            let over = self.store().load_run(run).await?.summary().finished_at.is_some();
+            let over = self.store().load_run(run).await?.head().state.is_over();
             let rows = self.store().logs(run, step, after).await?;
             let next = rows.last().map_or(after, |row| row.seq);
             if !rows.is_empty() || over || !self.wait_for(&mut changed, deadline).await {
@@ -448,6 +448,11 @@ impl Engine {
     /// Marks what was sent and what failed.
     pub async fn outbox_sent(&self, results: Vec<(Outbound, Sent)>) -> Result<(), EngineError> {
         Ok(self.store().outbox_sent(results).await?)
+    }
+
+    /// Gives a target up, so that another orchestrator need not wait to send to it.
+    pub async fn outbox_leave(&self, target: &str) -> Result<(), EngineError> {
+        Ok(self.store().leave_outbox(target, &self.inner.holder).await?)
     }
 
     /// Changes whenever there may be something new in the outbox (a hint; poll all the same).

@@ -13,7 +13,8 @@ use crate::store::{Advanced, ChangeError, Hints, LeaseRow};
 
 /// The longest a lease request waits for work.
 const LEASE_WAIT_MAX: Duration = Duration::from_secs(30);
-/// A lease whose worker does not name it in a renewal this long after it was given never arrived there.
+/// A lease whose worker does not name it in a renewal this long after it was given, or after the grace where that is
+/// shorter, never arrived there.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(15);
 /// A worker is silent when this many renewals in a row did not come.
 const SILENT_RENEWALS: u32 = 3;
@@ -128,11 +129,12 @@ impl Engine {
             })
             .collect();
         let now = self.now();
+        let arrives_within = ARRIVES_WITHIN.min(self.inner.settings.grace);
         for lease in &held {
             let named = renew.attempts.iter().any(|key| is(lease, key));
             // A worker that leaves says so, and names what it still runs: nothing.
             let leaving = renew.draining && renew.attempts.is_empty();
-            if !named && (leaving || now.since(lease.leased_at) > ARRIVES_WITHIN) {
+            if !named && (leaving || now.since(lease.leased_at) > arrives_within) {
                 let hints = self.store().lose(lease, "the lease never reached its worker").await?;
                 self.wake(hints);
             }

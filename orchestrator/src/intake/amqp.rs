@@ -400,7 +400,19 @@ async fn publish_on(connection: &Connection, queue: &str, events: &[CloudEvent])
     Ok(())
 }
 
-/// Why events were not published.
+/// Deletes a queue that was declared by [`consume`] or [`publish_events`], with its messages and its dead letters. For
+/// queues that were made for a while only; nobody may be consuming from it any more.
+///
+/// # Errors
+/// The broker cannot be reached, or refuses.
+pub async fn delete_queue(url: &str, queue: &str) -> Result<(), PublishError> {
+    let connection = broker::connect(url, "refit delete").await?;
+    let deleted = broker::delete_queue(&connection, queue).await;
+    broker::close(connection).await;
+    Ok(deleted?)
+}
+
+/// Why the broker did not do what was asked of it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PublishError(#[from] BrokerError);

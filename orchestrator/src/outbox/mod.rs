@@ -22,7 +22,7 @@ use webhook::Webhook;
 /// The outbox's name for the RabbitMQ exchange.
 pub const AMQP_TARGET: &str = "amqp";
 
-/// How many events are taken from the outbox at once.
+/// How many events are taken from the outbox at once, for a target that confirms them together.
 const AT_ONCE: i64 = 100;
 
 /// The names of the targets that these settings ask for.
@@ -62,6 +62,14 @@ impl Target {
         match self {
             Self::Exchange(exchange) => exchange.prepare().await,
             Self::Webhook(webhook) => webhook.prepare(),
+        }
+    }
+
+    /// How many events one round takes. It ends, whatever the target does, well before another orchestrator may take over.
+    fn at_once(&self) -> i64 {
+        match self {
+            Self::Exchange(_) => AT_ONCE,
+            Self::Webhook(_) => webhook::POSTS_AT_ONCE,
         }
     }
 
@@ -119,6 +127,9 @@ impl Relay {
             // The loop's condition looks at the outcome.
             let _ = shutdown.run_until_cancelled(woken).await;
         }
+        if let Err(error) = self.engine.outbox_leave(&self.name).await {
+            tracing::debug!(target_name = self.name, %error, "another orchestrator takes over only after a while");
+        }
     }
 
     /// Sends until nothing is due.
@@ -128,7 +139,8 @@ impl Relay {
                 Some(ready) => ready?,
                 None => break,
             }
-            let due = self.engine.outbox_due(&self.name, AT_ONCE).await.map_err(|error| in_store(&error))?;
+            let limit = self.target.at_once();
+            let due = self.engine.outbox_due(&self.name, limit).await.map_err(|error| in_store(&error))?;
             if due.is_empty() {
                 break;
             }

@@ -118,7 +118,11 @@ impl Database {
                 })
             })
             .connect_with(options)
-            .await?;
+            .await
+            .map_err(|error| match is_misdirected(&error) {
+                true => StoreError::Broken(error.to_string()),
+                false => error.into(),
+            })?;
         Ok(Self::Postgres(pool))
     }
 
@@ -430,26 +434,42 @@ fn null(column: &str) -> StoreError {
     StoreError::Corrupt(format!("column {column} is NULL"))
 }
 
+/// Whether a SQLSTATE (PostgreSQL) or a result code (SQLite) tells of a database that cannot be used at present, whatever
+/// was asked of it. It must never be blamed on the event or row at hand: that would be set aside, and so lost.
+fn is_absence(code: &str) -> bool {
+    const SQLSTATE_LENGTH: usize = 5;
+    if code.len() == SQLSTATE_LENGTH {
+        // Connection exceptions; no login; no such database; out of memory, disk or connections; shut down, starting up or
+        // over the statement timeout; I/O errors. Then: the database takes no connections, or is read-only (a standby).
+        let class = code.get(..2).unwrap_or_default();
+        return matches!(class, "08" | "28" | "3D" | "53" | "57" | "58") || matches!(code, "55000" | "25006");
+    }
+    // Busy, locked, I/O error, full, and two extended forms of busy.
+    matches!(code, "5" | "6" | "10" | "13" | "517" | "261")
+}
+
+/// Whether the server answers and says that these settings will not do: no use in waiting for that at start.
+fn is_misdirected(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("28") || code.starts_with("3D"))
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error;
         let text = error.to_string();
         match &error {
-            Error::Io(_) | Error::Tls(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed => {
-                Self::Unavailable(text)
-            }
+            // A conversation that broke off in the middle is a protocol error.
+            Error::Io(_)
+            | Error::Tls(_)
+            | Error::Protocol(_)
+            | Error::PoolTimedOut
+            | Error::PoolClosed
+            | Error::WorkerCrashed => Self::Unavailable(text),
             Error::Database(database) => match database.code().as_deref() {
                 // PostgreSQL: serialization failure, deadlock, lock timeout.
                 Some("40001" | "40P01" | "55P03") => Self::Conflict(text),
-                // PostgreSQL: connection exceptions, shutdown, starting up, too many connections, out of disk,
-                // statement timeout. SQLite: busy, locked, I/O error, full.
-                Some(code)
-                    if code.starts_with("08")
-                        || matches!(code, "57P01" | "57P02" | "57P03" | "53300" | "53100" | "57014")
-                        || matches!(code, "5" | "6" | "10" | "13" | "517" | "261") =>
-                {
-                    Self::Unavailable(text)
-                }
+                Some(code) if is_absence(code) => Self::Unavailable(text),
                 Some(_) | None => Self::Broken(text),
             },
             _ => Self::Broken(text),

@@ -12,6 +12,7 @@ use refit_workflows::names::RunName;
 use refit_workflows::run::{Input, Run, RunFacts};
 use refit_workflows::time::Timestamp;
 use refit_workflows::trigger::{BatchFacts, Considered, Gathering, key_text, render_params};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::database::{Sql, Transaction, sql};
@@ -42,10 +43,22 @@ const TRY_LOCK: Sql = Sql {
     postgres: "SELECT name FROM duties WHERE name = 'trigger' FOR UPDATE SKIP LOCKED",
 };
 const UNROUTED: &str = "SELECT seq, body FROM events WHERE routed = 0 ORDER BY seq LIMIT $1";
-const ROUTED: &str = "UPDATE events SET routed = 1 WHERE seq = $1";
-const DECIDE: &str =
-    "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+const ROUTED: Sql = Sql {
+    sqlite: "UPDATE events SET routed = 1 WHERE seq IN (SELECT value FROM json_each($1))",
+    postgres: "UPDATE events SET routed = 1
+        WHERE seq IN (SELECT CAST(value AS BIGINT) FROM jsonb_array_elements_text($1::jsonb))",
+};
+const DECIDE: Sql = Sql {
+    sqlite: "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run)
+        SELECT d.value ->> 'event', $2, d.value ->> 'workflow', d.value ->> 'trigger', d.value ->> 'decision',
+            d.value ->> 'reason', d.value ->> 'batch', d.value ->> 'run'
+        FROM json_each($1) AS d ORDER BY d.key",
+    postgres: "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run)
+        SELECT d.event, $2, d.workflow, d.trigger, d.decision, d.reason, d.batch, d.run
+        FROM jsonb_to_recordset($1::jsonb) AS d (place BIGINT, event BIGINT, workflow TEXT, trigger BIGINT,
+            decision TEXT, reason TEXT, batch BIGINT, run BIGINT)
+        ORDER BY d.place",
+};
 const OPEN_BATCH: &str = "SELECT seq, opened_at, event_count FROM batches
     WHERE workflow = $1 AND trigger_index = $2 AND batch_key = $3 AND open = 1";
 const INSERT_BATCH: &str = "INSERT INTO batches
@@ -109,7 +122,7 @@ struct Launch {
 }
 
 /// A decision about an event, to be written down.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 struct Decision<'a> {
     workflow: &'a str,
     trigger: Option<usize>,
@@ -127,6 +140,8 @@ struct Round {
     hints: Hints,
     /// Runs as they are after the commit, to be kept in memory then.
     hot: Vec<(i64, Run)>,
+    /// Decisions about single events, in order, that are not written yet: see [`Round::flush`].
+    decided: Vec<Value>,
 }
 
 impl Store {
@@ -158,9 +173,15 @@ impl Store {
             let mut round = Round::new(store, tx);
             round.fire_slots(&current).await?;
             let open = round.tx.all(sql(UNROUTED).bind(limit)).await?;
+            let mut routed = Vec::new();
             for row in &open {
                 let event: CloudEvent = row.json("body")?;
-                round.route(row.int("seq")?, &event, &current).await?;
+                let seq = row.int("seq")?;
+                round.route(seq, &event, &current).await?;
+                routed.push(seq);
+            }
+            if !routed.is_empty() {
+                round.tx.execute(sql(ROUTED).bind(json!(routed).to_string())).await?;
             }
             round.fire_batches(&current).await?;
             round.admit_waiting().await?;
@@ -184,8 +205,8 @@ impl Store {
                     let reason = format!("could not be routed: {reason}");
                     let reason = Some(reason.as_str());
                     let decision = Decision { decision: "filter_error", reason, ..Decision::default() };
-                    round.decide(event, decision).await?;
-                    round.tx.execute(sql(ROUTED).bind(event)).await?;
+                    round.decide(event, &decision);
+                    round.tx.execute(sql(ROUTED).bind(json!([event]).to_string())).await?;
                 }
                 round.commit().await?;
                 Ok(Dispatched { more: true, ..Dispatched::default() })
@@ -248,11 +269,12 @@ impl Store {
 impl Round {
     fn new(store: Store, tx: Transaction) -> Self {
         let now = store.clock().now();
-        Self { store, tx, now, hints: Hints::default(), hot: Vec::new() }
+        Self { store, tx, now, hints: Hints::default(), hot: Vec::new(), decided: Vec::new() }
     }
 
     /// Makes everything durable, and then keeps the runs in memory.
-    async fn commit(self) -> Result<Hints, StoreError> {
+    async fn commit(mut self) -> Result<Hints, StoreError> {
+        self.flush().await?;
         self.tx.commit().await?;
         for (id, run) in self.hot {
             self.store.inner.hot.keep(id, run);
@@ -287,37 +309,44 @@ impl Round {
                 decided = true;
                 let (trigger, reason) = (Some(index), Some(reason.as_str()));
                 let decision = Decision { workflow: name, trigger, decision, reason, ..Decision::default() };
-                self.decide(seq, decision).await?;
+                self.decide(seq, &decision);
             }
         }
         if !decided {
             let reason = if current.is_empty() { "no workflow is registered" } else { "no trigger matches" };
             let decision = Decision { decision: "unmatched", reason: Some(reason), ..Decision::default() };
-            self.decide(seq, decision).await?;
+            self.decide(seq, &decision);
         }
-        self.tx.execute(sql(ROUTED).bind(seq)).await?;
         Ok(())
     }
 
-    async fn decide(&mut self, event: i64, decision: Decision<'_>) -> Result<(), StoreError> {
-        let decide = sql(DECIDE)
-            .bind(event)
-            .bind(self.now.as_millis())
-            .bind(decision.workflow)
-            .bind(decision.trigger.map(|index| index as i64))
-            .bind(decision.decision)
-            .bind(decision.reason)
-            .bind(decision.batch)
-            .bind(decision.run);
-        self.tx.execute(decide).await?;
+    /// Decides about one event; written down with the next [`Round::flush`].
+    fn decide(&mut self, event: i64, decision: &Decision<'_>) {
+        let mut row = json!(decision);
+        row["event"] = json!(event);
+        row["place"] = json!(self.decided.len());
+        self.decided.push(row);
+    }
+
+    /// Writes down what was decided so far: before anything reads decisions, or adds to them in another way.
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        let decided = std::mem::take(&mut self.decided);
+        if !decided.is_empty() {
+            let decide = sql(DECIDE).bind(Value::Array(decided).to_string()).bind(self.now.as_millis());
+            self.tx.execute(decide).await?;
+        }
         Ok(())
     }
 
     /// The same decision about every event that a run would stand for.
     async fn decide_all(&mut self, origin: Origin, decision: Decision<'_>) -> Result<(), StoreError> {
         match origin {
-            Origin::Event(event) => self.decide(event, decision).await,
+            Origin::Event(event) => {
+                self.decide(event, &decision);
+                Ok(())
+            }
             Origin::Batch(batch) => {
+                self.flush().await?;
                 let decide = sql(DECIDE_BATCH)
                     .bind(batch)
                     .bind(self.now.as_millis())
@@ -351,7 +380,8 @@ impl Round {
                 ..Decision::default()
             };
             self.hints.lanes = true;
-            return self.decide(seq, decision).await;
+            self.decide(seq, &decision);
+            return Ok(());
         }
         let object = Value::Object(event.attributes().clone());
         let facts = BatchFacts { key, count: 1, first: object.clone(), last: object };
@@ -524,6 +554,7 @@ impl Round {
         new_id: i64,
         new: &RunName,
     ) -> Result<(), ChangeError> {
+        self.flush().await?;
         self.tx.execute(sql(INHERIT_EVENTS).bind(new_id).bind(old_id)).await?;
         let reason = format!("{old} was waiting and its events went into {new}");
         let decide = sql(DECIDE_INHERITED)
@@ -585,6 +616,7 @@ impl Round {
     }
 
     async fn fire_batches(&mut self, current: &[CurrentWorkflow]) -> Result<(), StoreError> {
+        self.flush().await?;
         for row in self.tx.all(sql(DUE_BATCHES).bind(self.now.as_millis())).await? {
             let batch = row.int("seq")?;
             self.tx.execute(sql(CLOSE_BATCH).bind(batch)).await?;

@@ -1,13 +1,14 @@
 //! Events in: recorded once under `(source, id)` before anybody is told that they were accepted. What they start is
 //! decided afterwards (`dispatch`), so that one event or trigger that cannot be routed never holds up intake.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashSet};
 
 use refit_workflows::event::CloudEvent;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::Receipt;
+use serde_json::{Value, json};
 
-use super::database::{Transaction, sql};
+use super::database::{Sql, Transaction, sql};
 use super::{Hints, Store, StoreError, to_json};
 use crate::engine::DeadLetter;
 
@@ -28,6 +29,26 @@ pub enum Routing {
     /// Routed by the caller.
     Done,
 }
+
+/// Many events in one statement; `copies` is how often the batch holds the event. A row is new when it counts fewer
+/// duplicates than copies. Sorted, so that two replicas with the same events lock them in the same order.
+const RECORD_ALL: Sql = Sql {
+    sqlite: "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
+        SELECT e.value ->> 'id', e.value ->> 'source', e.value ->> 'type', e.value ->> 'subject', $2, 0,
+            (e.value ->> 'copies') - 1, e.value ->> 'body'
+        FROM json_each($1) AS e WHERE true ORDER BY 2, 1
+        ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + excluded.duplicates + 1
+        RETURNING source, id, duplicates",
+    postgres: "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
+        SELECT e.id, e.source, e.type, e.subject, $2, 0, e.copies - 1, e.body
+        FROM jsonb_to_recordset($1::jsonb)
+            AS e (id TEXT, source TEXT, type TEXT, subject TEXT, copies BIGINT, body TEXT)
+        ORDER BY e.source, e.id
+        ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + excluded.duplicates + 1
+        RETURNING source, id, duplicates",
+};
+/// The most bytes of events in one statement.
+const STATEMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A second delivery is counted and changes nothing else.
 const RECORD: &str = "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
@@ -50,25 +71,18 @@ impl Store {
             async move {
                 let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
-                // Two replicas with the same events must lock them in the same order.
-                let mut order: Vec<usize> = (0..events.len()).collect();
-                order.sort_by_key(|&place| (events[place].source(), events[place].id()));
-                let mut duplicates: HashMap<usize, bool> = HashMap::new();
-                for place in order {
-                    let (_, duplicate) = store.record_in(&mut tx, &events[place], Routing::Open, now).await?;
-                    duplicates.insert(place, duplicate);
-                }
+                let mut new = store.record_all_in(&mut tx, &events, now).await?;
                 for letter in dead.iter() {
                     store.bury_in(&mut tx, letter, now).await?;
                 }
                 tx.commit().await?;
                 let receipts: Vec<Receipt> = events
                     .iter()
-                    .enumerate()
-                    .map(|(place, event)| Receipt {
+                    .map(|event| Receipt {
                         id: event.id().to_owned(),
                         source: event.source().to_owned(),
-                        duplicate: duplicates.get(&place).copied().unwrap_or_default(),
+                        // Of several copies in one batch, the first is the event.
+                        duplicate: !new.remove(&(event.source().to_owned(), event.id().to_owned())),
                     })
                     .collect();
                 let hints =
@@ -77,6 +91,41 @@ impl Store {
             }
         })
         .await
+    }
+
+    /// Records events; returns the `(source, id)` of those that were not there yet.
+    async fn record_all_in(
+        &self,
+        tx: &mut Transaction,
+        events: &[CloudEvent],
+        now: Timestamp,
+    ) -> Result<HashSet<(String, String)>, StoreError> {
+        let mut distinct: BTreeMap<(&str, &str), (&CloudEvent, i64)> = BTreeMap::new();
+        for event in events {
+            distinct.entry((event.source(), event.id())).or_insert((event, 0)).1 += 1;
+        }
+        let mut new = HashSet::new();
+        let mut open = distinct.values().peekable();
+        while open.peek().is_some() {
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            while let Some((event, copies)) = open.next_if(|_| bytes < STATEMENT_BYTES_MAX) {
+                let body = event.to_json();
+                bytes += body.len();
+                rows.push(json!({
+                    "id": event.id(), "source": event.source(), "type": event.kind(), "subject": event.subject(),
+                    "copies": copies, "body": body,
+                }));
+            }
+            let record = sql(RECORD_ALL).bind(Value::Array(rows).to_string()).bind(now.as_millis());
+            for row in tx.all(record).await? {
+                let key = (row.text("source")?, row.text("id")?);
+                let copies = distinct.get(&(key.0.as_str(), key.1.as_str())).map_or(0, |(_, copies)| *copies);
+                if row.int("duplicates")? < copies {
+                    new.insert(key);
+                }
+            }
+        }
+        Ok(new)
     }
 
     /// Records one event; returns its place and whether it was there already.

@@ -21,10 +21,18 @@ const KEEP_DUTY: &str = "INSERT INTO duties (name, expires_at) VALUES ($1, 0) ON
 const TAKE_DUTY: &str = "UPDATE duties SET holder = $2, expires_at = $3
     WHERE name = $1 AND (holder = $2 OR expires_at <= $4)";
 
-/// How long a relay has a target to itself; renewed with every look.
-const DUTY: Duration = Duration::from_secs(60);
+const LEAVE_DUTY: &str = "UPDATE duties SET expires_at = 0 WHERE name = $1 AND holder = $2";
+const VOID_DUTIES: &str = "UPDATE duties SET expires_at = 0 WHERE holder IS NOT NULL";
+
+/// How long a relay has a target to itself; renewed with every look. Longer than any round of sending takes, so that no
+/// two send at once; short, because a relay that was killed holds up its target this long.
+const DUTY: Duration = Duration::from_secs(20);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+
+fn duty(target: &str) -> String {
+    format!("outbox {target}")
+}
 
 impl Store {
     /// Records an event of Refit's own and posts it to every outbound target.
@@ -58,7 +66,7 @@ impl Store {
             let (target, holder) = (target.clone(), holder.clone());
             async move {
                 let now = store.clock().now();
-                let duty = format!("outbox {target}");
+                let duty = duty(&target);
                 let mut tx = store.database().begin().await?;
                 tx.execute(sql(KEEP_DUTY).bind(&duty)).await?;
                 let take = sql(TAKE_DUTY)
@@ -84,6 +92,30 @@ impl Store {
                 tx.commit().await?;
                 Ok(due)
             }
+        })
+        .await
+    }
+
+    /// Lets another orchestrator have the target at once.
+    pub async fn leave_outbox(&self, target: &str, holder: &str) -> Result<(), StoreError> {
+        let (duty, holder) = (duty(target), holder.to_owned());
+        self.durably(move |store| {
+            let leave = sql(LEAVE_DUTY).bind(&duty).bind(&holder);
+            async move {
+                let mut tx = store.database().begin().await?;
+                tx.execute(leave).await?;
+                tx.commit().await
+            }
+        })
+        .await
+    }
+
+    /// Ends what was held by name. Only for a caller who knows that every holder is gone.
+    pub async fn void_duties(&self) -> Result<(), StoreError> {
+        self.durably(|store| async move {
+            let mut tx = store.database().begin().await?;
+            tx.execute(sql(VOID_DUTIES)).await?;
+            tx.commit().await
         })
         .await
     }

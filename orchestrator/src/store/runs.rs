@@ -90,9 +90,13 @@ const INSERT_RUN: &str = "INSERT INTO runs
     (workflow, number, definition, state, lane, lane_limit, version, created_at, wake_at, facts, head)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id";
 const APPEND_JOURNAL: &str = "INSERT INTO journal (run, version, at, input) VALUES ($1, $2, $3, $4)";
+// Only for a session that is its worker's own and takes work: a long poll may outlive either.
 const NEXT_READY: Sql = Sql {
-    sqlite: "SELECT s.run AS id FROM steps s WHERE s.state = 'ready' ORDER BY s.ready_at, s.run, s.position LIMIT 1",
+    sqlite: "SELECT s.run AS id FROM steps s WHERE s.state = 'ready'
+        AND EXISTS (SELECT 1 FROM workers w WHERE w.name = $1 AND w.session = $2 AND w.draining = 0)
+        ORDER BY s.ready_at, s.run, s.position LIMIT 1",
     postgres: "SELECT r.id FROM steps s JOIN runs r ON r.id = s.run WHERE s.state = 'ready'
+        AND EXISTS (SELECT 1 FROM workers w WHERE w.name = $1 AND w.session = $2 AND w.draining = 0)
         ORDER BY s.ready_at, s.run, s.position LIMIT 1 FOR UPDATE OF r SKIP LOCKED",
 };
 const DELETE_LIVE: &str = "DELETE FROM live_metrics WHERE run = $1";
@@ -180,7 +184,7 @@ impl Store {
 
     /// Leases ready steps of one run, the one that has waited longest first, to a worker's session: at most `slots`.
     ///
-    /// None: nothing is ready. An empty list: somebody else was faster, and there may be more.
+    /// None: nothing is ready, or the session is to get nothing. An empty list: somebody else was faster, and there may be more.
     pub async fn lease_next(
         &self,
         worker: &str,
@@ -192,7 +196,8 @@ impl Store {
             let (worker, session) = (worker.clone(), session.clone());
             async move {
                 let mut tx = store.database().begin().await?;
-                let Some(row) = tx.first(sql(NEXT_READY)).await? else { return Ok(None) };
+                let next = sql(NEXT_READY).bind(&worker).bind(&session);
+                let Some(row) = tx.first(next).await? else { return Ok(None) };
                 let id = row.int("id")?;
                 let leased = Mutex::new(Vec::new());
                 let advanced = store

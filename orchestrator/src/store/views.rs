@@ -3,7 +3,7 @@
 use refit_workflows::definition::Trigger;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
-use refit_workflows::run::{Live, Run};
+use refit_workflows::run::{Live, Run, RunFacts, RunHead};
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{
     AttemptKey, DecisionView, EventView, OpenBatch, RunView, StepSummary, WorkflowView,
@@ -28,7 +28,7 @@ const DECISIONS: &str =
     "SELECT d.workflow, d.trigger_index, d.decision, d.reason, d.at, r.workflow AS run_workflow,
         r.number AS run_number
     FROM decisions d LEFT JOIN runs r ON r.id = d.run WHERE d.event = $1 ORDER BY d.seq LIMIT 1000";
-const RUNS: &str = "SELECT workflow, number FROM runs
+const RUNS: &str = "SELECT version, facts, head FROM runs
     WHERE ($1 = '' OR workflow = $1) AND ($2 = '' OR state = $2) AND created_at >= $3
     ORDER BY id DESC LIMIT $4";
 const RUN_EVENTS: &str = "SELECT e.id FROM run_events r JOIN events e ON e.seq = r.event
@@ -93,18 +93,16 @@ impl Store {
                     .bind(filter.state.unwrap_or_default())
                     .bind(filter.since.map_or(i64::MIN, Timestamp::as_millis))
                     .bind(filter.limit.clamp(1, LIMIT_MAX));
+                let summary = |row: &Row| {
+                    let (facts, head): (RunFacts, RunHead) = (row.json("facts")?, row.json("head")?);
+                    Ok(refit_workflows::run::summary(&facts, &head, row.int("version")?))
+                };
                 let mut views = Vec::new();
                 for row in tx.all(list).await? {
-                    let name = RunName::new(row.text("workflow")?, row.int("number")?);
-                    match store.load_run_in(&mut tx, &name).await {
-                        Ok((_, run)) => views.push(run.summary()),
-                        Err(ChangeError::Store(error @ StoreError::Corrupt(_))) => {
-                            tracing::error!(run = %name, %error, "a run cannot be read");
-                        }
-                        Err(ChangeError::Store(error)) => return Err(error),
-                        Err(
-                            ChangeError::NoSuchRun(_) | ChangeError::Refused(_) | ChangeError::Invalid(_),
-                        ) => {}
+                    match summary(&row) {
+                        Ok(view) => views.push(view),
+                        Err(StoreError::Corrupt(reason)) => tracing::error!(reason, "a run cannot be read"),
+                        Err(error) => return Err(error),
                     }
                 }
                 Ok(views)

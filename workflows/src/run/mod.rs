@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use view::Live;
+pub use view::{Live, summary};
 
 use crate::definition::{Verb, Workflow};
 use crate::digest::Digest;
@@ -62,7 +62,8 @@ pub struct Run {
     workflow: Arc<Workflow>,
     facts: Arc<RunFacts>,
     head: RunHead,
-    steps: Vec<Step>,
+    /// Shared until they change: a copy of a run of thousands of steps costs little.
+    steps: Vec<Arc<Step>>,
     version: i64,
     // Derived from the above, rebuilt on loading.
     dependents: Arc<Vec<Vec<usize>>>,
@@ -452,7 +453,7 @@ impl Run {
             workflow,
             facts,
             head,
-            steps,
+            steps: steps.into_iter().map(Arc::new).collect(),
             version,
             dependents,
         };
@@ -512,7 +513,7 @@ impl Run {
     }
 
     /// Its steps, in the workflow's order.
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &[Arc<Step>] {
         &self.steps
     }
 
@@ -539,6 +540,10 @@ impl Run {
         self.ready.iter().copied()
     }
 
+    fn step_mut(&mut self, step: usize) -> &mut Step {
+        Arc::make_mut(&mut self.steps[step])
+    }
+
     fn step_name(&self, step: usize) -> &str {
         &self.workflow.steps[step].name
     }
@@ -559,7 +564,7 @@ impl Run {
         } else {
             self.ready.remove(&step);
         }
-        self.steps[step].state = state;
+        self.step_mut(step).state = state;
         self.dirty.insert(step);
         let dependents = Arc::clone(&self.dependents);
         match (was_settled, is_settled) {
@@ -685,6 +690,14 @@ impl StepState {
 }
 
 impl RunState {
+    /// Whether the run is over; only a retry brings it back.
+    pub fn is_over(&self) -> bool {
+        match self {
+            Self::Over { .. } => true,
+            Self::Waiting { .. } | Self::Running { .. } => false,
+        }
+    }
+
     /// As the API names it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -65,7 +65,7 @@ impl Run {
                 }
             }
         }
-        self.steps[step].ready_at = Some(at);
+        self.step_mut(step).ready_at = Some(at);
         match &definition.verb {
             Verb::Run(_) => match self.order(step) {
                 // Rendered once more when it is leased; here only to find out that it can be.
@@ -144,7 +144,7 @@ impl Run {
             Verdict::Fail | Verdict::Inconclusive => StepState::Rejected { at, reason },
             Verdict::Error => StepState::Failed { at, reason },
         };
-        self.steps[step].decision = Some(decision);
+        self.step_mut(step).decision = Some(decision);
         self.set_state(step, state)
     }
 

@@ -56,7 +56,8 @@ fn champion(version: i64, accuracy: f64) -> Champion {
 
 /// Everything that is kept of a run, as one text: two runs with the same text are the same.
 fn image(run: &Run) -> String {
-    json!([run.head, run.steps]).to_string()
+    let steps: Vec<&Step> = run.steps.iter().map(|step| &**step).collect();
+    json!([run.head, steps]).to_string()
 }
 
 /// What must hold in every reachable state.
@@ -412,7 +413,8 @@ proptest! {
         }
         prop_assert_eq!(image(&replayed), image(&run), "R5: the journal gives the run");
         let restored = Run::restore(
-            Arc::clone(&workflow), Arc::clone(&run.facts), run.head.clone(), run.steps.clone(), run.version,
+            Arc::clone(&workflow), Arc::clone(&run.facts), run.head.clone(),
+            run.steps.iter().map(|step| (**step).clone()).collect(), run.version,
         );
         prop_assert_eq!(&restored.unsettled_needs, &run.unsettled_needs, "what is derived survives loading");
         prop_assert_eq!(&restored.timers, &run.timers);

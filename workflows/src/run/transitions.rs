@@ -127,7 +127,7 @@ impl Run {
             | StepState::Skipped { .. }
             | StepState::Cancelled { .. } => return Err(self.wrong_state(step)),
         }
-        let entry = &mut self.steps[step];
+        let entry = self.step_mut(step);
         entry.epoch += 1;
         entry.attempt += 1;
         entry.worker = Some(worker.to_owned());
@@ -198,7 +198,7 @@ impl Run {
             Verb::Run(run) => Some(&run.retry),
             Verb::Gate(_) | Verb::Approval(_) | Verb::Promote(_) | Verb::Emit(_) => None,
         };
-        let entry = &mut self.steps[step];
+        let entry = self.step_mut(step);
         if !failure.counts() {
             entry.uncounted += 1;
         }
@@ -211,7 +211,7 @@ impl Run {
         let attempt = entry.attempt;
         match (left, failure, retry) {
             (true, Failure::WorkerLost, _) => {
-                self.steps[step].ready_at = Some(at);
+                self.step_mut(step).ready_at = Some(at);
                 self.set_state(step, StepState::Ready);
                 Vec::new()
             }
@@ -243,7 +243,7 @@ impl Run {
         for step in due {
             match &self.steps[step].state {
                 StepState::Pausing { .. } => {
-                    self.steps[step].ready_at = Some(at);
+                    self.step_mut(step).ready_at = Some(at);
                     self.set_state(step, StepState::Ready);
                 }
                 StepState::Awaiting { .. } => {
@@ -464,6 +464,6 @@ impl Run {
     pub(super) fn reset(&mut self, step: usize) {
         let epoch = self.steps[step].epoch;
         self.set_state(step, StepState::Blocked);
-        self.steps[step] = Step::blocked(epoch);
+        *self.step_mut(step) = Step::blocked(epoch);
     }
 }

@@ -12,51 +12,63 @@ pub struct Live {
     pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
-impl Run {
-    /// The run without steps and events, as listings show it.
-    pub fn summary(&self) -> RunView {
-        let (started_at, finished_at, reason) = match &self.head.state {
-            RunState::Waiting { .. } => (None, None, Some("waiting for another run of its key".to_owned())),
-            RunState::Running { since, cancelled_by: None } => (Some(*since), None, self.awaited()),
-            RunState::Running { since, cancelled_by: Some(by) } => {
-                (Some(*since), None, Some(format!("being cancelled by {by}: steps are still ending")))
-            }
-            RunState::Over { started_at, at, ending } => (*started_at, Some(*at), ending.reason()),
-        };
-        let lane = &self.facts.lane;
-        RunView {
-            run: self.facts.name.clone(),
-            workflow: self.workflow.name.clone(),
-            definition: self.facts.definition.clone(),
-            state: self.head.state.name().to_owned(),
-            reason,
-            key: (!lane.is_empty()).then(|| lane.clone()),
-            params: self.facts.params.clone(),
-            trigger: self.facts.trigger.clone(),
-            created_at: self.facts.created_at,
-            started_at,
-            finished_at,
-            event_count: self.facts.batch.count,
-            events: None,
-            coalesced: self.facts.coalesced.clone(),
-            steps: None,
-            promoted: self.head.promoted.clone(),
-            version: self.version,
+/// A run without steps and events, as listings show it: needs none of its steps.
+pub fn summary(facts: &RunFacts, head: &RunHead, version: i64) -> RunView {
+    let (started_at, finished_at, reason) = match &head.state {
+        RunState::Waiting { .. } => (None, None, Some("waiting for another run of its key".to_owned())),
+        RunState::Running { since, cancelled_by: None } => (Some(*since), None, None),
+        RunState::Running { since, cancelled_by: Some(by) } => {
+            (Some(*since), None, Some(format!("being cancelled by {by}: steps are still ending")))
         }
+        RunState::Over { started_at, at, ending } => (*started_at, Some(*at), ending.reason()),
+    };
+    RunView {
+        run: facts.name.clone(),
+        workflow: facts.name.workflow.clone(),
+        definition: facts.definition.clone(),
+        state: head.state.name().to_owned(),
+        reason,
+        key: (!facts.lane.is_empty()).then(|| facts.lane.clone()),
+        params: facts.params.clone(),
+        trigger: facts.trigger.clone(),
+        created_at: facts.created_at,
+        started_at,
+        finished_at,
+        event_count: facts.batch.count,
+        events: None,
+        coalesced: facts.coalesced.clone(),
+        steps: None,
+        promoted: head.promoted.clone(),
+        version,
     }
+}
 
+impl Run {
     /// Whom the run waits for, when a person.
     fn awaited(&self) -> Option<String> {
         self.steps.iter().enumerate().find_map(|(index, step)| {
-            matches!(step.state, StepState::Awaiting { .. })
-                .then(|| format!("{} waits for a person to approve or reject", self.step_name(index)))
+            matches!(step.state, StepState::Awaiting { .. }).then(|| {
+                format!("{} waits for {} to approve or reject", self.step_name(index), self.asked(index))
+            })
         })
+    }
+
+    /// Whom an approval step asks, in words.
+    fn asked(&self, index: usize) -> String {
+        match &self.workflow.steps[index].verb {
+            Verb::Approval(approval) if !approval.from.is_empty() => approval.from.join(" or "),
+            Verb::Approval(_) | Verb::Run(_) | Verb::Gate(_) | Verb::Promote(_) | Verb::Emit(_) => {
+                "a person".to_owned()
+            }
+        }
     }
 
     /// The whole run.
     pub fn view(&self, live: &Live) -> RunView {
         let steps = (0..self.steps.len()).map(|index| self.step_view(index, live)).collect();
-        RunView { events: Some(live.events.clone()), steps: Some(steps), ..self.summary() }
+        let summary = summary(&self.facts, &self.head, self.version);
+        let reason = summary.reason.clone().or_else(|| self.awaited());
+        RunView { reason, events: Some(live.events.clone()), steps: Some(steps), ..summary }
     }
 
     fn step_view(&self, index: usize, live: &Live) -> StepView {
@@ -71,7 +83,7 @@ impl Run {
             }
             StepState::Awaiting { until, .. } => {
                 let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
-                (None, Some(format!("waits for a person to approve or reject{until}")))
+                (None, Some(format!("waits for {} to approve or reject{until}", self.asked(index))))
             }
             StepState::Succeeded { at, results } => (Some(*at), results.reason.clone()),
             StepState::Rejected { at, reason }

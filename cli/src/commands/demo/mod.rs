@@ -71,6 +71,7 @@ async fn play(args: &DemoArgs, remote: &Remote, folder: &Path, signals: &Signals
     now.cancel();
     worker.end(&now).await;
     orchestrator.end().await;
+    route.clear_away().await;
     played
 }
 
@@ -172,6 +173,14 @@ impl Route {
                     .await
                     .context("failed to publish the events to RabbitMQ")
             }
+        }
+    }
+
+    /// Leaves the broker as it was found.
+    async fn clear_away(&self) {
+        let Self::Queue { url, queue } = self else { return };
+        if let Err(wrong) = refit_orchestrator::intake::amqp::delete_queue(url, queue).await {
+            render::note(format_args!("the queue {queue} is still there: {wrong}"));
         }
     }
 
