@@ -61,7 +61,7 @@ fn build_release() -> std::path::PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = refit_tests::processes::workspace();
     // The whole workspace, so that the libraries are built once, with the features this program was built with.
-    let arguments = ["build", "--release", "--workspace", "--bins", "--locked"];
+    let arguments = ["build", "--release", "--workspace", "--all-targets", "--locked"];
     let status = Command::new(cargo).args(arguments).current_dir(&workspace).status();
     assert!(status.expect("cargo starts").success(), "failed to build refit");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), Into::into);
@@ -108,7 +108,8 @@ async fn measure(table: &mut Table, database: Database) {
     let what = format!("fan-out of {FAN} trivial steps ({FAN} spawns, {SLOTS} at once)");
     table.add(kind, &what, millis(refit), millis(bare), ratio(refit, bare));
 
-    let (refit, bare) = alternate(async || singles(&api).await, async || spawns(SINGLES, SLOTS)).await;
+    let (refit, bare) =
+        alternate(async || singles(&api, &database).await, async || spawns(SINGLES, SLOTS)).await;
     let what = format!("one-step runs ({SINGLES}; bare spawns, {SLOTS} at once)");
     table.add(kind, &what, rate(SINGLES, refit), rate(SINGLES, bare), ratio(bare, refit));
 
@@ -200,29 +201,20 @@ async fn run_to_end(api: &Api, workflow: &str) -> Duration {
 }
 
 /// Many runs of one step, started by events.
-async fn singles(api: &Api) -> Duration {
+async fn singles(api: &Api, database: &Database) -> Duration {
     api.apply("workflow: single\non: [{ event: { type: [single] } }]\nsteps:\n  a: { run: ['true'] }\n")
         .await;
-    let begun = Instant::now();
     let first = uuid::Uuid::new_v4().simple().to_string();
     let events: Vec<Value> =
         (0..SINGLES).map(|number| event(&format!("{first}-{number}"), "single", json!({}))).collect();
+    let done = "SELECT COUNT(*) FROM runs WHERE workflow = 'single' AND state = 'succeeded'";
+    let before = database.number(done).await;
+    let begun = Instant::now();
     api.send_events(&events).await;
-    wait_for_singles(api).await;
-    begun.elapsed()
-}
-
-async fn wait_for_singles(api: &Api) {
-    loop {
-        let routed = api.get("/api/v1/events?type=single&limit=1000").await.ok();
-        let pending =
-            routed.as_array().is_none_or(|events| events.iter().any(|event| event["decisions"] == json!([])));
-        let active = api.get("/api/v1/workflows/single").await.ok()["active_runs"].as_i64();
-        if !pending && active == Some(0) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    while database.number(done).await < before + SINGLES as i64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    begun.elapsed()
 }
 
 async fn intake_http(api: &Api) -> Duration {

@@ -39,7 +39,7 @@ fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The whole workspace, so that the libraries are built with the features the tests were built with.
     let arguments =
-        ["build", "--workspace", "--bins", "--locked", "--message-format=json-render-diagnostics"];
+        ["build", "--workspace", "--all-targets", "--locked", "--message-format=json-render-diagnostics"];
     let output =
         Command::new(cargo).args(arguments).current_dir(workspace()).stderr(Stdio::inherit()).output();
     let output = output.unwrap_or_else(|error| panic!("failed to start cargo to build refit: {error}"));

@@ -594,13 +594,15 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_was_cut_off_makes_itself_heard_before_it_asks_for_work() {
         let server = TestOrchestrator::start().await;
-        server.seen().grace_ms = 2_000;
+        server.seen().grace_ms = 4_000;
+        // So seldom that nothing else makes it heard.
+        server.seen().renew_every_ms = 60_000;
         let worker = start(server, 1).await;
         eventually("it asks for work", || worker.server.seen().calls.contains(&"lease")).await;
         worker.server.offer(step(0, "sleep 300"));
         eventually("the step is leased", || worker.server.seen().leased == 1).await;
         worker.server.seen().refuse = Some((503, "unavailable"));
-        tokio::time::sleep(Duration::from_millis(4_000)).await;
+        tokio::time::sleep(Duration::from_millis(4_500)).await;
         worker.server.offer(step(1, "sleep 0.3"));
         {
             let mut seen = worker.server.seen();
@@ -609,12 +611,13 @@ mod tests {
         }
         let is_over = |seen: &Finish| seen.key.step == "step-1";
         eventually("the step is over", || worker.server.seen().finished.iter().any(is_over)).await;
-        let seen = worker.server.seen();
-        let outcome = &seen.finished.iter().find(|seen| is_over(seen)).unwrap().outcome;
-        assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
-        let first = |name: &str| seen.calls.iter().position(|&call| call == name).unwrap();
-        assert!(first("renew") < first("lease"), "{:?}", seen.calls);
-        drop(seen);
+        {
+            let seen = worker.server.seen();
+            let outcome = &seen.finished.iter().find(|seen| is_over(seen)).unwrap().outcome;
+            assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+            let first = |name: &str| seen.calls.iter().position(|&call| call == name).unwrap();
+            assert!(first("renew") < first("lease"), "{:?}", seen.calls);
+        }
         worker.drain.cancel();
         worker.task.await.unwrap().unwrap();
     }

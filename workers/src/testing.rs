@@ -45,6 +45,7 @@ pub(crate) struct Seen {
     /// Calls of all kinds.
     pub(crate) calls: Vec<&'static str>,
     pub(crate) grace_ms: u64,
+    pub(crate) renew_every_ms: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -62,6 +63,7 @@ impl TestOrchestrator {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = Self { address, ..Self::default() };
         server.seen().grace_ms = 60_000;
+        server.seen().renew_every_ms = 50;
         let routes = axum::Router::new()
             .route("/api/v1/worker/register", post(register))
             .route("/api/v1/worker/lease", post(lease))
@@ -183,7 +185,7 @@ async fn register(State(server): State<TestOrchestrator>, Json(body): Json<Regis
     match server.enter("register") {
         Ok(mut seen) => {
             seen.registered.push(body);
-            Json(Registered { renew_every_ms: 50, grace_ms: seen.grace_ms }).into_response()
+            Json(Registered { renew_every_ms: seen.renew_every_ms, grace_ms: seen.grace_ms }).into_response()
         }
         Err(refusal) => *refusal,
     }

@@ -133,6 +133,25 @@ impl CloudEvent {
         Ok(event)
     }
 
+    /// Checks an event that comes from outside, like [`CloudEvent::parse`]; what Refit says of itself (`type`
+    /// `refit.…`, `source` `/refit/…`) is not for others to say.
+    ///
+    /// # Errors
+    /// The first attribute that is missing, malformed or reserved.
+    pub fn parse_from_outside(value: Value) -> Result<Self, NotAnEvent> {
+        let event = Self::parse(value)?;
+        if event.kind().starts_with("refit.") {
+            return Err(NotAnEvent::new(
+                "type",
+                "types that begin with `refit.` are Refit's own: use another",
+            ));
+        }
+        if event.source() == "/refit" || event.source().starts_with("/refit/") {
+            return Err(NotAnEvent::new("source", "sources under `/refit/` are Refit's own: use another"));
+        }
+        Ok(event)
+    }
+
     /// An event of Refit's own making.
     pub fn new(
         id: &str,
@@ -236,6 +255,18 @@ mod tests {
         let event = CloudEvent::parse(value.clone()).unwrap();
         assert_eq!(Value::Object(event.attributes().clone()), value);
         assert_eq!(event.data()["rows"], 3);
+    }
+
+    #[test]
+    fn nobody_else_speaks_for_refit() {
+        for (source, kind) in [("/refit/workflows/churn", "t"), ("/refit", "t"), ("s", "refit.schedule")] {
+            let event = json!({"id": "1", "source": source, "type": kind});
+            assert!(CloudEvent::parse_from_outside(event.clone()).is_err(), "{event} was accepted");
+            assert!(CloudEvent::parse(event).is_ok());
+        }
+        assert!(
+            CloudEvent::parse_from_outside(json!({"id": "1", "source": "/refitted", "type": "t"})).is_ok()
+        );
     }
 
     #[test]

@@ -294,6 +294,9 @@ fn judge_bounds(
     CheckResult { check, verdict: Some(verdict), candidate, champion: None, required, reason }
 }
 
+/// Differences of metrics are told apart down to this: 0.3 is 0.1 more than 0.2, whatever binary fractions make of it.
+const ROUNDING: f64 = 1e-9;
+
 fn judge_change(
     metric: &str,
     min_change: f64,
@@ -346,7 +349,7 @@ fn judge_change(
             Some(theirs),
             format!("{words} is no number to judge by"),
         )
-    } else if change >= min_change {
+    } else if change >= min_change - ROUNDING {
         result(Some(Verdict::Pass), Some(candidate), Some(theirs), words)
     } else {
         let asked =
@@ -425,6 +428,7 @@ mod tests {
         assert_eq!(against(Direction::Higher, 0.905), Verdict::Fail);
         assert_eq!(against(Direction::Lower, 0.88), Verdict::Pass);
         assert_eq!(against(Direction::Lower, 0.92), Verdict::Fail);
+        assert_eq!(against(Direction::Higher, 0.91), Verdict::Pass, "0.91 is 0.01 more than 0.9");
     }
 
     #[test]

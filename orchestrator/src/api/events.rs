@@ -86,7 +86,7 @@ impl Form {
 }
 
 fn event(value: Value, place: Option<usize>) -> Result<CloudEvent, Problem> {
-    CloudEvent::parse(value).map_err(|wrong| {
+    CloudEvent::parse_from_outside(value).map_err(|wrong| {
         let problem = Problem::new(StatusCode::BAD_REQUEST, "event-invalid", wrong.message);
         match (place, wrong.field) {
             (None, None) => problem,

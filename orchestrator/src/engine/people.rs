@@ -26,10 +26,13 @@ const TOKENS_MAX: usize = 1000;
 const TOKEN_DAYS: u32 = 90;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// A token and the hash of its secret.
+type HashedToken = (TokenView, String);
+
 /// What was found out about tokens lately.
 #[derive(Default)]
 pub(super) struct TokenCache {
-    known: Mutex<HashMap<String, (Instant, Option<(TokenView, String)>)>>,
+    known: Mutex<HashMap<String, (Instant, Option<HashedToken>)>>,
     required: Mutex<Option<(Instant, bool)>>,
 }
 
@@ -180,7 +183,7 @@ impl Engine {
         Ok(Access::Known(Identity { name: view.name, role: view.role }))
     }
 
-    async fn token(&self, id: &str) -> Result<Option<(TokenView, String)>, EngineError> {
+    async fn token(&self, id: &str) -> Result<Option<HashedToken>, EngineError> {
         let known = self.inner.tokens.known.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
         if let Some((at, token)) = known
             && at.elapsed() < TOKEN_FRESH

@@ -118,7 +118,7 @@ impl Message<'_> {
 }
 
 fn checked(value: Value) -> Result<CloudEvent, String> {
-    CloudEvent::parse(value).map_err(|wrong| format!("not a CloudEvent: {wrong}"))
+    CloudEvent::parse_from_outside(value).map_err(|wrong| format!("not a CloudEvent: {wrong}"))
 }
 
 fn attribute(value: &AMQPValue) -> Option<Value> {

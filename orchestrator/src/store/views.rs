@@ -1,5 +1,7 @@
 //! What people look at: events with their decisions, runs, workflows. Reads only.
 
+use std::collections::BTreeMap;
+
 use refit_workflows::definition::Trigger;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
@@ -9,7 +11,7 @@ use refit_workflows::wire::{
     AttemptKey, DecisionView, EventView, OpenBatch, RunView, StepSummary, WorkflowView,
 };
 
-use super::database::{Row, Transaction, sql};
+use super::database::{Row, Sql, Transaction, sql};
 use super::{ChangeError, Store, StoreError};
 use crate::engine::{EventFilter, RunFilter};
 
@@ -24,10 +26,18 @@ const EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM eve
     ORDER BY e.seq DESC LIMIT $5";
 const EVENT: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
     WHERE e.id = $1 AND ($2 = '' OR e.source = $2) ORDER BY e.seq LIMIT 100";
-const DECISIONS: &str =
-    "SELECT d.workflow, d.trigger_index, d.decision, d.reason, d.at, r.workflow AS run_workflow,
-        r.number AS run_number
-    FROM decisions d LEFT JOIN runs r ON r.id = d.run WHERE d.event = $1 ORDER BY d.seq LIMIT 1000";
+/// The decisions about several events, each event's in order.
+const DECISIONS: Sql = Sql {
+    sqlite: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
+            r.workflow AS run_workflow, r.number AS run_number
+        FROM decisions d LEFT JOIN runs r ON r.id = d.run
+        WHERE d.event IN (SELECT value FROM json_each($1)) ORDER BY d.seq LIMIT 20000",
+    postgres: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
+            r.workflow AS run_workflow, r.number AS run_number
+        FROM decisions d LEFT JOIN runs r ON r.id = d.run
+        WHERE d.event IN (SELECT CAST(value AS BIGINT) FROM jsonb_array_elements_text($1::jsonb))
+        ORDER BY d.seq LIMIT 20000",
+};
 const RUNS: &str = "SELECT version, facts, head FROM runs
     WHERE ($1 = '' OR workflow = $1) AND ($2 = '' OR state = $2) AND created_at >= $3
     ORDER BY id DESC LIMIT $4";
@@ -242,16 +252,16 @@ impl Store {
 }
 
 async fn event_views(tx: &mut Transaction, rows: &[Row], data: bool) -> Result<Vec<EventView>, StoreError> {
+    let seqs = rows.iter().map(|row| row.int("seq")).collect::<Result<Vec<_>, _>>()?;
+    let mut decided: BTreeMap<i64, Vec<DecisionView>> = BTreeMap::new();
+    for row in tx.all(sql(DECISIONS).bind(serde_json::json!(seqs).to_string())).await? {
+        decided.entry(row.int("event")?).or_default().push(decision_view(&row)?);
+    }
     let mut views = Vec::new();
     for row in rows {
         let event: CloudEvent = row.json("body")?;
         let received_at = Timestamp::from_millis(row.int("received_at")?);
-        let mut decisions: Vec<DecisionView> = tx
-            .all(sql(DECISIONS).bind(row.int("seq")?))
-            .await?
-            .iter()
-            .map(decision_view)
-            .collect::<Result<_, _>>()?;
+        let mut decisions = decided.remove(&row.int("seq")?).unwrap_or_default();
         let again = row.int("duplicates")?;
         if again > 0 {
             let times = if again == 1 { "once".to_owned() } else { format!("{again} times") };

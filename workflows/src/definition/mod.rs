@@ -301,7 +301,7 @@ pub struct Promote {
     pub candidate: (usize, String),
     /// The alias to move.
     pub alias: String,
-    /// Places of the gates behind which it stands (directly or through other steps); at least one.
+    /// Places of the gates that stand between the candidate and it, directly or through other steps; at least one.
     pub gates: Vec<usize>,
 }
 

@@ -31,7 +31,11 @@ use crate::wire::{ArtifactRef, Failure, Outcome, Promoted};
 
 /// How often an attempt may be lost with its worker, or ask to be tried again (exit 75), before the step fails.
 /// Such attempts do not count towards `retry.attempts`.
-pub const UNCOUNTED_MAX: u32 = 50;
+pub const UNCOUNTED_MAX: u32 = 20;
+
+/// The first losses of a step cost nothing; from the next one on it pauses, longer each time: a step that takes its
+/// worker down must not take one after the other down at once.
+const LOSSES_WITHOUT_PAUSE: u32 = 3;
 
 /// What is fixed when a run is created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

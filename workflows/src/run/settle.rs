@@ -205,9 +205,12 @@ impl Run {
         let model = self.workflow.model.clone().ok_or("the workflow names no model to promote to")?;
         let mut gates = BTreeMap::new();
         let mut metrics = BTreeMap::new();
+        let expected = self.head.champion.as_ref().map(|champion| champion.version);
         for &gate in &promote.gates {
             match (&self.steps[gate].state, &self.steps[gate].decision) {
-                (StepState::Succeeded { .. }, Some(decision)) if decision.verdict == Verdict::Pass => {
+                (StepState::Succeeded { .. }, Some(decision))
+                    if decision.verdict == Verdict::Pass && decision.champion == expected =>
+                {
                     gates.insert(self.step_name(gate).to_owned(), decision.clone());
                     for (name, found) in self.metrics_before(gate) {
                         if let Found::One(value) = found {
@@ -235,27 +238,38 @@ impl Run {
             .and_then(|results| results.artifacts.get(artifact))
             .cloned()
             .ok_or_else(|| format!("{} handed on no artifact {artifact}", self.step_name(*source)))?;
-        let approvals = self
-            .workflow
-            .ancestors(step)
-            .into_iter()
-            .filter(|&ancestor| matches!(self.workflow.steps[ancestor].verb, Verb::Approval(_)))
-            .filter_map(|ancestor| {
-                let reason = self.steps[ancestor].state.results()?.reason.clone()?;
-                Some((self.step_name(ancestor).to_owned(), reason))
-            })
-            .collect();
+        let approvals = self.approvals_before(step)?;
         Ok(Promotion {
             step,
             model,
             alias: promote.alias.clone(),
-            expected: self.head.champion.as_ref().map(|champion| champion.version),
+            expected,
             artifact: artifact.clone(),
             candidate,
             metrics,
             gates,
             approvals,
         })
+    }
+
+    /// What the people before a promotion said, by step; an error when one of them did not say yes, whatever the
+    /// promotion's own `if` asks for.
+    fn approvals_before(&self, step: usize) -> Result<BTreeMap<String, String>, String> {
+        let mut approvals = BTreeMap::new();
+        for ancestor in self.workflow.ancestors(step) {
+            if !matches!(self.workflow.steps[ancestor].verb, Verb::Approval(_)) {
+                continue;
+            }
+            let name = self.step_name(ancestor);
+            match &self.steps[ancestor].state {
+                StepState::Succeeded { results, .. } => {
+                    approvals.insert(name.to_owned(), results.reason.clone().unwrap_or_default());
+                }
+                StepState::Skipped { not_needed: true, .. } => {}
+                other => return Err(format!("{name} was not approved: it is {}", other.name())),
+            }
+        }
+        Ok(approvals)
     }
 
     fn start_emit(
@@ -321,16 +335,27 @@ impl Run {
     }
 
     /// Sends what compared the candidate with the champion back to the start: every step after the one that made the
-    /// candidate and before (or at) its promotion, gates and approvals among them. The candidate itself stays.
+    /// candidate and before (or at) its promotion, gates and approvals among them. The candidate itself stays, and so
+    /// does a promotion that was made: the champion that "moved" is this run's own then.
     pub(super) fn reopen_evaluation(&mut self) {
         let workflow = Arc::clone(&self.workflow);
         for (index, step) in workflow.steps.iter().enumerate() {
             let Verb::Promote(promote) = &step.verb else { continue };
+            if matches!(self.steps[index].state, StepState::Succeeded { .. }) {
+                continue;
+            }
             let after_candidate = self.descendants(promote.candidate.0);
             let mut between = workflow.ancestors(index);
             between.push(index);
+            let dependents = Arc::clone(&self.dependents);
             for step in between.into_iter().filter(|&step| after_candidate[step]) {
                 self.reset(step);
+                // What was about to read the old results waits for the new ones.
+                for &dependent in &dependents[step] {
+                    if matches!(self.steps[dependent].state, StepState::Ready | StepState::Pausing { .. }) {
+                        self.reset(dependent);
+                    }
+                }
             }
         }
     }

@@ -329,6 +329,47 @@ steps:
 }
 
 #[test]
+fn a_retry_after_the_promotion_does_not_promote_again() {
+    let text = RETRAIN.to_owned() + "  tell: { needs: [promote], run: [c] }\n";
+    let mut run = new_run(&parse(&text));
+    let mut registry = Registry { champion: Some(champion(4, 0.7)), moved: false };
+    apply(&mut run, &Input::Admitted { champion: registry.champion.clone() }, NOW, &mut registry).unwrap();
+    for (step, outcome) in [(0, success(0.9)), (1, success(0.9)), (4, failure())] {
+        let leased = Input::Leased { step, worker: "w".to_owned(), session: "s".to_owned() };
+        apply(&mut run, &leased, NOW, &mut registry).unwrap();
+        apply(&mut run, &Input::Finished { step, epoch: 1, outcome }, NOW, &mut registry).unwrap();
+    }
+    assert_eq!((run.head.state.name(), run.head.promoted.as_ref().map(|it| it.version)), ("failed", Some(5)));
+    run.apply(&Input::Retried { all: false, by: "ada".to_owned() }, NOW).unwrap();
+    drive(&mut run, &mut registry, 0.9);
+    assert_eq!(run.head.state.name(), "succeeded");
+    assert_eq!(registry.champion.map(|champion| champion.version), Some(5), "one promotion");
+    assert_eq!((run.steps[1].epoch, run.steps[4].epoch), (1, 2), "only what failed ran again");
+}
+
+#[test]
+fn no_condition_promotes_against_a_persons_no() {
+    let workflow = parse(
+        "
+workflow: w
+model: m
+steps:
+  train: { run: [a], artifacts: { model: m } }
+  gate: { needs: [train], gate: { checks: [{ metric: accuracy, min: 0.5 }] } }
+  ok: { needs: [gate], approval: {} }
+  promote: { needs: [gate, ok], if: always(), promote: { artifact: '${{ steps.train.artifacts.model }}' } }
+",
+    );
+    let mut run = new_run(&workflow);
+    let mut registry = Registry { champion: None, moved: false };
+    drive(&mut run, &mut registry, 0.9);
+    let no = Input::Decided { step: 2, approve: false, by: "ada".to_owned(), admin: true, reason: None };
+    apply(&mut run, &no, NOW, &mut registry).unwrap();
+    assert_eq!(run.steps[3].state.name(), "failed");
+    assert!(registry.champion.is_none());
+}
+
+#[test]
 fn exit_75_is_tried_again_without_being_counted() {
     let workflow = parse("workflow: w\nsteps:\n  a: { run: [x], retry: { attempts: 1, backoff: 1s } }\n");
     let mut run = new_run(&workflow);

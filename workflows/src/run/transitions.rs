@@ -208,8 +208,14 @@ impl Run {
         } else {
             entry.uncounted <= UNCOUNTED_MAX
         };
-        let attempt = entry.attempt;
+        let (attempt, uncounted) = (entry.attempt, entry.uncounted);
         match (left, failure, retry) {
+            (true, Failure::WorkerLost, _) if uncounted > LOSSES_WITHOUT_PAUSE => {
+                let doubled = 1u64 << (uncounted - LOSSES_WITHOUT_PAUSE).min(6);
+                let until = at.plus(std::time::Duration::from_secs(doubled));
+                self.set_state(step, StepState::Pausing { until, reason: reason.to_owned() });
+                Vec::new()
+            }
             (true, Failure::WorkerLost, _) => {
                 self.step_mut(step).ready_at = Some(at);
                 self.set_state(step, StepState::Ready);
@@ -288,8 +294,22 @@ impl Run {
     ) -> Result<Settled, Refused> {
         self.must_be_running()?;
         self.must_exist(step)?;
-        if !matches!(self.steps[step].state, StepState::Awaiting { .. }) {
-            return Err(self.wrong_state(step));
+        match &self.steps[step].state {
+            StepState::Awaiting { until, .. } if until.is_some_and(|until| until <= at) => {
+                return Err(Refused::NotNow("the time to answer is over".to_owned()));
+            }
+            StepState::Awaiting { .. } => {}
+            StepState::Blocked
+            | StepState::Ready
+            | StepState::Leased { .. }
+            | StepState::Cancelling { .. }
+            | StepState::Pausing { .. }
+            | StepState::Promoting
+            | StepState::Succeeded { .. }
+            | StepState::Rejected { .. }
+            | StepState::Failed { .. }
+            | StepState::Skipped { .. }
+            | StepState::Cancelled { .. } => return Err(self.wrong_state(step)),
         }
         let from = match &self.workflow.steps[step].verb {
             Verb::Approval(approval) => &approval.from,

@@ -248,6 +248,7 @@ fn promotions(
     f: &mut Findings,
 ) -> BTreeMap<usize, ((usize, String), Vec<usize>)> {
     let mut promotions = BTreeMap::new();
+    let mut promoting: Option<&str> = None;
     for (index, draft) in drafts.iter().enumerate() {
         if let Some(position) = draft.needs_model
             && !has_model
@@ -262,22 +263,33 @@ fn promotions(
         if draft.verb != Some("promote") {
             continue;
         }
+        if let Some(other) = promoting.replace(&draft.name) {
+            f.add_with_hint(
+                "second-promotion",
+                draft.position,
+                format!("step `{}` promotes as well, as `{other}` does: a workflow has one promotion", draft.name),
+                "promote to the other alias in a workflow of its own, started by the event refit.model.promoted",
+            );
+        }
+        let Some(Body::Promote { candidate: (candidate, artifact), .. }) = &draft.body else { continue };
+        let Some(candidate) = drafts.iter().position(|other| other.name == *candidate) else { continue };
+        // A gate that does not come after the candidate has judged something else.
         let gates: Vec<usize> = (0..drafts.len())
-            .filter(|&other| other != index && drafts[other].verb == Some("gate") && is_before(other, index))
+            .filter(|&other| drafts[other].verb == Some("gate"))
+            .filter(|&gate| is_before(candidate, gate) && is_before(gate, index))
             .collect();
         if gates.is_empty() && draft.needs_are_sound {
             f.add_with_hint(
                 "ungated-promotion",
                 draft.position,
-                format!("step `{}` promotes without a gate before it", draft.name),
-                "add a gate step and name it in `needs`, so that only a better candidate goes live",
+                format!(
+                    "step `{}` promotes what `{}` made without a gate between them",
+                    draft.name, drafts[candidate].name
+                ),
+                "add a gate step that needs the candidate's step, or one after it, and name it in `needs`",
             );
         }
-        if let Some(Body::Promote { candidate: (step, artifact), .. }) = &draft.body
-            && let Some(step) = drafts.iter().position(|other| other.name == *step)
-        {
-            promotions.insert(index, ((step, artifact.clone()), gates));
-        }
+        promotions.insert(index, ((candidate, artifact.clone()), gates));
     }
     promotions
 }
