@@ -25,7 +25,7 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const HEARTBEAT_SECONDS: u16 = 10;
 /// A message that took the consumer down this often goes to the dead-letter queue (RabbitMQ 4 has the same default).
 const DELIVERY_LIMIT: i32 = 20;
-/// The most messages kept in the dead-letter queue; the oldest go first. Refit's own table has them all.
+/// The most messages kept in the dead-letter queue; the oldest go first. What Refit refused is in its own table as well.
 const DEAD_MAX: i32 = 100_000;
 const PRECONDITION_FAILED: u16 = 406;
 
@@ -139,6 +139,10 @@ pub(crate) async fn declare_queue(connection: &Connection, queue: &str) -> Resul
             ("x-queue-type", text("quorum")),
             ("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT)),
             ("x-dead-letter-exchange", text(&dead)),
+            // Without these a dead letter can get lost on its way (RabbitMQ, quorum queues, at-least-once
+            // dead lettering).
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
         ]);
         declare(&channel, &name, arguments).await
     };

@@ -319,9 +319,10 @@ impl Agent {
         leaving: &CancellationToken,
     ) -> Vec<StepOrder> {
         let too_late = async {
-            if ending.hurried().await != Ending::Stop {
-                tokio::time::sleep(HURRIED_TIME).await;
-            }
+            // "Stop" as well: a renewal that crosses the report finds the lease gone because the report was accepted,
+            // and the answer to the report may hold the next lease.
+            ending.hurried().await;
+            tokio::time::sleep(HURRIED_TIME).await;
         };
         tokio::select! {
             biased;

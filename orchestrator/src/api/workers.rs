@@ -2,6 +2,7 @@
 //! attempts do not need.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -69,5 +70,5 @@ pub(super) async fn events(
 ) -> Result<impl IntoResponse, Problem> {
     let key = AttemptKey { run: params.run, step: params.step, epoch: params.epoch };
     let lines = engine.attempt_events(&key).await?;
-    Ok(([(header::CONTENT_TYPE, "application/jsonl")], lines))
+    Ok(([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)))
 }

@@ -56,11 +56,14 @@ impl Engine {
             let due = match done {
                 Ok(dispatched) => {
                     self.wake(dispatched.hints);
-                    if dispatched.more || dispatched.hints.events {
-                        outage.over();
-                        continue;
+                    match dispatched.trouble {
+                        Some(error) => Err(error),
+                        None if dispatched.more || dispatched.hints.events => {
+                            outage.over();
+                            continue;
+                        }
+                        None => self.store().next_due().await,
                     }
-                    self.store().next_due().await
                 }
                 Err(error) => Err(error),
             };

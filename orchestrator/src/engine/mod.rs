@@ -1,6 +1,6 @@
-//! The only caller of the store's write functions. Short: it names moments, passes the time in, and wakes whoever
-//! waits. Decisions are made in `workflows`, durability in `store`; must never happen here: SQL, HTTP, a change of a
-//! run that does not go through `Store::change_run`.
+//! What may be asked of an orchestrator, as one type: the API, the RabbitMQ intake and the outbox talk to it alone. It
+//! names moments, passes the time in, and wakes whoever waits. Decisions are made in `workflows`, durability in `store`;
+//! must never happen here: SQL, HTTP, a decision about a run.
 
 mod loops;
 mod people;
@@ -352,12 +352,10 @@ impl Engine {
         let reason = rollback.reason.as_deref();
         let (view, hints) = self.store().rollback(model, &rollback.alias, &by.name, reason).await.map_err(
             |error| match error {
-                ChangeError::NoSuchRun(_) => EngineError::NotFound(format!(
-                    "{model} has no version under the alias {}",
-                    rollback.alias
-                )),
                 ChangeError::Invalid(detail) => EngineError::Refused { kind: "nothing-to-roll-back", detail },
-                other @ (ChangeError::Refused(_) | ChangeError::Store(_)) => other.into(),
+                other @ (ChangeError::NotFound(_) | ChangeError::Refused(_) | ChangeError::Store(_)) => {
+                    other.into()
+                }
             },
         )?;
         self.wake(hints);
@@ -439,6 +437,11 @@ impl Engine {
         })
     }
 
+    /// Whether the database takes writes: one that is full or read-only still answers questions.
+    pub async fn writable(&self) -> Result<(), EngineError> {
+        Ok(self.store().touch().await?)
+    }
+
     /// The events due at a target: at most one per run, so that order per run is kept. Empty when another
     /// orchestrator is sending to this target.
     pub async fn outbox_due(&self, target: &str, limit: i64) -> Result<Vec<Outbound>, EngineError> {
@@ -472,9 +475,7 @@ fn no_model(name: &str) -> String {
 impl From<ChangeError> for EngineError {
     fn from(error: ChangeError) -> Self {
         match error {
-            ChangeError::NoSuchRun(run) => {
-                Self::NotFound(format!("there is no run {run}: `refit run list` shows them"))
-            }
+            ChangeError::NotFound(what) => Self::NotFound(format!("there is no {what}")),
             ChangeError::Invalid(detail) => Self::Invalid { field: None, detail, hint: None },
             ChangeError::Store(error) => Self::Store(error),
             ChangeError::Refused(refused) => {

@@ -50,7 +50,7 @@ impl Engine {
         let words = format!("manual, by {}", by.name);
         let started = self.store().start_run(&start.workflow, start.params, event, &words).await;
         let (run, hints) = started.map_err(|error| match error {
-            ChangeError::NoSuchRun(workflow) => EngineError::NotFound(no_workflow(&workflow)),
+            ChangeError::NotFound(_) => EngineError::NotFound(no_workflow(&start.workflow)),
             ChangeError::Invalid(detail) => EngineError::Invalid {
                 field: Some("params".to_owned()),
                 detail,

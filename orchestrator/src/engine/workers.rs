@@ -4,12 +4,13 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::{Stream, stream};
 use refit_workflows::run::{Input, Run};
 use refit_workflows::wire::*;
 use tokio::time::Instant;
 
 use super::{Engine, EngineError};
-use crate::store::{Advanced, ChangeError, Hints, LeaseRow};
+use crate::store::{Advanced, ChangeError, Hints, LeaseRow, Leasing, StoreError};
 
 /// The longest a lease request waits for work.
 const LEASE_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -78,9 +79,11 @@ impl Engine {
         while orders.len() < slots && races < RACES_MAX {
             let free = slots - orders.len();
             let leased = self.store().lease_next(&request.worker, &request.session, free).await;
-            let Some((advanced, steps)) = leased? else { break };
-            races += u32::from(steps.is_empty());
-            orders.extend(self.orders_of(&advanced, &steps).await?);
+            match leased? {
+                Leasing::Nothing => break,
+                Leasing::Again => races += 1,
+                Leasing::Leased(advanced, steps) => orders.extend(self.orders_of(&advanced, &steps).await?),
+            }
         }
         Ok(orders)
     }
@@ -191,9 +194,17 @@ impl Engine {
         Ok(Finished { orders })
     }
 
-    /// The events of the attempt's run as JSON Lines, oldest first. Refused for a stale key.
-    pub async fn attempt_events(&self, key: &AttemptKey) -> Result<String, EngineError> {
-        Ok(self.store().attempt_events(key).await?)
+    /// The events of the attempt's run as JSON Lines, oldest first, page by page. Refused for a stale key.
+    pub async fn attempt_events(
+        &self,
+        key: &AttemptKey,
+    ) -> Result<impl Stream<Item = Result<String, StoreError>> + Send + use<>, EngineError> {
+        let run = self.store().attempt_run(key).await?;
+        let store = self.store().clone();
+        Ok(stream::try_unfold((store, 0), move |(store, after)| async move {
+            let page = store.run_events(run, after).await?;
+            Ok(page.map(|(lines, next)| (lines, (store, next))))
+        }))
     }
 
     /// Every worker.

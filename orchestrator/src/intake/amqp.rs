@@ -129,8 +129,8 @@ pub async fn consume(engine: Engine, settings: AmqpSource, shutdown: Cancellatio
         }
         let pause = async {
             tokio::time::sleep(backoff.next()).await;
-            // Consuming while the database is away would only use up the broker's delivery count.
-            while engine.ready().await.is_err() {
+            // Consuming while the database is away, full or read-only would only use up the broker's delivery count.
+            while engine.writable().await.is_err() {
                 tokio::time::sleep(DATABASE_POLL).await;
             }
         };
@@ -263,30 +263,30 @@ fn received(delivery: Option<lapin::Result<Delivery>>) -> Result<Delivery, Ended
 }
 
 /// What a delivery has become: `Some` when it is dead.
-type Verdict = Option<DeadLetter>;
+type Death = Option<DeadLetter>;
 
 /// Stores a batch, then tells the broker.
 async fn settle(engine: &Engine, queue: &str, batch: &[Delivery]) -> Result<(), Ended> {
     let mut events = Vec::with_capacity(batch.len());
-    let mut verdicts: Vec<Verdict> = Vec::with_capacity(batch.len());
+    let mut deaths: Vec<Death> = Vec::with_capacity(batch.len());
     for delivery in batch {
         match message(delivery).event() {
             Ok(event) => {
                 events.push(event);
-                verdicts.push(None);
+                deaths.push(None);
             }
-            Err(reason) => verdicts.push(Some(dead_letter(queue, delivery, reason))),
+            Err(reason) => deaths.push(Some(dead_letter(queue, delivery, reason))),
         }
     }
-    let dead = verdicts.iter().flatten().cloned().collect();
+    let dead = deaths.iter().flatten().cloned().collect();
     match store(engine, events.clone(), dead).await? {
         Ok(()) => {}
         Err(reason) => {
             tracing::warn!(queue, "a batch of {} was refused ({reason}), storing one by one", batch.len());
-            store_singly(engine, queue, batch, events, &mut verdicts).await?;
+            store_singly(engine, queue, batch, events, &mut deaths).await?;
         }
     }
-    acknowledge(batch, &verdicts).await
+    acknowledge(batch, &deaths).await
 }
 
 /// One event that the store refuses must not hold up the others: it becomes a dead letter.
@@ -295,10 +295,10 @@ async fn store_singly(
     queue: &str,
     batch: &[Delivery],
     events: Vec<CloudEvent>,
-    verdicts: &mut [Verdict],
+    deaths: &mut [Death],
 ) -> Result<(), Ended> {
     let mut events = events.into_iter();
-    for (delivery, verdict) in batch.iter().zip(verdicts) {
+    for (delivery, verdict) in batch.iter().zip(deaths) {
         if verdict.is_none()
             && let Some(event) = events.next()
             && let Err(reason) = store(engine, vec![event], Vec::new()).await?
@@ -334,15 +334,15 @@ async fn store(
 
 /// Everything up to the last good delivery in one frame, after each dead one on its own: the broker hands those to
 /// its dead-letter exchange.
-async fn acknowledge(batch: &[Delivery], verdicts: &[Verdict]) -> Result<(), Ended> {
+async fn acknowledge(batch: &[Delivery], deaths: &[Death]) -> Result<(), Ended> {
     const GONE: Ended = Ended::Doubt("RabbitMQ takes no acknowledgement on this channel any more");
-    for (delivery, _) in batch.iter().zip(verdicts).filter(|(_, verdict)| verdict.is_some()) {
+    for (delivery, _) in batch.iter().zip(deaths).filter(|(_, verdict)| verdict.is_some()) {
         let rejected = delivery.acker.reject(BasicRejectOptions { requeue: false });
         if !broker::within(ANSWER_WITHIN, "reject a dead letter", rejected).await? {
             return Err(GONE);
         }
     }
-    if let Some((last, _)) = batch.iter().zip(verdicts).rfind(|(_, verdict)| verdict.is_none()) {
+    if let Some((last, _)) = batch.iter().zip(deaths).rfind(|(_, verdict)| verdict.is_none()) {
         let acked = last.acker.ack(BasicAckOptions { multiple: true });
         if !broker::within(ANSWER_WITHIN, "acknowledge events", acked).await? {
             return Err(GONE);

@@ -9,25 +9,46 @@ use refit_workflows::definition::{
 };
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
-use refit_workflows::run::{Input, Run, RunFacts};
+use refit_workflows::run::{Input, Run, RunFacts, RunState};
 use refit_workflows::time::Timestamp;
 use refit_workflows::trigger::{BatchFacts, Considered, Gathering, key_text, render_params};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::database::{Sql, Transaction, sql};
-use super::intake::Routing;
 use super::workflows::CurrentWorkflow;
 use super::{ChangeError, Hints, Store, StoreError};
 
-/// What a round of dispatching did.
+/// What a look at everything that is due came to.
 #[derive(Debug, Default)]
 pub struct Dispatched {
     /// Whom to wake.
     pub hints: Hints,
-    /// Whether another round is worth it at once.
+    /// Whether another look is worth it at once.
     pub more: bool,
+    /// Something that is due cannot be done; everything else was.
+    pub trouble: Option<StoreError>,
 }
+
+/// What is due.
+#[derive(Default)]
+struct Due {
+    unrouted: bool,
+    slots: Vec<(String, i64)>,
+    batches: Vec<i64>,
+    lanes: Vec<Lane>,
+}
+
+/// Runs of a workflow that share a limit, some of them waiting.
+#[derive(Clone)]
+struct Lane {
+    workflow: String,
+    lane: String,
+    limit: Option<i64>,
+}
+
+/// The most waiting runs of a lane that one transaction starts.
+const ADMIT_MAX: i64 = 100;
 
 /// How many events one transaction routes.
 const ROUTE_MAX: i64 = 200;
@@ -65,8 +86,9 @@ const INSERT_BATCH: &str = "INSERT INTO batches
     (workflow, trigger_index, batch_key, opened_at, last_at, event_count, due_at, open)
     VALUES ($1, $2, $3, $4, $4, 1, $5, 1) RETURNING seq";
 const UPDATE_BATCH: &str = "UPDATE batches SET last_at = $2, event_count = $3, due_at = $4 WHERE seq = $1";
-const DUE_BATCHES: &str = "SELECT seq, workflow, trigger_index, batch_key, event_count FROM batches
-    WHERE open = 1 AND due_at <= $1 ORDER BY due_at LIMIT 50";
+const DUE_BATCHES: &str = "SELECT seq FROM batches WHERE open = 1 AND due_at <= $1 ORDER BY due_at LIMIT 50";
+const DUE_BATCH: &str = "SELECT seq, workflow, trigger_index, batch_key, event_count FROM batches
+    WHERE seq = $1 AND open = 1 AND due_at <= $2";
 const CLOSE_BATCH: &str = "UPDATE batches SET open = 0 WHERE seq = $1";
 const BATCH_EDGE: &str = "SELECT e.body FROM events e WHERE e.seq =
     (SELECT CASE WHEN $2 = 0 THEN MIN(d.event) ELSE MAX(d.event) END FROM decisions d WHERE d.batch = $1)";
@@ -84,16 +106,19 @@ const NEXT_NUMBER: &str =
     "UPDATE workflows SET next_number = next_number + 1 WHERE name = $1 RETURNING next_number - 1 AS number";
 const RUNNING_IN_LANE: &str =
     "SELECT COUNT(*) AS runs FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'running'";
-const WAITING_OF_LANE: &str = "SELECT id, workflow, number FROM runs
-    WHERE workflow = $1 AND lane = $2 AND state = 'waiting' ORDER BY id";
+const WAITING_OF_LANE: &str = "SELECT id FROM runs
+    WHERE workflow = $1 AND lane = $2 AND state = 'waiting' ORDER BY id LIMIT $3";
 const INHERIT_EVENTS: &str = "INSERT INTO run_events (run, event)
     SELECT $1, event FROM run_events WHERE run = $2 ON CONFLICT (run, event) DO NOTHING";
 const DECIDE_INHERITED: &str = "INSERT INTO decisions (event, at, workflow, decision, reason, run)
     SELECT event, $3, $4, 'coalesced', $5, $1 FROM run_events WHERE run = $2 ORDER BY event";
 const WAITING_LANES: &str = "SELECT workflow, lane, MIN(lane_limit) AS lane_limit FROM runs
     WHERE state = 'waiting' GROUP BY workflow, lane";
-const DUE_SLOTS: &str =
-    "SELECT workflow, trigger_index, next_at FROM schedules WHERE next_at <= $1 LIMIT 100";
+const DUE_SLOTS: &str = "SELECT workflow, trigger_index FROM schedules WHERE next_at <= $1 LIMIT 100";
+const DUE_SLOT: &str = "SELECT next_at FROM schedules
+    WHERE workflow = $1 AND trigger_index = $2 AND next_at <= $3";
+const ANY_UNROUTED: &str = "SELECT seq FROM events WHERE routed = 0 LIMIT 1";
+const ANY_DECISION: &str = "SELECT seq FROM decisions WHERE event = $1 LIMIT 1";
 const NEXT_SLOT: &str = "UPDATE schedules SET next_at = $3 WHERE workflow = $1 AND trigger_index = $2";
 const NEXT_DUE: &str = "SELECT MIN(at) AS at FROM (
     SELECT MIN(due_at) AS at FROM batches WHERE open = 1
@@ -151,30 +176,66 @@ impl Store {
         Ok(())
     }
 
-    /// One round: events, batches, slots and waiting runs, as far as they are due.
+    /// Looks at everything that is due: slots, events, batches, waiting runs. Each is a transaction of its own, so
+    /// that one that cannot be done never holds up the others.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: nothing can be done at present.
     pub async fn dispatch(&self) -> Result<Dispatched, StoreError> {
-        match self.dispatch_some(ROUTE_MAX).await {
-            // One event that cannot be routed must not hold up the others: find it alone.
-            Err(StoreError::Broken(_) | StoreError::Corrupt(_)) => match self.dispatch_some(1).await {
-                Err(StoreError::Broken(reason) | StoreError::Corrupt(reason)) => self.set_aside(reason).await,
-                done => done,
-            },
-            done => done,
+        let due = self.due().await?;
+        let mut dispatched = Dispatched::default();
+        for (workflow, index) in due.slots {
+            dispatched.note("fire a schedule slot", self.fire_slot(workflow, index).await)?;
         }
+        if due.unrouted {
+            match self.route_some(ROUTE_MAX).await {
+                // One event that cannot be routed must not hold up the others: find it alone.
+                Err(StoreError::Broken(_) | StoreError::Corrupt(_)) => match self.route_some(1).await {
+                    Err(StoreError::Broken(reason) | StoreError::Corrupt(reason)) => {
+                        self.set_aside(reason).await?;
+                        dispatched.more = true;
+                    }
+                    routed => dispatched.routed(routed?, 1),
+                },
+                routed => dispatched.routed(routed?, ROUTE_MAX),
+            }
+        }
+        for batch in due.batches {
+            dispatched.note("fire a batch", self.fire_due_batch(batch).await)?;
+        }
+        for lane in due.lanes {
+            dispatched.note("start a waiting run", self.admit_waiting(lane).await)?;
+        }
+        Ok(dispatched)
     }
 
-    async fn dispatch_some(&self, limit: i64) -> Result<Dispatched, StoreError> {
-        self.durably(move |store| async move {
-            let mut tx = store.database().begin().await?;
-            if tx.first(sql(TRY_LOCK)).await?.is_none() {
-                return Ok(Dispatched::default());
+    async fn due(&self) -> Result<Due, StoreError> {
+        self.durably(|store| async move {
+            let now = store.clock().now().as_millis();
+            let mut tx = store.database().read().await?;
+            let mut due = Due { unrouted: tx.first(sql(ANY_UNROUTED)).await?.is_some(), ..Due::default() };
+            for row in tx.all(sql(DUE_SLOTS).bind(now)).await? {
+                due.slots.push((row.text("workflow")?, row.int("trigger_index")?));
             }
-            let current = store.current_workflows(&mut tx).await?;
-            let mut round = Round::new(store, tx);
-            round.fire_slots(&current).await?;
-            let open = round.tx.all(sql(UNROUTED).bind(limit)).await?;
+            for row in tx.all(sql(DUE_BATCHES).bind(now)).await? {
+                due.batches.push(row.int("seq")?);
+            }
+            for row in tx.all(sql(WAITING_LANES)).await? {
+                let (workflow, lane) = (row.text("workflow")?, row.text("lane")?);
+                due.lanes.push(Lane { workflow, lane, limit: row.opt_int("lane_limit")? });
+            }
+            Ok(due)
+        })
+        .await
+    }
+
+    /// Routes the oldest open events. Returns how many.
+    async fn route_some(&self, limit: i64) -> Result<(i64, Hints), StoreError> {
+        self.durably(move |store| async move {
+            let Some(mut round) = Round::try_begin(store).await? else { return Ok((0, Hints::default())) };
+            let current = round.store.current_workflows(&mut round.tx).await?;
             let mut routed = Vec::new();
-            for row in &open {
+            for row in round.tx.all(sql(UNROUTED).bind(limit)).await? {
                 let event: CloudEvent = row.json("body")?;
                 let seq = row.int("seq")?;
                 round.route(seq, &event, &current).await?;
@@ -183,22 +244,17 @@ impl Store {
             if !routed.is_empty() {
                 round.tx.execute(sql(ROUTED).bind(json!(routed).to_string())).await?;
             }
-            round.fire_batches(&current).await?;
-            round.admit_waiting().await?;
-            let hints = round.commit().await?;
-            Ok(Dispatched { hints, more: open.len() as i64 == limit })
+            Ok((routed.len() as i64, round.commit().await?))
         })
         .await
     }
 
     /// Writes down that the oldest open event cannot be routed, and goes on.
-    async fn set_aside(&self, reason: String) -> Result<Dispatched, StoreError> {
+    async fn set_aside(&self, reason: String) -> Result<(), StoreError> {
         self.durably(move |store| {
             let reason = reason.clone();
             async move {
-                let mut tx = store.database().begin().await?;
-                store.lock_dispatch(&mut tx).await?;
-                let mut round = Round::new(store, tx);
+                let mut round = Round::begin(store).await?;
                 if let Some(row) = round.tx.first(sql(UNROUTED).bind(1)).await? {
                     let event = row.int("seq")?;
                     tracing::error!(event, reason, "an event cannot be routed");
@@ -208,8 +264,40 @@ impl Store {
                     round.decide(event, &decision);
                     round.tx.execute(sql(ROUTED).bind(json!([event]).to_string())).await?;
                 }
-                round.commit().await?;
-                Ok(Dispatched { more: true, ..Dispatched::default() })
+                round.commit().await.map(|_| ())
+            }
+        })
+        .await
+    }
+
+    async fn fire_slot(&self, workflow: String, index: i64) -> Result<Hints, StoreError> {
+        self.durably(move |store| {
+            let workflow = workflow.clone();
+            async move {
+                let Some(mut round) = Round::try_begin(store).await? else { return Ok(Hints::default()) };
+                round.fire_slot(&workflow, index).await?;
+                round.commit().await
+            }
+        })
+        .await
+    }
+
+    async fn fire_due_batch(&self, batch: i64) -> Result<Hints, StoreError> {
+        self.durably(move |store| async move {
+            let Some(mut round) = Round::try_begin(store).await? else { return Ok(Hints::default()) };
+            round.fire_batch(batch).await?;
+            round.commit().await
+        })
+        .await
+    }
+
+    async fn admit_waiting(&self, lane: Lane) -> Result<Hints, StoreError> {
+        self.durably(move |store| {
+            let lane = lane.clone();
+            async move {
+                let Some(mut round) = Round::try_begin(store).await? else { return Ok(Hints::default()) };
+                round.admit_waiting(&lane).await?;
+                round.commit().await
             }
         })
         .await
@@ -238,15 +326,13 @@ impl Store {
             let (workflow, params, event, words) =
                 (workflow.clone(), params.clone(), event.clone(), words.clone());
             async move {
-                let mut tx = store.database().begin().await?;
-                store.lock_dispatch(&mut tx).await?;
-                let Some(current) = store.current_workflow(&mut tx, &workflow).await? else {
-                    return Err(ChangeError::NoSuchRun(workflow));
+                let mut round = Round::begin(store.clone()).await?;
+                let Some(current) = store.current_workflow(&mut round.tx, &workflow).await? else {
+                    return Err(ChangeError::NotFound(format!("workflow {workflow}")));
                 };
-                let now = store.clock().now();
-                let (seq, known) = store.record_in(&mut tx, &event, Routing::Done, now).await?;
+                let (seq, known) = store.record_in(&mut round.tx, &event, round.now).await?;
                 if known {
-                    let row = tx.first(sql(RUN_OF_EVENT).bind(seq).bind(&workflow)).await?;
+                    let row = round.tx.first(sql(RUN_OF_EVENT).bind(seq).bind(&workflow)).await?;
                     let row = row.ok_or_else(|| {
                         ChangeError::Invalid(format!("the id {} was used for something else", event.id()))
                     })?;
@@ -256,7 +342,6 @@ impl Store {
                 let object = Value::Object(event.attributes().clone());
                 let batch = BatchFacts { key: String::new(), count: 1, first: object.clone(), last: object };
                 let origin = Origin::Event(seq);
-                let mut round = Round::new(store, tx);
                 let launch = Launch { current, trigger_index: None, trigger: words, params, batch, origin };
                 let run = round.launch(launch).await?;
                 Ok((run, round.commit().await?))
@@ -270,6 +355,20 @@ impl Round {
     fn new(store: Store, tx: Transaction) -> Self {
         let now = store.clock().now();
         Self { store, tx, now, hints: Hints::default(), hot: Vec::new(), decided: Vec::new() }
+    }
+
+    /// Takes the duty; waits for whoever has it.
+    async fn begin(store: Store) -> Result<Self, StoreError> {
+        let mut tx = store.database().begin().await?;
+        store.lock_dispatch(&mut tx).await?;
+        Ok(Self::new(store, tx))
+    }
+
+    /// Takes the duty, if nobody has it: whoever does will see what is due.
+    async fn try_begin(store: Store) -> Result<Option<Self>, StoreError> {
+        let mut tx = store.database().begin().await?;
+        let taken = tx.first(sql(TRY_LOCK)).await?;
+        Ok(taken.map(|_| Self::new(store, tx)))
     }
 
     /// Makes everything durable, and then keeps the runs in memory.
@@ -312,7 +411,8 @@ impl Round {
                 self.decide(seq, &decision);
             }
         }
-        if !decided {
+        // A run that was started by hand was decided about when it was.
+        if !decided && self.tx.first(sql(ANY_DECISION).bind(seq)).await?.is_none() {
             let reason = if current.is_empty() { "no workflow is registered" } else { "no trigger matches" };
             let decision = Decision { decision: "unmatched", reason: Some(reason), ..Decision::default() };
             self.decide(seq, &decision);
@@ -371,7 +471,7 @@ impl Round {
         let trigger = &workflow.workflow.triggers[index];
         if let Trigger::Event(EventTrigger { batch: Some(rule), .. }) = trigger {
             let name = workflow.workflow.name.as_str();
-            let batch = self.join_batch(name, index, &key, rule).await?;
+            let (batch, due) = self.join_batch(name, index, &key, rule).await?;
             let decision = Decision {
                 workflow: name,
                 trigger: Some(index),
@@ -381,7 +481,12 @@ impl Round {
             };
             self.hints.lanes = true;
             self.decide(seq, &decision);
-            return Ok(());
+            // At `count` events, not at however many one transaction routes.
+            return if due.is_some_and(|due| due <= self.now) {
+                self.fire_batch(batch).await
+            } else {
+                Ok(())
+            };
         }
         let object = Value::Object(event.attributes().clone());
         let facts = BatchFacts { key, count: 1, first: object.clone(), last: object };
@@ -395,14 +500,14 @@ impl Round {
         self.fire(workflow, index, facts, Origin::Event(seq), words).await
     }
 
-    /// Adds an event to the open batch of a key, or opens one. Returns the batch.
+    /// Adds an event to the open batch of a key, or opens one. Returns the batch and when it is due.
     async fn join_batch(
         &mut self,
         workflow: &str,
         index: usize,
         key: &str,
         rule: &BatchRule,
-    ) -> Result<i64, StoreError> {
+    ) -> Result<(i64, Option<Timestamp>), StoreError> {
         let now = self.now;
         let open = self.tx.first(sql(OPEN_BATCH).bind(workflow).bind(index as i64).bind(key)).await?;
         let Some(row) = open else {
@@ -413,7 +518,7 @@ impl Round {
                 .bind(key)
                 .bind(now.as_millis())
                 .bind(due.map(Timestamp::as_millis));
-            return self.tx.one(insert).await?.int("seq");
+            return Ok((self.tx.one(insert).await?.int("seq")?, due));
         };
         let batch = row.int("seq")?;
         let opened_at = Timestamp::from_millis(row.int("opened_at")?);
@@ -425,7 +530,7 @@ impl Round {
             .bind(count)
             .bind(due.map(Timestamp::as_millis));
         self.tx.execute(update).await?;
-        Ok(batch)
+        Ok((batch, due))
     }
 
     /// Creates the run of a trigger that fires; params that cannot be rendered are written down with the events.
@@ -475,14 +580,23 @@ impl Round {
         // Everything that can be refused comes before the first write.
         let lane = lane_of(&workflow, &launch.params, &launch.batch).map_err(ChangeError::Invalid)?;
         let lane_limit = (concurrency.on_conflict != OnConflict::Parallel).then_some(concurrency.limit);
-        let (running, waiting) = match lane_limit {
-            None => (0, Vec::new()),
-            Some(_) => {
-                let waiting = sql(WAITING_OF_LANE).bind(&workflow.name).bind(lane.as_str());
-                (self.running_in(&workflow.name, &lane).await?, self.tx.all(waiting).await?)
+        let (mut running, mut waiting) = (0, Vec::new());
+        if lane_limit.is_some() {
+            running = self.running_in(&workflow.name, &lane).await?;
+            waiting = self.waiting_in(&workflow.name, &lane, ADMIT_MAX).await?;
+        }
+        let mut replaced = Vec::new();
+        if concurrency.on_conflict == OnConflict::Coalesce {
+            for id in std::mem::take(&mut waiting) {
+                // Locked, so that nobody cancels it meanwhile.
+                let run = self.store.lock_run_in(&mut self.tx, id).await?;
+                if matches!(run.head().state, RunState::Waiting { .. }) {
+                    replaced.push((id, run));
+                }
             }
-        };
-        let room = lane_limit.is_none_or(|limit| running < i64::from(limit) && waiting.is_empty());
+        }
+        let in_front = waiting.len() + replaced.len();
+        let room = lane_limit.is_none_or(|limit| running < i64::from(limit) && in_front == 0);
         let number = self.tx.one(sql(NEXT_NUMBER).bind(&workflow.name)).await?.int("number")?;
         let mut facts = RunFacts {
             name: RunName::new(&workflow.name, number),
@@ -495,15 +609,7 @@ impl Round {
             coalesced: Vec::new(),
             created_at: self.now,
         };
-        let mut replaced = Vec::new();
-        if !room && concurrency.on_conflict == OnConflict::Coalesce {
-            for row in &waiting {
-                let old = RunName::new(row.text("workflow")?, row.int("number")?);
-                let (id, run) = self.store.load_run_in(&mut self.tx, &old).await?;
-                inherit(&mut facts, run.facts());
-                replaced.push((id, old));
-            }
-        }
+        inherit(&mut facts, replaced.iter().map(|(_, run)| run.facts()));
         let name = facts.name.clone();
         let run = Run::create(Arc::clone(&workflow), facts);
         let id = self.store.insert_run(&mut self.tx, &run, lane_limit).await?;
@@ -512,17 +618,17 @@ impl Round {
             Origin::Batch(batch) => sql(BATCH_EVENTS).bind(batch).bind(id),
         };
         self.tx.execute(events).await?;
-        for (old_id, old) in &replaced {
-            self.take_over(*old_id, old, id, &name).await?;
-        }
-        let in_front = format!("{running} of {} running", concurrency.limit);
+        let running = format!("{running} of {} running", concurrency.limit);
         let (decision, reason) = if room {
             ("started", None)
         } else if replaced.is_empty() {
-            ("queued", Some(format!("{in_front}: waits for its turn")))
+            ("queued", Some(format!("{running}: waits for its turn")))
         } else {
-            ("coalesced", Some(format!("{in_front}: waits with the events of the run it replaced")))
+            ("coalesced", Some(format!("{running}: waits with the events of the run it replaced")))
         };
+        for (old_id, old) in replaced {
+            self.take_over(old_id, old, id, &name).await?;
+        }
         if let Origin::Batch(batch) = launch.origin {
             self.tx.execute(sql(BATCH_RUN).bind(batch).bind(id)).await?;
         }
@@ -546,17 +652,23 @@ impl Round {
         self.tx.one(sql(RUNNING_IN_LANE).bind(workflow).bind(lane)).await?.int("runs")
     }
 
-    /// The new run stands for what a waiting one stood for.
+    /// The oldest waiting runs of a lane.
+    async fn waiting_in(&mut self, workflow: &str, lane: &str, limit: i64) -> Result<Vec<i64>, StoreError> {
+        let waiting = sql(WAITING_OF_LANE).bind(workflow).bind(lane).bind(limit);
+        self.tx.all(waiting).await?.iter().map(|row| row.int("id")).collect()
+    }
+
+    /// The new run stands for what a waiting one, locked by this transaction, stood for.
     async fn take_over(
         &mut self,
         old_id: i64,
-        old: &RunName,
+        mut old: Run,
         new_id: i64,
         new: &RunName,
     ) -> Result<(), ChangeError> {
         self.flush().await?;
         self.tx.execute(sql(INHERIT_EVENTS).bind(new_id).bind(old_id)).await?;
-        let reason = format!("{old} was waiting and its events went into {new}");
+        let reason = format!("{} was waiting and its events went into {new}", old.name());
         let decide = sql(DECIDE_INHERITED)
             .bind(new_id)
             .bind(old_id)
@@ -564,11 +676,10 @@ impl Round {
             .bind(&new.workflow)
             .bind(reason);
         self.tx.execute(decide).await?;
-        let into = new.clone();
-        let coalesce =
-            move |_: &Run, done: usize| Ok((done == 0).then(|| Input::Coalesced { into: into.clone() }));
-        let advanced = self.store.change_in(&mut self.tx, old_id, &coalesce).await?;
-        self.hints = self.hints.and(advanced.hints);
+        let coalesced = Input::Coalesced { into: new.clone() };
+        let hints = self.store.apply_in(&mut self.tx, old_id, &mut old, coalesced, self.now).await?;
+        self.store.write_changes(&mut self.tx, old_id, &mut old).await?;
+        self.hints = self.hints.and(hints);
         Ok(())
     }
 
@@ -587,84 +698,88 @@ impl Round {
         Ok(())
     }
 
-    /// Starts the waiting runs whose lanes have room, oldest first in each.
-    async fn admit_waiting(&mut self) -> Result<(), StoreError> {
-        for row in self.tx.all(sql(WAITING_LANES)).await? {
-            let (workflow, lane) = (row.text("workflow")?, row.text("lane")?);
-            let room = match row.opt_int("lane_limit")? {
-                Some(limit) => limit - self.running_in(&workflow, &lane).await?,
-                None => i64::MAX,
-            };
-            if room <= 0 {
-                continue;
-            }
-            let waiting = self.tx.all(sql(WAITING_OF_LANE).bind(&workflow).bind(&lane)).await?;
-            for row in waiting.iter().take(usize::try_from(room).unwrap_or(usize::MAX)) {
-                let id = row.int("id")?;
-                let admitted = match self.store.lock_run_in(&mut self.tx, id).await {
-                    Ok(run) => self.admit(id, run).await,
-                    Err(error) => Err(error),
-                };
-                match admitted {
-                    Ok(()) => {}
-                    Err(ChangeError::Store(error)) => return Err(error),
-                    Err(other) => tracing::error!(error = %other, "a waiting run cannot start"),
-                }
+    /// Starts the waiting runs of a lane that it has room for, oldest first.
+    async fn admit_waiting(&mut self, lane: &Lane) -> Result<(), StoreError> {
+        let room = match lane.limit {
+            Some(limit) => limit - self.running_in(&lane.workflow, &lane.lane).await?,
+            None => ADMIT_MAX,
+        };
+        if room <= 0 {
+            return Ok(());
+        }
+        for id in self.waiting_in(&lane.workflow, &lane.lane, room.min(ADMIT_MAX)).await? {
+            let run = self.store.lock_run_in(&mut self.tx, id).await.map_err(ChangeError::into_store)?;
+            // Somebody may have cancelled it before it was locked.
+            if matches!(run.head().state, RunState::Waiting { .. }) {
+                self.admit(id, run).await.map_err(ChangeError::into_store)?;
             }
         }
         Ok(())
     }
 
-    async fn fire_batches(&mut self, current: &[CurrentWorkflow]) -> Result<(), StoreError> {
+    /// Fires a batch that is due.
+    async fn fire_batch(&mut self, batch: i64) -> Result<(), StoreError> {
         self.flush().await?;
-        for row in self.tx.all(sql(DUE_BATCHES).bind(self.now.as_millis())).await? {
-            let batch = row.int("seq")?;
-            self.tx.execute(sql(CLOSE_BATCH).bind(batch)).await?;
-            let index = usize::try_from(row.int("trigger_index")?).unwrap_or(usize::MAX);
-            let name = row.text("workflow")?;
-            let found = current
-                .iter()
-                .find(|current| current.workflow.name == name && index < current.workflow.triggers.len());
-            let Some(workflow) = found else {
-                let reason = Some("the trigger was taken out of the workflow before its batch fired");
-                let decision = Decision { decision: "skipped", reason, ..Decision::default() };
-                self.decide_all(Origin::Batch(batch), decision).await?;
-                continue;
-            };
-            let facts = BatchFacts {
-                key: row.text("batch_key")?,
-                count: row.int("event_count")?.unsigned_abs(),
-                first: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(0)).await?.json("body")?,
-                last: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(1)).await?.json("body")?,
-            };
-            let words = match facts.count {
-                1 => "a batch of 1 event".to_owned(),
-                count => format!("a batch of {count} events"),
-            };
-            self.fire(workflow, index, facts, Origin::Batch(batch), words).await?;
-        }
-        Ok(())
+        let due = sql(DUE_BATCH).bind(batch).bind(self.now.as_millis());
+        let Some(row) = self.tx.first(due).await? else { return Ok(()) };
+        self.tx.execute(sql(CLOSE_BATCH).bind(batch)).await?;
+        let index = usize::try_from(row.int("trigger_index")?).unwrap_or(usize::MAX);
+        let found = self.store.current_workflow(&mut self.tx, &row.text("workflow")?).await?;
+        let Some(workflow) = found.filter(|current| index < current.workflow.triggers.len()) else {
+            let reason = Some("the trigger was taken out of the workflow before its batch fired");
+            let decision = Decision { decision: "skipped", reason, ..Decision::default() };
+            return self.decide_all(Origin::Batch(batch), decision).await;
+        };
+        let facts = BatchFacts {
+            key: row.text("batch_key")?,
+            count: row.int("event_count")?.unsigned_abs(),
+            first: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(0)).await?.json("body")?,
+            last: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(1)).await?.json("body")?,
+        };
+        let words = match facts.count {
+            1 => "a batch of 1 event".to_owned(),
+            count => format!("a batch of {count} events"),
+        };
+        self.fire(&workflow, index, facts, Origin::Batch(batch), words).await
     }
 
-    /// Turns due schedule slots into events; the slot's instant is the id, so that a slot is one event for ever.
-    async fn fire_slots(&mut self, current: &[CurrentWorkflow]) -> Result<(), StoreError> {
-        for row in self.tx.all(sql(DUE_SLOTS).bind(self.now.as_millis())).await? {
-            let (name, index) = (row.text("workflow")?, row.int("trigger_index")?);
-            let place = usize::try_from(index).unwrap_or(usize::MAX);
-            let found = current.iter().find(|current| current.workflow.name == name);
-            let trigger = found.and_then(|current| current.workflow.triggers.get(place));
-            let Some(Trigger::Cron(cron)) = trigger else { continue };
-            let due = Timestamp::from_millis(row.int("next_at")?);
-            let (slots, next) = due_slots(cron, due, self.now);
-            for at in slots {
-                let data = json!({ "workflow": name, "trigger": index, "slot": at });
-                let source = schedule_source(&name, place);
-                let event = CloudEvent::new(&at.to_string(), &source, SCHEDULE_TYPE, Some(&name), at, data);
-                self.store.record_in(&mut self.tx, &event, Routing::Open, self.now).await?;
-                self.hints.events = true;
+    /// Turns a trigger's due slots into events; the slot's instant is the id, so that a slot is one event for ever.
+    async fn fire_slot(&mut self, name: &str, index: i64) -> Result<(), StoreError> {
+        let due = sql(DUE_SLOT).bind(name).bind(index).bind(self.now.as_millis());
+        let Some(row) = self.tx.first(due).await? else { return Ok(()) };
+        let place = usize::try_from(index).unwrap_or(usize::MAX);
+        let found = self.store.current_workflow(&mut self.tx, name).await?;
+        let trigger = found.as_ref().and_then(|current| current.workflow.triggers.get(place));
+        let Some(Trigger::Cron(cron)) = trigger else { return Ok(()) };
+        let (slots, next) = due_slots(cron, Timestamp::from_millis(row.int("next_at")?), self.now);
+        for at in slots {
+            let data = json!({ "workflow": name, "trigger": index, "slot": at });
+            let source = schedule_source(name, place);
+            let event = CloudEvent::new(&at.to_string(), &source, SCHEDULE_TYPE, Some(name), at, data);
+            self.store.record_in(&mut self.tx, &event, self.now).await?;
+            self.hints.events = true;
+        }
+        let next = next.map(Timestamp::as_millis);
+        self.tx.execute(sql(NEXT_SLOT).bind(name).bind(index).bind(next)).await?;
+        Ok(())
+    }
+}
+
+impl Dispatched {
+    fn routed(&mut self, (routed, hints): (i64, Hints), limit: i64) {
+        self.hints = self.hints.and(hints);
+        self.more |= routed == limit;
+    }
+
+    /// Notes what one thing that was due came to; only a database that is away ends the look.
+    fn note(&mut self, doing: &str, done: Result<Hints, StoreError>) -> Result<(), StoreError> {
+        match done {
+            Ok(hints) => self.hints = self.hints.and(hints),
+            Err(error @ StoreError::Unavailable(_)) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "failed to {doing}");
+                self.trouble = Some(error);
             }
-            let next = next.map(Timestamp::as_millis);
-            self.tx.execute(sql(NEXT_SLOT).bind(name).bind(index).bind(next)).await?;
         }
         Ok(())
     }
@@ -724,10 +839,11 @@ fn lane_of(workflow: &Workflow, params: &Map<String, Value>, batch: &BatchFacts)
         .map_err(|wrong| format!("concurrency.key `{}`: {wrong}", key.source()))
 }
 
-/// A run takes over what an older one stood for.
-fn inherit(facts: &mut RunFacts, old: &RunFacts) {
-    facts.batch.count += old.batch.count;
-    facts.batch.first = old.batch.first.clone();
-    facts.coalesced.extend(old.coalesced.iter().cloned());
-    facts.coalesced.push(old.name.clone());
+/// A run takes over what older ones, oldest first, stood for.
+fn inherit<'a>(facts: &mut RunFacts, older: impl DoubleEndedIterator<Item = &'a RunFacts>) {
+    for old in older.rev() {
+        facts.batch.count += old.batch.count;
+        facts.batch.first = old.batch.first.clone();
+        facts.coalesced.insert(0, old.name.clone());
+    }
 }

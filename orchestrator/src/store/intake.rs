@@ -21,15 +21,6 @@ pub struct Recorded {
     pub hints: Hints,
 }
 
-/// Where a new event stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Routing {
-    /// To be routed.
-    Open,
-    /// Routed by the caller.
-    Done,
-}
-
 /// Many events in one statement; `copies` is how often the batch holds the event. A row is new when it counts fewer
 /// duplicates than copies. Sorted, so that two replicas with the same events lock them in the same order.
 const RECORD_ALL: Sql = Sql {
@@ -128,12 +119,11 @@ impl Store {
         Ok(new)
     }
 
-    /// Records one event; returns its place and whether it was there already.
+    /// Records one event, to be routed; returns its place and whether it was there already.
     pub(super) async fn record_in(
         &self,
         tx: &mut Transaction,
         event: &CloudEvent,
-        routing: Routing,
         now: Timestamp,
     ) -> Result<(i64, bool), StoreError> {
         let row = tx
@@ -144,7 +134,7 @@ impl Store {
                     .bind(event.kind())
                     .bind(event.subject())
                     .bind(now.as_millis())
-                    .bind(i64::from(routing == Routing::Done))
+                    .bind(0)
                     .bind(event.to_json()),
             )
             .await?;

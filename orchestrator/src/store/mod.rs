@@ -30,9 +30,9 @@ use database::Database;
 
 pub(crate) use blobs::CHUNK_BYTES;
 pub use dispatch::Dispatched;
-pub use intake::{Recorded, Routing};
+pub use intake::Recorded;
 pub use logs::LogRow;
-pub use runs::{Advanced, LeaseRow};
+pub use runs::{Advanced, LeaseRow, Leasing};
 
 /// What the database could not do.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +54,9 @@ pub enum StoreError {
 /// Why a change of a run did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// The run does not exist.
-    #[error("there is no run {0}")]
-    NoSuchRun(String),
+    /// There is no such thing: `run churn/12`, `workflow churn`.
+    #[error("there is no {0}")]
+    NotFound(String),
     /// The run refused the input; nothing changed.
     #[error("{0}")]
     Refused(#[from] Refused),
@@ -66,6 +66,18 @@ pub enum ChangeError {
     /// The database did not do its part.
     #[error("{0}")]
     Store(#[from] StoreError),
+}
+
+impl ChangeError {
+    /// For callers that asked for nothing a run could refuse: a refusal is a defect then.
+    fn into_store(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            other @ (Self::NotFound(_) | Self::Refused(_) | Self::Invalid(_)) => {
+                StoreError::Broken(other.to_string())
+            }
+        }
+    }
 }
 
 /// What a committed change may have made possible: whom to wake. Only hints; everybody polls as well.

@@ -6,7 +6,6 @@ use refit_workflows::time::Timestamp;
 use std::time::Duration;
 
 use super::database::{Transaction, sql};
-use super::intake::Routing;
 use super::{Hints, Store, StoreError};
 use crate::engine::{Outbound, Sent};
 
@@ -43,7 +42,7 @@ impl Store {
         stream: &str,
         now: Timestamp,
     ) -> Result<Hints, StoreError> {
-        let (seq, duplicate) = self.record_in(tx, event, Routing::Open, now).await?;
+        let (seq, duplicate) = self.record_in(tx, event, now).await?;
         if duplicate {
             return Ok(Hints::default());
         }
@@ -106,6 +105,18 @@ impl Store {
                 tx.execute(leave).await?;
                 tx.commit().await
             }
+        })
+        .await
+    }
+
+    /// Writes something of no consequence: fails where nothing can be written.
+    pub async fn touch(&self) -> Result<(), StoreError> {
+        self.durably(|store| async move {
+            let mut tx = store.database().begin().await?;
+            let touched = store.clock().now().as_millis();
+            tx.execute(sql(KEEP_DUTY).bind("touch")).await?;
+            tx.execute(sql(TAKE_DUTY).bind("touch").bind("").bind(touched).bind(touched)).await?;
+            tx.commit().await
         })
         .await
     }

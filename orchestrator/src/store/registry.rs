@@ -172,7 +172,7 @@ impl Store {
                     None => None,
                 };
                 let Some(row) = current else {
-                    return Err(ChangeError::NoSuchRun(format!("{model} {alias}")));
+                    return Err(ChangeError::NotFound(format!("version of {model} under the alias {alias}")));
                 };
                 let from = row.int("version")?;
                 let moves = tx.all(sql(LATEST_MOVES).bind(&model).bind(&alias)).await?;

@@ -53,6 +53,17 @@ pub struct Advanced {
     pub hints: Hints,
 }
 
+/// What asking for a lease came to.
+#[derive(Debug)]
+pub enum Leasing {
+    /// Nothing is ready, or the session is to get nothing.
+    Nothing,
+    /// Somebody else was faster, or a run was set aside: there may be more.
+    Again,
+    /// The run after it, and the places of the leased steps.
+    Leased(Advanced, Vec<usize>),
+}
+
 /// A step that a worker has.
 #[derive(Clone, Debug)]
 pub struct LeaseRow {
@@ -99,6 +110,7 @@ const NEXT_READY: Sql = Sql {
         AND EXISTS (SELECT 1 FROM workers w WHERE w.name = $1 AND w.session = $2 AND w.draining = 0)
         ORDER BY s.ready_at, s.run, s.position LIMIT 1 FOR UPDATE OF r SKIP LOCKED",
 };
+const SHELVE: &str = "UPDATE steps SET state = 'blocked', ready_at = NULL WHERE run = $1 AND state = 'ready'";
 const DELETE_LIVE: &str = "DELETE FROM live_metrics WHERE run = $1";
 
 impl Store {
@@ -107,7 +119,7 @@ impl Store {
         let found = tx.first(sql(RUN_ID).bind(&run.workflow).bind(run.number)).await?;
         match found {
             Some(row) => Ok(row.int("id")?),
-            None => Err(ChangeError::NoSuchRun(run.to_string())),
+            None => Err(ChangeError::NotFound(format!("run {run}"))),
         }
     }
 
@@ -132,7 +144,7 @@ impl Store {
         let row = tx
             .first(sql(RUN).bind(&run.workflow).bind(run.number))
             .await?
-            .ok_or_else(|| ChangeError::NoSuchRun(run.to_string()))?;
+            .ok_or_else(|| ChangeError::NotFound(format!("run {run}")))?;
         Ok((row.int("id")?, self.restore(tx, &row).await?))
     }
 
@@ -183,41 +195,55 @@ impl Store {
     }
 
     /// Leases ready steps of one run, the one that has waited longest first, to a worker's session: at most `slots`.
-    ///
-    /// None: nothing is ready, or the session is to get nothing. An empty list: somebody else was faster, and there may be more.
-    pub async fn lease_next(
-        &self,
-        worker: &str,
-        session: &str,
-        slots: usize,
-    ) -> Result<Option<(Advanced, Vec<usize>)>, ChangeError> {
+    pub async fn lease_next(&self, worker: &str, session: &str, slots: usize) -> Result<Leasing, StoreError> {
         let (worker, session) = (worker.to_owned(), session.to_owned());
         self.durably(move |store| {
             let (worker, session) = (worker.clone(), session.clone());
             async move {
                 let mut tx = store.database().begin().await?;
                 let next = sql(NEXT_READY).bind(&worker).bind(&session);
-                let Some(row) = tx.first(next).await? else { return Ok(None) };
+                let Some(row) = tx.first(next).await? else { return Ok(Leasing::Nothing) };
                 let id = row.int("id")?;
                 let leased = Mutex::new(Vec::new());
-                let advanced = store
-                    .change_in(&mut tx, id, &|run: &Run, _| {
-                        let mut leased = unpoisoned(&leased);
-                        let next = if leased.len() < slots { run.ready_steps().next() } else { None };
-                        leased.extend(next);
-                        Ok(next.map(|step| Input::Leased {
-                            step,
-                            worker: worker.clone(),
-                            session: session.clone(),
-                        }))
-                    })
-                    .await?;
-                tx.commit().await?;
-                store.inner.hot.keep(id, advanced.run.clone());
-                Ok(Some((advanced, leased.into_inner().unwrap_or_default())))
+                let inputs = |run: &Run, _| {
+                    let mut leased = unpoisoned(&leased);
+                    let next = if leased.len() < slots { run.ready_steps().next() } else { None };
+                    leased.extend(next);
+                    Ok(next.map(|step| Input::Leased {
+                        step,
+                        worker: worker.clone(),
+                        session: session.clone(),
+                    }))
+                };
+                match store.change_in(&mut tx, id, &inputs).await {
+                    Ok(advanced) => {
+                        tx.commit().await?;
+                        store.inner.hot.keep(id, advanced.run.clone());
+                        let leased = leased.into_inner().unwrap_or_default();
+                        Ok(if leased.is_empty() { Leasing::Again } else { Leasing::Leased(advanced, leased) })
+                    }
+                    Err(ChangeError::Store(StoreError::Corrupt(reason))) => {
+                        drop(tx);
+                        store.shelve(id, &reason).await?;
+                        Ok(Leasing::Again)
+                    }
+                    Err(error) => Err(error.into_store()),
+                }
             }
         })
         .await
+    }
+
+    /// Takes the ready steps of a run that cannot be read out of everybody's way: it must not stop the others.
+    async fn shelve(&self, id: i64, reason: &str) -> Result<(), StoreError> {
+        tracing::error!(
+            run_row = id,
+            reason,
+            "a run cannot be read; its ready steps are not offered any more"
+        );
+        let mut tx = self.database().begin().await?;
+        tx.execute(sql(SHELVE).bind(id)).await?;
+        tx.commit().await
     }
 
     /// Locks the run's row and applies inputs to it. The caller commits, and then keeps the run hot.
@@ -231,6 +257,7 @@ impl Store {
         F: Fn(&Run, usize) -> Result<Option<Input>, ChangeError> + Send + Sync + ?Sized,
     {
         let mut run = self.lock_run_in(tx, id).await?;
+        let locked = run.version();
         let mut hints = Hints::default();
         let mut accepted = 0;
         loop {
@@ -247,7 +274,8 @@ impl Store {
             let now = self.clock().now();
             match self.apply_in(tx, id, &mut run, input, now).await {
                 Ok(more) => hints = hints.and(more),
-                Err(ChangeError::Refused(refused)) if accepted == 0 => {
+                // Only an untouched run may go back: a promotion's answer can be refused after its question was accepted.
+                Err(ChangeError::Refused(refused)) if run.version() == locked => {
                     self.inner.hot.keep(id, run);
                     return Err(refused.into());
                 }
@@ -264,7 +292,7 @@ impl Store {
     /// Locks a run's row and gives the run: from memory when that holds the version of the database, else read. The
     /// caller keeps it hot again after its commit.
     pub(super) async fn lock_run_in(&self, tx: &mut Transaction, id: i64) -> Result<Run, ChangeError> {
-        let gone = || ChangeError::NoSuchRun(id.to_string());
+        let gone = || ChangeError::NotFound(format!("run of row {id}"));
         let version = tx.first(sql(LOCK_RUN).bind(id)).await?.ok_or_else(gone)?.int("version")?;
         if let Some(run) = self.inner.hot.take(id, version) {
             return Ok(run);

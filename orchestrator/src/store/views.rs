@@ -43,8 +43,10 @@ const RUNS: &str = "SELECT version, facts, head FROM runs
     ORDER BY id DESC LIMIT $4";
 const RUN_EVENTS: &str = "SELECT e.id FROM run_events r JOIN events e ON e.seq = r.event
     WHERE r.run = $1 ORDER BY e.seq LIMIT $2";
+/// How many events one page of a run's events holds.
+const PAGE: i64 = 50;
 const RUN_EVENT_BODIES: &str = "SELECT e.seq, e.body FROM run_events r JOIN events e ON e.seq = r.event
-    WHERE r.run = $1 AND e.seq > $2 ORDER BY e.seq LIMIT 1000";
+    WHERE r.run = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3";
 const RUN_EVENT_COUNT: &str = "SELECT COUNT(*) AS events FROM run_events WHERE run = $1";
 const VERSION: &str = "SELECT version FROM runs WHERE workflow = $1 AND number = $2";
 const WORKFLOWS: &str = "SELECT name FROM workflows ORDER BY name LIMIT 1000";
@@ -153,42 +155,48 @@ impl Store {
             async move {
                 let mut tx = store.database().read().await?;
                 let row = tx.first(sql(VERSION).bind(&name.workflow).bind(name.number)).await?;
-                let row = row.ok_or_else(|| ChangeError::NoSuchRun(name.to_string()))?;
+                let row = row.ok_or_else(|| ChangeError::NotFound(format!("run {name}")))?;
                 Ok(row.int("version")?)
             }
         })
         .await
     }
 
-    /// The events of an attempt's run as JSON Lines, oldest first. Refused for a stale attempt.
-    pub async fn attempt_events(&self, key: &AttemptKey) -> Result<String, ChangeError> {
+    /// The run's row of an attempt. Refused for a stale attempt.
+    pub async fn attempt_run(&self, key: &AttemptKey) -> Result<i64, ChangeError> {
         let key = key.clone();
         self.durably(move |store| {
             let key = key.clone();
             async move {
                 let mut tx = store.database().read().await?;
                 let find = sql(ATTEMPT).bind(&key.run.workflow).bind(key.run.number).bind(&key.step);
-                let row = tx.first(find).await?.ok_or_else(|| ChangeError::NoSuchRun(key.run.to_string()))?;
+                let missing = || ChangeError::NotFound(format!("step {} of run {}", key.step, key.run));
+                let row = tx.first(find).await?.ok_or_else(missing)?;
                 let step: refit_workflows::run::Step = row.json("body")?;
                 if step.epoch != key.epoch {
                     let stale =
                         refit_workflows::run::Refused::StaleLease { given: key.epoch, current: step.epoch };
                     return Err(stale.into());
                 }
-                let run = row.int("run")?;
-                let mut lines = String::new();
-                let mut after = 0;
-                loop {
-                    let page = tx.all(sql(RUN_EVENT_BODIES).bind(run).bind(after)).await?;
-                    let Some(last) = page.last() else { break };
-                    after = last.int("seq")?;
-                    for row in &page {
-                        lines.push_str(&row.text("body")?);
-                        lines.push('\n');
-                    }
-                }
-                Ok(lines)
+                Ok(row.int("run")?)
             }
+        })
+        .await
+    }
+
+    /// A page of a run's events behind `after` as JSON Lines, oldest first, and where the next one begins; nothing
+    /// behind the last.
+    pub async fn run_events(&self, run: i64, after: i64) -> Result<Option<(String, i64)>, StoreError> {
+        self.durably(move |store| async move {
+            let mut tx = store.database().read().await?;
+            let page = tx.all(sql(RUN_EVENT_BODIES).bind(run).bind(after).bind(PAGE)).await?;
+            let Some(last) = page.last() else { return Ok(None) };
+            let mut lines = String::new();
+            for row in &page {
+                lines.push_str(&row.text("body")?);
+                lines.push('\n');
+            }
+            Ok(Some((lines, last.int("seq")?)))
         })
         .await
     }
