@@ -61,7 +61,7 @@ pub enum Leasing {
     /// Somebody else was faster, or a run was set aside: there may be more.
     Again,
     /// The run after it, and the places of the leased steps.
-    Leased(Advanced, Vec<usize>),
+    Leased(Box<Advanced>, Vec<usize>),
 }
 
 /// A step that a worker has.
@@ -220,7 +220,11 @@ impl Store {
                         tx.commit().await?;
                         store.inner.hot.keep(id, advanced.run.clone());
                         let leased = leased.into_inner().unwrap_or_default();
-                        Ok(if leased.is_empty() { Leasing::Again } else { Leasing::Leased(advanced, leased) })
+                        Ok(if leased.is_empty() {
+                            Leasing::Again
+                        } else {
+                            Leasing::Leased(Box::new(advanced), leased)
+                        })
                     }
                     Err(ChangeError::Store(StoreError::Corrupt(reason))) => {
                         drop(tx);

@@ -266,7 +266,19 @@ impl Run {
                     approvals.insert(name.to_owned(), results.reason.clone().unwrap_or_default());
                 }
                 StepState::Skipped { not_needed: true, .. } => {}
-                other => return Err(format!("{name} was not approved: it is {}", other.name())),
+                state @ (StepState::Blocked
+                | StepState::Ready
+                | StepState::Leased { .. }
+                | StepState::Cancelling { .. }
+                | StepState::Pausing { .. }
+                | StepState::Awaiting { .. }
+                | StepState::Promoting
+                | StepState::Rejected { .. }
+                | StepState::Failed { .. }
+                | StepState::Skipped { not_needed: false, .. }
+                | StepState::Cancelled { .. }) => {
+                    return Err(format!("{name} was not approved: it is {}", state.name()));
+                }
             }
         }
         Ok(approvals)
