@@ -450,7 +450,7 @@ pub(crate) struct EventSendArgs {
     #[arg(long = "type", value_name = "T", required_unless_present = "file")]
     pub(crate) kind: Option<String>,
     /// Where it happened
-    #[arg(long, value_name = "S", default_value = "/refit/cli")]
+    #[arg(long, value_name = "S", default_value = "/command-line")]
     pub(crate) source: String,
     /// Unique within the source [default: a new one]
     #[arg(long, value_name = "I")]

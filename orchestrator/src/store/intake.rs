@@ -9,8 +9,7 @@ use refit_workflows::wire::Receipt;
 use serde_json::{Value, json};
 
 use super::database::{Sql, Transaction, sql};
-use super::{Hints, Store, StoreError, to_json};
-use crate::engine::DeadLetter;
+use super::{DeadLetter, Hints, Store, StoreError, to_json};
 
 /// What recording a delivery came to.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod blobs;
 pub mod database;
 mod dispatch;
 mod intake;
+mod launch;
 mod logs;
 mod outbox;
 mod registry;
@@ -23,7 +24,9 @@ use std::time::Duration;
 
 use refit_workflows::definition::Workflow;
 use refit_workflows::digest::Digest;
+use refit_workflows::event::CloudEvent;
 use refit_workflows::run::Refused;
+use refit_workflows::time::Timestamp;
 
 use crate::clock::Clock;
 use database::Database;
@@ -78,6 +81,69 @@ impl ChangeError {
             }
         }
     }
+}
+
+/// What to list of the events.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// CloudEvents `type`.
+    pub kind: Option<String>,
+    /// CloudEvents `source`.
+    pub source: Option<String>,
+    /// Only those that started nothing.
+    pub unmatched: bool,
+    /// Received at or after.
+    pub since: Option<Timestamp>,
+    /// At most; bounded to 1000.
+    pub limit: i64,
+}
+
+/// What to list of the runs.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// The workflow.
+    pub workflow: Option<String>,
+    /// The state.
+    pub state: Option<String>,
+    /// Created at or after.
+    pub since: Option<Timestamp>,
+    /// At most; bounded to 1000.
+    pub limit: i64,
+}
+
+/// A delivery that is not an event, kept with the reason.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Where it came from: `amqp:refit.events`.
+    pub source: String,
+    /// Why it is dead.
+    pub reason: String,
+    /// The bytes as they came, at most 1 MiB.
+    pub body: Vec<u8>,
+    /// Routing key, exchange, headers: as JSON.
+    pub context: serde_json::Value,
+}
+
+/// An outbound event that is due at a target.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// Its place in the outbox.
+    pub seq: i64,
+    /// The target's name: `amqp` or a webhook's.
+    pub target: String,
+    /// How often sending has failed.
+    pub attempts: i64,
+    /// The event.
+    pub event: CloudEvent,
+}
+
+/// What sending one outbound event came to.
+#[derive(Clone, Debug)]
+pub enum Sent {
+    /// The target has it.
+    Done,
+    /// Try again; the engine decides when.
+    Failed(String),
 }
 
 /// What a committed change may have made possible: whom to wake. Only hints; everybody polls as well.

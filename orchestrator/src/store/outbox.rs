@@ -6,8 +6,7 @@ use refit_workflows::time::Timestamp;
 use std::time::Duration;
 
 use super::database::{Transaction, sql};
-use super::{Hints, Store, StoreError};
-use crate::engine::{Outbound, Sent};
+use super::{Hints, Outbound, Sent, Store, StoreError};
 
 const POST: &str = "INSERT INTO outbox (target, stream, event, attempts, due_at) VALUES ($1, $2, $3, 0, $4)";
 const DUE: &str = "SELECT o.seq, o.target, o.attempts, e.body FROM outbox o JOIN events e ON e.seq = o.event

@@ -12,8 +12,7 @@ use refit_workflows::wire::{
 };
 
 use super::database::{Row, Sql, Transaction, sql};
-use super::{ChangeError, Store, StoreError};
-use crate::engine::{EventFilter, RunFilter};
+use super::{ChangeError, EventFilter, RunFilter, Store, StoreError};
 
 /// The most a listing gives.
 const LIMIT_MAX: i64 = 1000;
