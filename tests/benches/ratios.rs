@@ -127,6 +127,8 @@ async fn measure(table: &mut Table, database: Database) {
     let what = format!("events over HTTP, {BATCH} a request (bare: insert of {BATCH} a commit)");
     table.add(kind, &what, rate(EVENTS, refit), rate(EVENTS, bare), ratio(bare, refit));
 
+    // A SQLite database is for one orchestrator at a time.
+    drop(server);
     let (refit, bare) =
         alternate(async || intake_amqp(&database).await, async || consume_and_insert(&database).await).await;
     let what = format!("events from RabbitMQ (bare: consume, insert of {BATCH} a commit, ack)");

@@ -240,7 +240,7 @@ impl Check {
             Self::Condition { expr, .. } => judge_condition(expr, scope),
         };
         if let (Some(because), Some(Verdict::Fail)) = (self.because(), result.verdict) {
-            result.reason = format!("{because}: {}", result.reason);
+            result.reason = format!("{} ({because})", result.reason);
         }
         result
     }
