@@ -61,7 +61,7 @@ fn build_release() -> std::path::PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = refit_tests::processes::workspace();
     // The whole workspace, so that the libraries are built once, with the features this program was built with.
-    let arguments = ["build", "--release", "--workspace", "--all-targets", "--locked"];
+    let arguments = ["build", "--release", "--workspace", "--bins", "--bench", "ratios", "--locked"];
     let status = Command::new(cargo).args(arguments).current_dir(&workspace).status();
     assert!(status.expect("cargo starts").success(), "failed to build refit");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), Into::into);

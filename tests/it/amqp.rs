@@ -18,7 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// How long anything may take that ought to take a moment.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A connection that dies unnoticed is found after two heartbeats, and the next try may have to wait for half a minute.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 fn options(database: &Database, broker: &Broker, queue: &str) -> Options {
     Options {

@@ -12,7 +12,7 @@ use lapin::options::{
     ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use crate::eventually;
@@ -231,6 +231,9 @@ async fn connect(url: &str) -> Result<(Connection, Channel), lapin::Error> {
     Ok((connection, channel))
 }
 
+/// How often a message is published that the broker cannot take.
+const PUBLISH_TRIES: u32 = 50;
+
 impl Broker {
     /// What `--amqp-url` takes.
     pub fn url(&self) -> &str {
@@ -317,23 +320,38 @@ impl Broker {
     /// # Panics
     /// When a message is not confirmed, or came back because there is no such queue.
     pub async fn publish(&self, queue: &str, messages: impl IntoIterator<Item = Message>) {
-        let mut confirms = Vec::new();
-        for message in messages {
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let properties = message.properties.with_delivery_mode(2);
-            let sent =
-                self.channel.basic_publish("".into(), queue.into(), options, &message.body, properties).await;
-            confirms.push(sent.unwrap_or_else(|error| panic!("failed to publish to {queue}: {error}")));
-        }
-        for confirm in confirms {
-            match confirm.await {
-                Ok(confirmed) => {
-                    let returned = confirmed.take_message().is_some();
-                    assert!(!returned, "a message for {queue} came back: there is no such queue");
-                }
-                Err(error) => panic!("a message for {queue} was not confirmed: {error}"),
+        let mut open: Vec<Message> = messages.into_iter().collect();
+        for _ in 0..PUBLISH_TRIES {
+            let mut confirms = Vec::new();
+            for message in open {
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let properties = message.properties.clone().with_delivery_mode(2);
+                let sent = self
+                    .channel
+                    .basic_publish("".into(), queue.into(), options, &message.body, properties)
+                    .await
+                    .unwrap_or_else(|error| panic!("failed to publish to {queue}: {error}"));
+                confirms.push((message, sent));
             }
+            // A queue that cannot take a message at the moment says so with a nack.
+            let mut refused = Vec::new();
+            for (message, confirm) in confirms {
+                match confirm.await {
+                    Ok(Confirmation::Nack(_)) => refused.push(message),
+                    Ok(confirmed) => {
+                        let returned = confirmed.take_message().is_some();
+                        assert!(!returned, "a message for {queue} came back: there is no such queue");
+                    }
+                    Err(error) => panic!("a message for {queue} was not confirmed: {error}"),
+                }
+            }
+            open = refused;
+            if open.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        panic!("queue {queue} took {} messages in no try", open.len());
     }
 
     /// Takes one message off a queue.

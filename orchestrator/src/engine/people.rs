@@ -54,7 +54,7 @@ impl Engine {
             ChangeError::Invalid(detail) => EngineError::Invalid {
                 field: Some("params".to_owned()),
                 detail,
-                hint: Some(format!("`refit workflow show {}` lists its params", start.workflow)),
+                hint: Some("the workflow's file declares its params under `params`".to_owned()),
             },
             other @ (ChangeError::Refused(_) | ChangeError::Store(_)) => other.into(),
         })?;

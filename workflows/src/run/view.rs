@@ -15,7 +15,7 @@ pub struct Live {
 /// A run without steps and events, as listings show it: needs none of its steps.
 pub fn summary(facts: &RunFacts, head: &RunHead, version: i64) -> RunView {
     let (started_at, finished_at, reason) = match &head.state {
-        RunState::Waiting { .. } => (None, None, Some("waiting for another run of its key".to_owned())),
+        RunState::Waiting { .. } => (None, None, Some("waiting to start".to_owned())),
         RunState::Running { since, cancelled_by: None } => (Some(*since), None, None),
         RunState::Running { since, cancelled_by: Some(by) } => {
             (Some(*since), None, Some(format!("being cancelled by {by}: steps are still ending")))
