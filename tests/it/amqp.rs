@@ -18,8 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// How long anything may take that ought to take a moment.
-/// A connection that dies unnoticed is found after two heartbeats, and the next try may have to wait for half a minute.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn options(database: &Database, broker: &Broker, queue: &str) -> Options {
     Options {

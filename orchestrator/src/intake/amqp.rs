@@ -37,6 +37,8 @@ const STORE_WITHIN: Duration = Duration::from_secs(30);
 const DATABASE_POLL: Duration = Duration::from_secs(1);
 /// How often the queue is asked after, and how long the answer may take.
 const PROBE_EVERY: Duration = Duration::from_secs(30);
+/// The same for a consumer that is new or looks deaf: one that never hears anything is replaced within seconds.
+const PROBE_SOON: Duration = Duration::from_secs(5);
 const PROBE_WITHIN: Duration = Duration::from_secs(5);
 /// Messages in flight when publishing.
 const PUBLISH_AT_ONCE: usize = 100;
@@ -201,7 +203,7 @@ impl Subscription {
             connection,
             channel,
             consumer,
-            probe_at: Instant::now() + PROBE_EVERY,
+            probe_at: Instant::now() + PROBE_SOON,
             deliveries_since_probe: 0,
             idle_with_messages: false,
         })
@@ -249,7 +251,7 @@ impl Subscription {
         }
         self.idle_with_messages = idle_with_messages;
         self.deliveries_since_probe = 0;
-        self.probe_at = Instant::now() + PROBE_EVERY;
+        self.probe_at = Instant::now() + if idle_with_messages { PROBE_SOON } else { PROBE_EVERY };
         Ok(())
     }
 }
