@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use refit_tests::processes::workspace;
-use refit_workflows::definition::{Command, Trigger, Verb, Workflow};
+use refit_workflows::definition::{Command, Trigger, Workflow};
 use refit_workflows::event::CloudEvent;
 use refit_workflows::trigger::Considered;
 use serde_json::Value;
@@ -37,8 +37,8 @@ fn every_workflow_is_sound_and_opens_with_the_editor_header() {
 fn every_file_a_step_needs_is_there() {
     for folder in examples() {
         for step in workflow(&folder).steps {
-            let Verb::Run(run) = step.verb else { continue };
-            let mut files: Vec<String> = run.requirements.into_iter().collect();
+            let Some(run) = step.verb.process() else { continue };
+            let mut files: Vec<String> = run.requirements.iter().cloned().collect();
             if let Command::Arguments(arguments) = &run.command {
                 files.extend(
                     arguments.iter().map(|one| one.source().to_owned()).filter(|one| one.ends_with(".py")),
@@ -77,7 +77,7 @@ fn starts(trigger: &Trigger, event: &CloudEvent) -> bool {
             let object = Value::Object(event.attributes().clone());
             matches!(trigger.consider(event, &object), Considered::Matched { .. })
         }
-        Trigger::Cron(_) => false,
+        Trigger::Join(_) | Trigger::Cron(_) => false,
     }
 }
 

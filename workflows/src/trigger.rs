@@ -174,7 +174,9 @@ impl Workflow {
             .iter()
             .find_map(|step| match &step.verb {
                 crate::definition::Verb::Promote(promote) => Some(promote.alias.as_str()),
-                crate::definition::Verb::Run(_)
+                crate::definition::Verb::Work(_)
+                | crate::definition::Verb::Select(_)
+                | crate::definition::Verb::Workflow(_)
                 | crate::definition::Verb::Gate(_)
                 | crate::definition::Verb::Approval(_)
                 | crate::definition::Verb::Emit(_) => None,
@@ -230,12 +232,13 @@ mod tests {
             quiet: Some(Duration::from_secs(10)),
             max_wait: Some(Duration::from_secs(60)),
             count: Some(5),
+            sum: None,
         };
         let batch = |opened, last, count| Gathering { opened_at: at(opened), last_at: at(last), count };
         assert_eq!(rule.due_at(&batch(0, 0, 1)), Some(at(10)));
         assert_eq!(rule.due_at(&batch(0, 55, 4)), Some(at(60)));
         assert_eq!(rule.due_at(&batch(0, 20, 5)), Some(at(20)));
-        let by_count = BatchRule { quiet: None, max_wait: None, count: Some(5) };
+        let by_count = BatchRule { quiet: None, max_wait: None, count: Some(5), sum: None };
         assert_eq!(by_count.due_at(&batch(0, 20, 4)), None);
     }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use refit_workflows::definition::{Command, FILE_BYTES_MAX, Position, Problem, Verb, Workflow};
+use refit_workflows::definition::{Command, FILE_BYTES_MAX, Position, Problem, Workflow};
 
 use crate::exit::Usage;
 use crate::render::diagnostics::Severity;
@@ -111,7 +111,7 @@ fn files_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn missing_files(workflow: &Workflow, text: &str, folder: &Path) -> Vec<(Severity, Problem)> {
     let mut findings: Vec<(Severity, Problem)> = Vec::new();
     for step in &workflow.steps {
-        let Verb::Run(run) = &step.verb else { continue };
+        let Some(run) = step.verb.process() else { continue };
         if let Some(requirements) = run.requirements.as_deref().filter(|name| !folder.join(name).is_file()) {
             findings.push((Severity::Error, missing(&step.name, requirements, text)));
         }

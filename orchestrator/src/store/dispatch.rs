@@ -414,7 +414,7 @@ impl Round {
         let object = Value::Object(event.attributes().clone());
         let facts = BatchFacts { key, count: 1, first: object.clone(), last: object };
         let words = match trigger {
-            Trigger::Event(_) => format!("event {}", event.kind()),
+            Trigger::Event(_) | Trigger::Join(_) => format!("event {}", event.kind()),
             Trigger::Cron(cron) => {
                 let (expression, zone) = cron.schedule.source();
                 format!("cron {expression} {zone}")
@@ -466,10 +466,7 @@ impl Round {
         words: String,
     ) -> Result<(), StoreError> {
         let workflow = &current.workflow;
-        let templates = match &workflow.triggers[index] {
-            Trigger::Event(trigger) => &trigger.params,
-            Trigger::Cron(trigger) => &trigger.params,
-        };
+        let templates = workflow.triggers[index].params();
         let params = render_params(templates, &batch).and_then(|params| workflow.resolve_params(&params));
         let launched = match params {
             Ok(params) => {
@@ -592,6 +589,7 @@ fn consider(
 ) -> Considered {
     match trigger {
         Trigger::Event(trigger) => trigger.consider(event, object),
+        Trigger::Join(_) => Considered::Unmatched,
         Trigger::Cron(_) => {
             if event.kind() == SCHEDULE_TYPE && event.source() == schedule_source(workflow, index) {
                 Considered::Matched { key: String::new() }

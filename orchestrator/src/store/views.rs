@@ -323,6 +323,9 @@ fn open_batch(row: &Row) -> Result<OpenBatch, StoreError> {
 fn trigger_words(trigger: &Trigger) -> String {
     use refit_workflows::time::show_duration;
     match trigger {
+        Trigger::Join(join) => {
+            format!("all of {} patterns within {}", join.parts.len(), show_duration(join.within))
+        }
         Trigger::Event(event) => {
             let kinds = event.pattern.source()["type"].as_array();
             let kinds: Vec<String> = kinds

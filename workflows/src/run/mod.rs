@@ -751,8 +751,5 @@ impl Failure {
 
 /// How often a step may be tried; verbs without processes are decided once.
 fn attempts_allowed(verb: &Verb) -> u32 {
-    match verb {
-        Verb::Run(run) => run.retry.attempts,
-        Verb::Gate(_) | Verb::Approval(_) | Verb::Promote(_) | Verb::Emit(_) => 1,
-    }
+    verb.work().map_or(1, |work| work.retry.attempts)
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::definition::{Command, RunVerb};
+use crate::definition::{Command, RunTask, Task, Work};
 use crate::expression::{Expression, Scope};
 use crate::template::Template;
 use crate::wire::{AttemptKey, OrderCommand, StepOrder};
@@ -15,10 +15,13 @@ impl Run {
     /// A template that cannot be rendered, in words.
     pub fn order(&self, step: usize) -> Result<StepOrder, String> {
         let definition = &self.workflow.steps[step];
-        let Verb::Run(verb) = &definition.verb else {
+        let Verb::Work(work) = &definition.verb else {
             return Err(format!("{} is no step for a worker", definition.name));
         };
-        let scope = self.scope(&references(verb), Some(step));
+        let Task::Run(verb) = &work.task else {
+            return Err(format!("`{}` cannot be run yet", work.task.name()));
+        };
+        let scope = self.scope(&references(work, verb), Some(step));
         let text = |what: &str, template: &Template| {
             template.render_text(&scope).map_err(|wrong| format!("{what}: {wrong}"))
         };
@@ -33,7 +36,7 @@ impl Run {
             .iter()
             .map(|(name, template)| Ok((name.clone(), text(&format!("env.{name}"), template)?)))
             .collect::<Result<_, String>>()?;
-        let inputs = verb
+        let inputs = work
             .inputs
             .iter()
             .map(|(name, template)| Ok((name.clone(), artifact(name, template, &scope)?)))
@@ -52,9 +55,9 @@ impl Run {
             requirements: verb.requirements.clone(),
             inputs,
             champion: self.head.champion.as_ref().map(|champion| champion.artifacts.clone()),
-            artifacts: verb.artifacts.clone(),
+            artifacts: work.artifacts.clone(),
             events: self.facts.batch.count,
-            timeout_ms: u64::try_from(verb.timeout.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: u64::try_from(work.timeout.as_millis()).unwrap_or(u64::MAX),
         })
     }
 
@@ -121,7 +124,7 @@ fn artifact(name: &str, template: &Template, scope: &Scope) -> Result<ArtifactRe
     serde_json::from_value(value).map_err(|_| format!("inputs.{name}: {} is no artifact", template.source()))
 }
 
-fn references(verb: &RunVerb) -> Vec<Vec<String>> {
+fn references(work: &Work, verb: &RunTask) -> Vec<Vec<String>> {
     let arguments: &[Template] = match &verb.command {
         Command::Arguments(arguments) => arguments,
         Command::Shell(_) => &[],
@@ -129,7 +132,7 @@ fn references(verb: &RunVerb) -> Vec<Vec<String>> {
     arguments
         .iter()
         .chain(verb.env.values())
-        .chain(verb.inputs.values())
+        .chain(work.inputs.values())
         .flat_map(Template::expressions)
         .flat_map(Expression::references)
         .collect()

@@ -67,11 +67,15 @@ impl Run {
         }
         self.step_mut(step).ready_at = Some(at);
         match &definition.verb {
-            Verb::Run(_) => match self.order(step) {
+            Verb::Work(_) => match self.order(step) {
                 // Rendered once more when it is leased; here only to find out that it can be.
                 Ok(_) => self.set_state(step, StepState::Ready),
                 Err(reason) => self.set_state(step, StepState::Failed { at, reason }),
             },
+            Verb::Select(_) | Verb::Workflow(_) => {
+                let reason = format!("`{}` cannot be run yet", definition.verb.name());
+                self.set_state(step, StepState::Failed { at, reason })
+            }
             Verb::Gate(gate) => self.start_gate(step, gate, at),
             Verb::Approval(approval) => {
                 let until = approval.timeout.map(|timeout| at.plus(timeout));

@@ -194,10 +194,7 @@ impl Run {
     /// One attempt did not work out: the next one, now or after a pause, or the end of the step.
     fn attempt_failed(&mut self, step: usize, failure: &Failure, reason: &str, at: Timestamp) -> Settled {
         let definition = Arc::clone(&self.workflow);
-        let retry = match &definition.steps[step].verb {
-            Verb::Run(run) => Some(&run.retry),
-            Verb::Gate(_) | Verb::Approval(_) | Verb::Promote(_) | Verb::Emit(_) => None,
-        };
+        let retry = definition.steps[step].verb.work().map(|work| &work.retry);
         let entry = self.step_mut(step);
         if !failure.counts() {
             entry.uncounted += 1;
@@ -257,7 +254,12 @@ impl Run {
                         Verb::Approval(approval) => {
                             approval.on_timeout == crate::definition::OnTimeout::Approve
                         }
-                        Verb::Run(_) | Verb::Gate(_) | Verb::Promote(_) | Verb::Emit(_) => false,
+                        Verb::Work(_)
+                        | Verb::Select(_)
+                        | Verb::Workflow(_)
+                        | Verb::Gate(_)
+                        | Verb::Promote(_)
+                        | Verb::Emit(_) => false,
                     };
                     let state = if silence_approves {
                         let reason = Some("approved by silence: nobody answered in time".to_owned());
@@ -313,7 +315,12 @@ impl Run {
         }
         let from = match &self.workflow.steps[step].verb {
             Verb::Approval(approval) => &approval.from,
-            Verb::Run(_) | Verb::Gate(_) | Verb::Promote(_) | Verb::Emit(_) => {
+            Verb::Work(_)
+            | Verb::Select(_)
+            | Verb::Workflow(_)
+            | Verb::Gate(_)
+            | Verb::Promote(_)
+            | Verb::Emit(_) => {
                 return Err(self.wrong_state(step));
             }
         };

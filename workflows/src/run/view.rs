@@ -57,9 +57,13 @@ impl Run {
     fn asked(&self, index: usize) -> String {
         match &self.workflow.steps[index].verb {
             Verb::Approval(approval) if !approval.from.is_empty() => approval.from.join(" or "),
-            Verb::Approval(_) | Verb::Run(_) | Verb::Gate(_) | Verb::Promote(_) | Verb::Emit(_) => {
-                "a person".to_owned()
-            }
+            Verb::Approval(_)
+            | Verb::Work(_)
+            | Verb::Select(_)
+            | Verb::Workflow(_)
+            | Verb::Gate(_)
+            | Verb::Promote(_)
+            | Verb::Emit(_) => "a person".to_owned(),
         }
     }
 

@@ -101,7 +101,10 @@ fn check(root: &Node<'_>, f: &mut Findings) -> Option<Workflow> {
         triggers: triggers?,
         params,
         concurrency: concurrency?,
+        cooldown: None,
         steps,
+        outputs: BTreeMap::new(),
+        not_yet: Vec::new(),
     })
 }
 
@@ -306,7 +309,14 @@ fn finish_steps(
                 Verb::Promote(Promote { artifact, candidate, alias, gates })
             }
         };
-        Some(Step { name: draft.name, needs: draft.needs, condition: draft.condition, verb })
+        Some(Step {
+            name: draft.name,
+            needs: draft.needs,
+            finally: false,
+            condition: draft.condition,
+            matrix: None,
+            verb,
+        })
     };
     drafts.into_iter().enumerate().map(finish).collect()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::diagnostics::{Findings, Position};
 use super::super::raw::{Node, Raw};
-use super::super::{Command, Retry, RunVerb};
+use super::super::{Command, Retry, RunTask, Task, Work};
 use super::Defaults;
 use super::fields::{Fields, Keys, key_is_name, text};
 use super::reads::{Place, Reads, artifact_of};
@@ -27,21 +27,17 @@ pub(super) fn run(
     declared: &mut Vec<String>,
     reads: &mut Reads,
     f: &mut Findings,
-) -> Option<RunVerb> {
+) -> Option<Work> {
     let command = command(node, place, reads, f);
     let env = env(fields, place, reads, f);
     let inputs = inputs(fields, place, reads, f);
     let artifacts = artifacts(fields, f);
     declared.extend(artifacts.keys().cloned());
-    Some(RunVerb {
-        env,
-        inputs,
-        artifacts,
-        requirements: requirements(fields, f),
-        retry: retry(fields, &defaults.retry, f),
-        timeout: fields.duration("timeout", true, f).unwrap_or(defaults.timeout),
-        command: command?,
-    })
+    let requirements = requirements(fields, f);
+    let retry = retry(fields, &defaults.retry, f);
+    let timeout = fields.duration("timeout", true, f).unwrap_or(defaults.timeout);
+    let task = Task::Run(RunTask { command: command?, env, requirements });
+    Some(Work { task, inputs, artifacts, retry, timeout })
 }
 
 fn command(node: &Node<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -> Option<Command> {

@@ -113,7 +113,7 @@ pub(super) fn step(
     draft.body = match verb {
         "run" => {
             let verb = run::run(node, &fields, defaults, place, &mut draft.artifacts, reads, f);
-            verb.map(|verb| Body::Whole(Verb::Run(Box::new(verb))))
+            verb.map(|work| Body::Whole(Verb::Work(Box::new(work))))
         }
         "gate" => {
             let has_needs = !draft.needs.is_empty() || !draft.needs_are_sound;

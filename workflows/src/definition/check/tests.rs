@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::*;
-use crate::definition::{CatchUp, Command, OnTimeout, Problem, Trigger};
+use crate::definition::{CatchUp, Command, OnTimeout, Problem, RunTask, Trigger, Work};
 use crate::gate::{Check, NoChampion};
 
 const CHURN: &str = r#"# yaml-language-server: $schema=./workflow.schema.json
@@ -102,18 +102,18 @@ fn the_example_of_the_language_is_understood() {
     let Trigger::Cron(cron) = &churn.triggers[1] else { panic!("no cron trigger") };
     assert_eq!((cron.schedule.source(), cron.catch_up), (("0 3 * * MON", "Europe/Berlin"), CatchUp::Last));
 
-    let Verb::Run(train) = &churn.steps[0].verb else { panic!("train does not run") };
-    let Command::Arguments(arguments) = &train.command else { panic!("no argument list") };
+    let (train, process) = work(&churn.steps[0]);
+    let Command::Arguments(arguments) = &process.command else { panic!("no argument list") };
     assert_eq!(
         arguments.iter().map(|a| a.source()).collect::<Vec<_>>()[4],
         "1.10",
         "text is kept as it is written"
     );
-    assert_eq!(train.env["MODE"].source(), "0755");
+    assert_eq!(process.env["MODE"].source(), "0755");
     assert_eq!((train.timeout, train.retry.attempts), (Duration::from_secs(6 * 3600), 2));
-    let Verb::Run(evaluate) = &churn.steps[1].verb else { panic!("evaluate does not run") };
+    let (evaluate, process) = work(&churn.steps[1]);
     assert_eq!(evaluate.timeout, Duration::from_secs(2 * 3600), "the default of the file");
-    assert!(matches!(&evaluate.command, Command::Shell(script) if script.starts_with("python evaluate.py")));
+    assert!(matches!(&process.command, Command::Shell(script) if script.starts_with("python evaluate.py")));
     let Verb::Gate(gate) = &churn.steps[2].verb else { panic!("gate is no gate") };
     assert!(matches!(&gate.checks[0], Check::Bounds { min: Some(min), .. } if *min == 0.8));
     assert_eq!(gate.no_champion, NoChampion::Absolute);
@@ -128,12 +128,19 @@ fn the_example_of_the_language_is_understood() {
     assert_eq!((churn.concurrency.limit, churn.concurrency.on_conflict), (1, OnConflict::Coalesce));
 }
 
+fn work(step: &Step) -> (&Work, &RunTask) {
+    match (step.verb.work(), step.verb.process()) {
+        (Some(work), Some(process)) => (work, process),
+        _ => panic!("{} runs no process", step.name),
+    }
+}
+
 #[test]
 fn what_is_left_out_has_a_default() {
     let small = workflow("workflow: w\nsteps: { a: { run: 'true' } }\n").unwrap();
     assert!(small.triggers.is_empty() && small.concurrency.key.is_none());
     assert_eq!(small.concurrency.on_conflict, OnConflict::Parallel);
-    let Verb::Run(run) = &small.steps[0].verb else { panic!("a does not run") };
+    let (run, _) = work(&small.steps[0]);
     assert_eq!((run.timeout, run.retry.attempts), (Duration::from_secs(3600), 1));
     let queued = workflow("workflow: w\nconcurrency: { limit: 3 }\nsteps: { a: { run: [a] } }\n").unwrap();
     assert_eq!((queued.concurrency.limit, queued.concurrency.on_conflict), (3, OnConflict::Queue));

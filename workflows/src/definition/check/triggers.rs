@@ -136,6 +136,7 @@ fn batch(key: &Key, node: &Node<'_>, f: &mut Findings) -> Option<BatchRule> {
         quiet: fields.duration("quiet", true, f),
         max_wait: fields.duration("max_wait", true, f),
         count: fields.count("count", 1, BATCH_COUNT_MAX, f),
+        sum: None,
     };
     if fields.entries().is_empty() {
         let hint = "for example `batch: { quiet: 2m, max_wait: 30m }`";
