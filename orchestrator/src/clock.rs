@@ -1,26 +1,55 @@
 //! The only place of the orchestrator that reads the wall clock. On PostgreSQL the clock is the database's: the
-//! offset to it is measured, so that several orchestrators agree on what is due.
+//! offset to it is measured, so that several orchestrators agree on what is due. A simulation's clock stands still until
+//! it is set.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use refit_workflows::time::Timestamp;
 
-/// A clock that can be set right by the database's.
-#[derive(Debug, Default)]
-pub struct Clock {
-    offset_ms: AtomicI64,
+/// What time it is.
+#[derive(Debug)]
+pub enum Clock {
+    /// This host's clock, set right by the database's: by this many milliseconds.
+    Wall(AtomicI64),
+    /// A virtual one: it stands at this many milliseconds since the Unix epoch.
+    Standing(AtomicI64),
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::Wall(AtomicI64::new(0))
+    }
 }
 
 impl Clock {
+    /// A virtual clock.
+    pub fn standing_at(at: Timestamp) -> Self {
+        Self::Standing(AtomicI64::new(at.as_millis()))
+    }
+
     /// Now.
     pub fn now(&self) -> Timestamp {
-        Timestamp::from_millis(local_millis() + self.offset_ms.load(Ordering::Relaxed))
+        Timestamp::from_millis(match self {
+            Self::Wall(offset_ms) => local_millis() + offset_ms.load(Ordering::Relaxed),
+            Self::Standing(at) => at.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Sets a virtual clock; a wall clock is not to be set.
+    pub fn set(&self, now: Timestamp) {
+        match self {
+            Self::Wall(_) => {}
+            Self::Standing(at) => at.store(now.as_millis(), Ordering::Relaxed),
+        }
     }
 
     /// Follows the database: `database_ms` is what it read, in milliseconds since the Unix epoch, just now.
     pub fn follow(&self, database_ms: i64) {
-        self.offset_ms.store(database_ms - local_millis(), Ordering::Relaxed);
+        match self {
+            Self::Wall(offset_ms) => offset_ms.store(database_ms - local_millis(), Ordering::Relaxed),
+            Self::Standing(_) => {}
+        }
     }
 }
 

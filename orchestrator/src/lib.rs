@@ -13,6 +13,7 @@ pub mod http;
 pub mod intake;
 pub mod outbox;
 pub mod server;
+pub mod simulation;
 pub mod store;
 
 pub use config::Config;

@@ -130,7 +130,13 @@ impl Engine {
         self.store().clock().now()
     }
 
-    fn wake(&self, hints: Hints) {
+    /// Follows what there may be to do: events to route or lanes with room, steps to lease, runs that changed.
+    pub(crate) fn news(&self) -> (watch::Receiver<u64>, watch::Receiver<u64>, watch::Receiver<u64>) {
+        let signals = &self.inner.signals;
+        (signals.dispatch(), signals.ready(), signals.runs())
+    }
+
+    pub(crate) fn wake(&self, hints: Hints) {
         self.inner.signals.wake(hints);
     }
 

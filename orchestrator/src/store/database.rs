@@ -85,6 +85,30 @@ impl Database {
         Ok(Self::Sqlite { writer, reader })
     }
 
+    /// A SQLite database that is gone with its handle. One connection is all there is: whoever holds a transaction must
+    /// not begin another.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: it could not be made.
+    pub async fn in_memory() -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .in_memory(true)
+            .foreign_keys(true)
+            .pragma("trusted_schema", "OFF")
+            .statement_cache_capacity(256);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(options)
+            .await?;
+        let database = Self::Sqlite { writer: pool.clone(), reader: pool };
+        database.migrate().await?;
+        Ok(database)
+    }
+
     async fn open_postgres(url: &str) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|wrong| StoreError::Broken(format!("the database URL cannot be read: {wrong}")))?

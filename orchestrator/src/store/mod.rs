@@ -195,18 +195,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] while it is out of reach.
     pub async fn open(url: &str, targets: Vec<String>) -> Result<Self, StoreError> {
-        let database = Database::open(url).await?;
-        let store = Self {
-            inner: Arc::new(Inner {
-                database,
-                clock: Clock::default(),
-                targets,
-                hot: runs::HotRuns::default(),
-                definitions: Mutex::default(),
-            }),
-        };
+        let store = Self::over(Database::open(url).await?, Clock::default(), targets);
         store.follow_clock().await?;
         Ok(store)
+    }
+
+    /// A store that is gone with its handle, going by this clock: for simulations.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: there is no memory for it.
+    pub async fn in_memory(clock: Clock) -> Result<Self, StoreError> {
+        Ok(Self::over(Database::in_memory().await?, clock, Vec::new()))
+    }
+
+    fn over(database: Database, clock: Clock, targets: Vec<String>) -> Self {
+        let (hot, definitions) = (runs::HotRuns::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { database, clock, targets, hot, definitions }) }
     }
 
     /// Sets the clock by the database's.

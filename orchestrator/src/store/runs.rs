@@ -417,6 +417,16 @@ impl Store {
         Ok(id)
     }
 
+    /// The name of every run, in the order of their creation: for databases whose runs somebody wants all of.
+    pub async fn every_run(&self) -> Result<Vec<RunName>, StoreError> {
+        self.durably(|store| async move {
+            let mut tx = store.database().read().await?;
+            let rows = tx.all(sql("SELECT workflow, number FROM runs ORDER BY id")).await?;
+            rows.iter().map(|row| Ok(RunName::new(row.text("workflow")?, row.int("number")?))).collect()
+        })
+        .await
+    }
+
     /// The accepted inputs of a run, in order, with their times: replaying them from the run's facts gives the run.
     pub async fn journal(&self, run: &RunName) -> Result<Vec<(Timestamp, Input)>, ChangeError> {
         const JOURNAL: &str = "SELECT at, input FROM journal WHERE run = $1 ORDER BY version";

@@ -64,12 +64,16 @@ impl Store {
         let workflow = Workflow::parse(&text)
             .map_err(|problems| StoreError::Corrupt(format!("definition {digest}: {problems}")))?;
         let workflow = Arc::new(workflow);
+        self.keep_parsed(digest, Arc::clone(&workflow));
+        Ok(workflow)
+    }
+
+    fn keep_parsed(&self, digest: &Digest, workflow: Arc<Workflow>) {
         let mut definitions = unpoisoned(&self.inner.definitions);
         if definitions.len() >= DEFINITIONS_MAX {
             definitions.clear();
         }
-        definitions.insert(digest.clone(), Arc::clone(&workflow));
-        Ok(workflow)
+        definitions.insert(digest.clone(), workflow);
     }
 
     /// Every workflow as it is applied now. One that cannot be read any more is left out, loudly.
@@ -130,6 +134,7 @@ impl Store {
                 let changed = tx.execute(keep).await? > 0;
                 store.keep_schedules(&mut tx, &workflow, now).await?;
                 tx.commit().await?;
+                store.keep_parsed(&digest, workflow);
                 Ok((changed, Hints { lanes: true, ..Hints::default() }))
             }
         })

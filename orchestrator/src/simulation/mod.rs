@@ -1,0 +1,435 @@
+//! Workflows on a virtual clock: what would these events have started, and how would it have gone on?
+//!
+//! The store (SQLite in memory), the dispatcher, the run machine, gates and the registry are the ones that `refit serve`
+//! runs; made up are the time and what steps come to. Must never happen here: a second way to route an event, fire a
+//! batch, start a run or decide a gate.
+
+mod script;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+use refit_workflows::definition::Workflow;
+use refit_workflows::event::CloudEvent;
+use refit_workflows::names::RunName;
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::{
+    Apply, AttemptKey, Decide, EventView, Finish, LeaseRequest, ModelView, Outcome, Register, Role, RunView,
+    StartRun, WORKER_PROTOCOL,
+};
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::engine::{Engine, EngineError, EventFilter, Identity, RunFilter, Settings};
+use crate::store::{Store, StoreError};
+
+pub use script::{Answer, Attempt, Came, Script};
+
+/// The most moments at which something happens before a simulation counts as one that never ends: two workflows that
+/// start each other go on for ever.
+const MOMENTS_MAX: u64 = 1_000_000;
+/// Attempts the one worker takes at a time: as many as there are.
+const SLOTS: u32 = 10_000;
+const WORKER: &str = "simulated";
+/// The workflow whose runs made the champions that were there before.
+pub const ORIGIN: &str = "champion-before";
+/// A poll that never comes: the simulation looks whenever something happened.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Why a simulation cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulationError {
+    /// What was asked of it cannot be done.
+    #[error("{0}")]
+    Refused(#[from] EngineError),
+    /// The database in memory did not do its part.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// It goes on and on.
+    #[error(
+        "the simulation does not come to rest: after {MOMENTS_MAX} moments it is {0}; do workflows start each other?"
+    )]
+    Endless(Timestamp),
+}
+
+/// A virtual orchestrator with one virtual worker that takes every step at once.
+pub struct Simulation {
+    engine: Engine,
+    workflows: BTreeMap<String, Cast>,
+    /// What happens when, in the order it was begun where that is the same moment.
+    ahead: BinaryHeap<Reverse<(Timestamp, u64)>>,
+    happenings: BTreeMap<u64, Happening>,
+    /// Approvals that somebody is thinking about, by run, step and since when.
+    asked: BTreeSet<(RunName, String, Timestamp)>,
+    /// Numbers whatever is begun.
+    begun: u64,
+    moments: u64,
+    news: News,
+}
+
+/// A workflow's script.
+struct Cast {
+    script: Script,
+    has_approvals: bool,
+}
+
+/// What happens at a later moment.
+enum Happening {
+    /// An attempt is over.
+    Finish(AttemptKey, Outcome),
+    /// Somebody answers an approval.
+    Answer { run: RunName, step: String, approve: bool, by: String },
+}
+
+/// What has changed since it was last looked at.
+struct News {
+    dispatch: watch::Receiver<u64>,
+    ready: watch::Receiver<u64>,
+    runs: watch::Receiver<u64>,
+}
+
+/// Whether something changed since this was last asked. The engine holds the sending end.
+fn take(news: &mut watch::Receiver<u64>) -> bool {
+    let changed = news.has_changed().unwrap_or(false);
+    news.mark_unchanged();
+    changed
+}
+
+impl Simulation {
+    /// An empty orchestrator whose clock stands at `start`.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`]: no database in memory could be made.
+    pub async fn open(start: Timestamp) -> Result<Self, SimulationError> {
+        let store = Store::in_memory(Clock::standing_at(start)).await?;
+        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
+        let (dispatch, ready, runs) = engine.news();
+        engine
+            .register(Register {
+                protocol: WORKER_PROTOCOL,
+                worker: WORKER.to_owned(),
+                session: WORKER.to_owned(),
+                labels: BTreeMap::new(),
+                slots: SLOTS,
+                cpus: 1,
+                memory: 0,
+                gpus: 0,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            })
+            .await?;
+        Ok(Self {
+            engine,
+            workflows: BTreeMap::new(),
+            ahead: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            begun: 0,
+            moments: 0,
+            news: News { dispatch, ready, runs },
+        })
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Timestamp {
+        self.engine.store().clock().now()
+    }
+
+    /// Registers a workflow, whose steps come to what the script says. `text` is its file.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`].
+    pub async fn apply(
+        &mut self,
+        text: &str,
+        workflow: &Workflow,
+        script: Script,
+    ) -> Result<(), SimulationError> {
+        let workflow = script.fix_gates(workflow);
+        let name = workflow.name.clone();
+        let has_approvals = script::has_approvals(&workflow);
+        let apply = Apply { text: text.to_owned(), bundle: None };
+        self.engine.store().apply_workflow(apply, workflow, WORKER).await?;
+        self.workflows.insert(name, Cast { script, has_approvals });
+        Ok(())
+    }
+
+    /// Gives a model a champion: its version 1, promoted by a run of [`ORIGIN`]. Before any workflow is applied that
+    /// listens to promotions.
+    ///
+    /// # Errors
+    /// [`SimulationError::Refused`]: the model or the alias has no proper name.
+    pub async fn adopt(
+        &mut self,
+        model: &str,
+        alias: &str,
+        metrics: BTreeMap<String, f64>,
+    ) -> Result<(), SimulationError> {
+        let text = format!(
+            "workflow: {ORIGIN}\nmodel: {model}\nsteps:\n  train: {{ run: [train], artifacts: {{ model: model }} }}\n  \
+             gate: {{ needs: [train], gate: {{ checks: [{{ expr: 'true' }}] }} }}\n  promote: {{ needs: [gate], \
+             promote: {{ artifact: '${{{{ steps.train.artifacts.model }}}}', alias: {alias} }} }}\n"
+        );
+        let workflow = Workflow::parse(&text).map_err(EngineError::Definition)?;
+        let came = Came::Success { outputs: BTreeMap::new(), metrics };
+        let train = vec![Attempt { takes: Duration::ZERO, came }];
+        let attempts = BTreeMap::from([("train".to_owned(), train)]);
+        self.apply(&text, &workflow, Script { attempts, ..Script::default() }).await?;
+        self.start_run(ORIGIN, Map::new()).await?;
+        self.advance(self.now()).await
+    }
+
+    /// Lets events arrive now.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`].
+    pub async fn record(&mut self, events: Vec<CloudEvent>) -> Result<(), SimulationError> {
+        self.engine.record(events, Vec::new()).await?;
+        self.settle().await
+    }
+
+    /// Starts a run by hand, now.
+    ///
+    /// # Errors
+    /// [`SimulationError::Refused`]: there is no such workflow, or the params are not its own.
+    pub async fn start_run(
+        &mut self,
+        workflow: &str,
+        params: Map<String, Value>,
+    ) -> Result<RunName, SimulationError> {
+        self.begun += 1;
+        let id = Some(format!("start-{}", self.begun));
+        let start = StartRun { workflow: workflow.to_owned(), params, id };
+        let run = self.engine.start_run(start, &somebody()).await?.run;
+        self.settle().await?;
+        Ok(run)
+    }
+
+    /// Cancels a run, now.
+    ///
+    /// # Errors
+    /// [`SimulationError::Refused`]: it is over, or there is no such run.
+    pub async fn cancel_run(&mut self, run: &RunName) -> Result<(), SimulationError> {
+        self.engine.cancel_run(run, &somebody()).await?;
+        self.settle().await
+    }
+
+    /// Lets time pass until `until`: everything that is due on the way happens, in order and at its time.
+    ///
+    /// # Errors
+    /// [`SimulationError::Endless`], [`SimulationError::Store`].
+    pub async fn advance(&mut self, until: Timestamp) -> Result<(), SimulationError> {
+        self.settle().await?;
+        while let Some(next) = self.next_due().await?.filter(|&next| next <= until) {
+            self.engine.store().clock().set(next.max(self.now()));
+            self.happen().await?;
+        }
+        self.engine.store().clock().set(until.max(self.now()));
+        Ok(())
+    }
+
+    /// When something happens next by itself; none: everything has come to rest. Schedules never rest.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`].
+    pub async fn next_due(&self) -> Result<Option<Timestamp>, SimulationError> {
+        let worker = self.ahead.peek().map(|Reverse((at, _))| *at);
+        let store = self.engine.store();
+        let due = [worker, store.next_due().await?, store.next_run_wake().await?];
+        Ok(due.into_iter().flatten().min())
+    }
+
+    /// Every run so far, whole, in the order of their creation; those of [`ORIGIN`] left out.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`].
+    pub async fn runs(&self) -> Result<Vec<RunView>, SimulationError> {
+        let listed = self.engine.store().every_run().await?;
+        let mut runs = Vec::with_capacity(listed.len());
+        for run in listed.into_iter().filter(|run| run.workflow != ORIGIN) {
+            runs.push(self.engine.run(&run, None, Duration::ZERO).await?);
+        }
+        Ok(runs)
+    }
+
+    /// What became of an event.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`].
+    pub async fn event(&self, id: &str, source: &str) -> Result<Option<EventView>, SimulationError> {
+        Ok(self.engine.event(id, Some(source)).await?.into_iter().next())
+    }
+
+    /// The latest events of a type, at most 1000, newest first.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`].
+    pub async fn events(&self, kind: Option<&str>) -> Result<Vec<EventView>, SimulationError> {
+        let filter = EventFilter { kind: kind.map(str::to_owned), limit: 1000, ..EventFilter::default() };
+        Ok(self.engine.events(filter).await?)
+    }
+
+    /// The model with its versions and aliases, once it has a version.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`].
+    pub async fn model(&self, name: &str) -> Result<Option<ModelView>, SimulationError> {
+        Ok(self.engine.store().model(name).await?)
+    }
+
+    /// What is due at this very moment happens, and all that follows from it at once.
+    async fn happen(&mut self) -> Result<(), SimulationError> {
+        self.moments += 1;
+        if self.moments > MOMENTS_MAX {
+            return Err(SimulationError::Endless(self.now()));
+        }
+        let now = self.now();
+        while let Some(&Reverse((at, number))) = self.ahead.peek()
+            && at <= now
+        {
+            self.ahead.pop();
+            match self.happenings.remove(&number) {
+                Some(Happening::Finish(key, outcome)) => self.finish(key, outcome).await?,
+                Some(Happening::Answer { run, step, approve, by }) => {
+                    self.answer(&run, step, approve, by).await?;
+                }
+                // Its run was cancelled.
+                None => {}
+            }
+        }
+        let hints = self.engine.store().tick_runs().await?;
+        self.engine.wake(hints);
+        let dispatched = self.engine.store().dispatch().await?;
+        self.engine.wake(dispatched.hints);
+        self.settle().await
+    }
+
+    /// Everything that follows at once from what changed, until nothing changes any more.
+    async fn settle(&mut self) -> Result<(), SimulationError> {
+        loop {
+            let mut quiet = true;
+            while take(&mut self.news.dispatch) {
+                quiet = false;
+                let dispatched = self.engine.store().dispatch().await?;
+                if let Some(trouble) = dispatched.trouble {
+                    return Err(trouble.into());
+                }
+                self.engine.wake(dispatched.hints);
+                if dispatched.more {
+                    self.news.dispatch.mark_changed();
+                }
+            }
+            if take(&mut self.news.ready) {
+                quiet = false;
+                self.lease().await?;
+            }
+            if take(&mut self.news.runs) {
+                quiet = false;
+                self.end_cancelled().await?;
+                self.ask_approvals().await?;
+            }
+            if quiet {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn lease(&mut self) -> Result<(), SimulationError> {
+        let request =
+            LeaseRequest { worker: WORKER.to_owned(), session: WORKER.to_owned(), slots: SLOTS, wait_ms: 0 };
+        for order in self.engine.lease(request).await?.orders {
+            let script = self.workflows.get(&order.key.run.workflow).map(|cast| &cast.script);
+            let (takes, outcome) =
+                script.map_or_else(|| Script::default().attempt(&order), |it| it.attempt(&order));
+            self.later(takes, Happening::Finish(order.key, outcome));
+        }
+        Ok(())
+    }
+
+    fn later(&mut self, wait: Duration, happening: Happening) {
+        self.begun += 1;
+        self.ahead.push(Reverse((self.now().plus(wait), self.begun)));
+        self.happenings.insert(self.begun, happening);
+    }
+
+    async fn finish(&mut self, key: AttemptKey, outcome: Outcome) -> Result<(), SimulationError> {
+        match self.engine.finish(Finish { key, outcome, next: None }).await {
+            // Its run was cancelled, or its step begun anew, meanwhile.
+            Ok(_) | Err(EngineError::Refused { .. } | EngineError::Over(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The worker ends at once what it is told to end.
+    async fn end_cancelled(&mut self) -> Result<(), SimulationError> {
+        if self.happenings.is_empty() {
+            return Ok(());
+        }
+        let held = self.engine.store().leases_of(WORKER).await?;
+        for lease in held.into_iter().filter(|lease| lease.cancelling) {
+            let key = AttemptKey { run: lease.run, step: lease.step, epoch: lease.epoch };
+            self.happenings.retain(|_, it| !matches!(it, Happening::Finish(held, _) if *held == key));
+            self.finish(key, Outcome::Cancelled).await?;
+        }
+        Ok(())
+    }
+
+    /// Approvals that wait get the answer of the script, when it is time for it.
+    async fn ask_approvals(&mut self) -> Result<(), SimulationError> {
+        let mut waiting = Vec::new();
+        for name in self.workflows.iter().filter(|(_, cast)| cast.has_approvals).map(|(name, _)| name) {
+            let (workflow, state) = (Some(name.clone()), Some("running".to_owned()));
+            let filter = RunFilter { workflow, state, since: None, limit: 1000 };
+            for run in self.engine.runs(filter).await? {
+                waiting.push(self.engine.run(&run.run, None, Duration::ZERO).await?);
+            }
+        }
+        for run in waiting {
+            for step in run.steps.unwrap_or_default() {
+                let Some(since) =
+                    step.ready_at.filter(|_| step.verb == "approval" && step.state == "waiting")
+                else {
+                    continue;
+                };
+                let answer =
+                    self.workflows.get(&run.workflow).and_then(|cast| cast.script.answer(&step.step));
+                let Some(answer) = answer.cloned() else { continue };
+                if self.asked.insert((run.run.clone(), step.step.clone(), since)) {
+                    let Answer { approve, by, after } = answer;
+                    self.later(
+                        after,
+                        Happening::Answer { run: run.run.clone(), step: step.step, approve, by },
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(
+        &mut self,
+        run: &RunName,
+        step: String,
+        approve: bool,
+        by: String,
+    ) -> Result<(), SimulationError> {
+        // As somebody whose right to decide depends on their name alone, as `from` says.
+        let by = Identity { name: by, role: Role::Operator };
+        let decide = Decide { step: Some(step), reason: None };
+        match self.engine.decide(run, decide, approve, &by).await {
+            // Its time was over, or its run cancelled, meanwhile; or they may not decide, and the approval waits on.
+            Ok(_) | Err(EngineError::Refused { .. } | EngineError::Over(_) | EngineError::Forbidden(_)) => {
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn somebody() -> Identity {
+    Identity { name: WORKER.to_owned(), role: Role::Admin }
+}
+
+#[cfg(test)]
+mod tests;
