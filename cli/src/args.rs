@@ -172,6 +172,26 @@ pub(crate) enum Format {
     Yaml,
 }
 
+/// `--graph`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Graph {
+    /// Draw the graph: here (text), or as text for documents (mermaid, dot)
+    #[arg(long = "graph", value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true,
+          default_missing_value = "text", conflicts_with = "format")]
+    pub(crate) form: Option<GraphForm>,
+}
+
+/// The form of a drawn graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphForm {
+    /// Rails in the terminal, one step a line.
+    Text,
+    /// A Mermaid flowchart.
+    Mermaid,
+    /// Graphviz.
+    Dot,
+}
+
 /// `--limit`.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Limit {
@@ -347,11 +367,15 @@ pub(crate) struct WorkArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   refit check .                  all workflow files of this folder
-  refit check churn.yaml -o json")]
+  refit check churn.yaml -o json
+  refit check churn.yaml --graph
+  refit check churn.yaml --graph=mermaid > churn.mmd")]
 pub(crate) struct CheckArgs {
     /// Workflow files, or folders with workflow files directly in them
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) graph: Graph,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -509,10 +533,16 @@ pub(crate) enum RunCommand {
         output: Output,
     },
     /// Show a run: its steps, its gate's decision check by check, its events
+    #[command(after_help = "Examples:
+  refit run show churn/12
+  refit run show churn/12 --graph       its steps as a graph
+  refit run show churn/12 --graph=dot | dot -Tsvg > churn-12.svg")]
     Show {
         /// The run
         #[arg(value_name = "WORKFLOW/NUMBER")]
         run: RunName,
+        #[command(flatten)]
+        graph: Graph,
         #[command(flatten)]
         output: Output,
     },
@@ -821,6 +851,8 @@ mod tests {
              --amqp-exchange e --grace 90s --host a --host b",
             "work --server http://h:1 --name gpu-7.example --slots 2 --labels zone=eu,disk=nvme --labels a=b --data d",
             "check a.yaml b",
+            "check --graph a.yaml b",
+            "check a.yaml --graph=dot",
             "apply .",
             "workflow list -o yaml --limit 3",
             "workflow show churn --text",
@@ -831,6 +863,7 @@ mod tests {
             "run start churn --param a=b --param c= --wait",
             "run list --workflow churn --state failed --since 2026-01-31T08:00:00Z",
             "run show churn/12 -o json",
+            "run show churn/12 --graph=mermaid",
             "run watch churn/12",
             "run logs churn/12 -f --step train[depth=4]",
             "run cancel churn/12",
@@ -858,6 +891,9 @@ mod tests {
         for line in [
             "run show churn",
             "run show churn/0",
+            "run show churn/1 --graph -o json",
+            "run show churn/1 --graph=svg",
+            "check a.yaml -o json --graph=mermaid",
             "run show ../1",
             "run list --since yesterday",
             "run list --limit 0",

@@ -1,4 +1,4 @@
-//! `refit check`: all problems of workflow files, offline.
+//! `refit check`: all problems of workflow files, offline, and the graph of those that have none.
 
 use std::fmt::Write as _;
 
@@ -7,17 +7,54 @@ use refit_workflows::definition::Workflow;
 use serde::Serialize;
 
 use super::sources::{self, Source};
-use crate::args::{CheckArgs, Format};
-use crate::exit::Exit;
+use crate::args::{CheckArgs, Format, GraphForm};
+use crate::exit::{Exit, Usage};
 use crate::render::diagnostics::{Severity, problem};
+use crate::render::graph::Graph;
 use crate::render::{self, BAD, BOLD, GOOD, count, paint};
 
 /// Checks the files and tells about each.
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
     let sources = sources::find(&args.paths)?;
+    if let Some(form) = args.graph.form {
+        return draw(&sources, form);
+    }
     let reports: Vec<Report> = sources.iter().map(Report::of).collect();
     render::answer(args.output.format, &reports, || sources.iter().map(describe).collect())?;
     Ok(if sources.iter().all(Source::is_sound) { Exit::Ok } else { Exit::Definition })
+}
+
+/// Draws the graph of each file; for documents only of one, so that standard output holds that and nothing else.
+fn draw(sources: &[Source], form: GraphForm) -> anyhow::Result<Exit> {
+    match (form, sources) {
+        (GraphForm::Text, _) => {
+            let drawn: Vec<String> = sources.iter().map(described_and_drawn).collect();
+            render::print(drawn.join("\n"))?;
+        }
+        (GraphForm::Mermaid | GraphForm::Dot, [source]) => {
+            if passes(sources, Format::Table)?
+                && let Some(workflow) = &source.workflow
+            {
+                render::print(Graph::of_workflow(workflow).draw(form, None))?;
+            }
+        }
+        (GraphForm::Mermaid | GraphForm::Dot, _) => {
+            let found = count(sources.len() as u64, "workflow");
+            return Err(
+                Usage(format!("a document holds one graph, and there are {found}: name one file")).into()
+            );
+        }
+    }
+    Ok(if sources.iter().all(Source::is_sound) { Exit::Ok } else { Exit::Definition })
+}
+
+fn described_and_drawn(source: &Source) -> String {
+    let sound = source.workflow.as_ref().filter(|_| source.is_sound());
+    let drawing = sound.map(|workflow| {
+        let columns = render::columns().map(|columns| columns.saturating_sub(2));
+        format!("\n{}", render::indent(&Graph::of_workflow(workflow).draw(GraphForm::Text, columns), 2))
+    });
+    describe(source) + &drawing.unwrap_or_default()
 }
 
 /// Tells what is wrong with these files on standard error, as `check` would. True when all are sound.

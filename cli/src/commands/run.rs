@@ -7,9 +7,10 @@ use refit_workflows::wire::{Decide, LogPiece, RetryRun, RunView, StartRun};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-use crate::args::{DecideArgs, Format, Output, RunCommand};
+use crate::args::{DecideArgs, Format, GraphForm, Output, RunCommand};
 use crate::client::Client;
 use crate::exit::{Exit, Usage};
+use crate::render::graph::Graph;
 use crate::render::{self, clean, clean_line, time::now};
 use crate::watch::{self, Surface};
 
@@ -31,9 +32,12 @@ pub(crate) async fn run(command: RunCommand, client: &Client) -> anyhow::Result<
             render::listing(output.format, &runs, "no such runs", || render::run::list(&runs, now()))?;
             Ok(Exit::Ok)
         }
-        RunCommand::Show { run, output } => {
+        RunCommand::Show { run, graph, output } => {
             let view = client.run(&run).await.with_context(|| format!("failed to show {run}"))?;
-            render::answer(output.format, &view, || render::run::show(&view, now()))?;
+            match graph.form {
+                Some(form) => render::print(drawn(&view, form))?,
+                None => render::answer(output.format, &view, || render::run::show(&view, now()))?,
+            }
             Ok(Exit::Ok)
         }
         RunCommand::Watch { run } => {
@@ -54,6 +58,15 @@ pub(crate) async fn run(command: RunCommand, client: &Client) -> anyhow::Result<
         }
         RunCommand::Approve(args) => decide(args, true, client).await,
         RunCommand::Reject(args) => decide(args, false, client).await,
+    }
+}
+
+/// A run as a graph; for people with the run itself above it.
+fn drawn(view: &RunView, form: GraphForm) -> String {
+    let drawing = Graph::of_run(view, now()).draw(form, render::columns());
+    match form {
+        GraphForm::Text => format!("{}\n\n{drawing}", render::run::line(view)),
+        GraphForm::Mermaid | GraphForm::Dot => drawing,
     }
 }
 

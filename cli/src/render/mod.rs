@@ -5,6 +5,7 @@
 
 pub(crate) mod diagnostics;
 pub(crate) mod event;
+pub(crate) mod graph;
 pub(crate) mod model;
 pub(crate) mod run;
 pub(crate) mod table;
@@ -170,6 +171,12 @@ impl Display for Facts {
 /// Whether a person is reading standard output.
 pub(crate) fn to_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// How wide the terminal is that a person reads standard output on; none where lines may have any length.
+pub(crate) fn columns() -> Option<usize> {
+    let (_, columns) = console::Term::stdout().size_checked()?;
+    to_terminal().then_some(usize::from(columns))
 }
 
 /// Prints text as it is, with a line break where it has none at the end.
