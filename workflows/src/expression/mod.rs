@@ -5,22 +5,30 @@
 //! evaluated is an error; must never happen here: an error taken for false.
 
 mod cost;
+mod durations;
+mod infer;
+mod kinds;
+mod spans;
 mod syntax;
+mod types;
 mod values;
 
 use std::sync::{Arc, LazyLock};
 
 use cel::common::types::{CelBool, DYN_TYPE};
-use cel::{Context, Env};
+use cel::{Context, Env, ExecutionError};
 use serde_json::{Map, Value};
 
 use cost::Meter;
 use syntax::Checked;
 
+pub use types::{Record, Type, TypeProblem, Types, Typing};
+
 /// The longest expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 2048;
 
-/// The functions and macros an expression may call.
+/// The functions and macros an expression may call: CEL's own, where `duration` takes days as well (`2d`), and
+/// `succeeded`, `failed` and `always`. None reads a clock.
 pub const FUNCTIONS: [&str; 35] = [
     "all",
     "always",
@@ -162,6 +170,58 @@ impl Expression {
         })
     }
 
+    /// The type of its value over names of these types, and all that cannot go well, without evaluating anything.
+    ///
+    /// A problem is what always fails or is always false, whatever the values: a name that does not exist, a
+    /// comparison of a number with text, a function with the wrong arguments, a constant that cannot be read. What
+    /// may go well is none: `Dyn` goes with everything, and null is compared with anything.
+    ///
+    /// ```
+    /// use refit_workflows::expression::{Expression, Type, Types};
+    ///
+    /// let verdict = Type::Word(&["pass", "fail", "inconclusive", "error"]);
+    /// let gate = Type::record("step `gate`", [("verdict", verdict), ("metrics", Type::map(Type::Number))]);
+    /// let types = Types::new().with("steps", Type::record("this workflow", [("gate", gate)]));
+    ///
+    /// let condition = Expression::parse("steps.gate.verdict == 'pas' && steps.gate.metrics.auc > '0.9'").unwrap();
+    /// let typing = condition.check(&types);
+    /// assert_eq!(typing.result, Type::Bool);
+    /// let found: Vec<&str> = typing
+    ///     .problems
+    ///     .iter()
+    ///     .map(|problem| &condition.source()[problem.offset..problem.offset + problem.length])
+    ///     .collect();
+    /// assert_eq!(found, ["'pas'", "steps.gate.metrics.auc > '0.9'"]);
+    /// ```
+    pub fn check(&self, types: &Types) -> Typing {
+        let infer = || infer::infer(&self.source, &self.checked.written, &self.checked.spans, types);
+        if self.checked.depth <= INLINE_DEPTH {
+            return infer();
+        }
+        on_big_stack(|| Ok(infer())).unwrap_or_else(|error| Typing {
+            result: Type::Dyn,
+            problems: vec![TypeProblem {
+                code: "type",
+                message: error.message,
+                hint: None,
+                offset: 0,
+                length: self.source.len(),
+            }],
+            is_certain: false,
+        })
+    }
+
+    /// Like [`Expression::check`], and what it leaves behind must be of a type: [`Type::Bool`] for a condition,
+    /// [`Type::Scalar`] for a key. With other problems, the type of the whole is only complained of when it is known.
+    pub fn check_as(&self, types: &Types, wanted: &Type) -> Typing {
+        let mut typing = self.check(types);
+        if !wanted.accepts(&typing.result) {
+            let problem = infer::unwanted(&self.source, &typing, wanted);
+            typing.problems.push(problem);
+        }
+        typing
+    }
+
     /// The paths it reads, from the root: `["steps", "train", "metrics", "auc"]`, in the order of the text and
     /// without repetition. A constant index (`steps["train"]`) is a part of the path; any other index ends it.
     pub fn references(&self) -> Vec<Vec<String>> {
@@ -180,16 +240,7 @@ impl Expression {
 
     fn resolve(&self, scope: &Scope) -> Result<Value, ExpressionError> {
         let meter = Meter::default();
-        let mut context = Context::with_env(environment());
-        for root in &self.checked.roots {
-            if let Some(value) = scope.roots.get(root) {
-                context.add_variable_as_val(root.as_str(), values::from_json(value));
-            }
-        }
-        context.add_variable_as_val(cost::METER, Box::new(meter.clone()));
-        context.add_variable_as_val(syntax::SUCCEEDED, Box::new(CelBool::from(scope.needs.succeeded)));
-        context.add_variable_as_val(syntax::FAILED, Box::new(CelBool::from(scope.needs.failed)));
-        let resolved = cel::Value::resolve(&self.checked.tree, &context);
+        let resolved = self.run(scope, &meter);
         // Asked of the meter, not of the result: `||` and `exists` would take the refusal for a mere error on one side.
         if meter.is_exhausted() {
             return Err(ExpressionError::new(format!(
@@ -203,6 +254,19 @@ impl Expression {
             ExpressionError::new(format!("`{}` gives {what}, which is no value here", shorten(&self.source)))
         })
     }
+
+    fn run(&self, scope: &Scope, meter: &Meter) -> Result<cel::Value, ExecutionError> {
+        let mut context = Context::with_env(environment());
+        for root in &self.checked.roots {
+            if let Some(value) = scope.roots.get(root) {
+                context.add_variable_as_val(root.as_str(), values::from_json(value));
+            }
+        }
+        context.add_variable_as_val(cost::METER, Box::new(meter.clone()));
+        context.add_variable_as_val(syntax::SUCCEEDED, Box::new(CelBool::from(scope.needs.succeeded)));
+        context.add_variable_as_val(syntax::FAILED, Box::new(CelBool::from(scope.needs.failed)));
+        cel::Value::resolve(&self.checked.tree, &context)
+    }
 }
 
 /// The language: the standard library without optional values, and the meter's function.
@@ -212,6 +276,7 @@ fn environment() -> Arc<Env> {
         // Cannot be taken already: no other function's name begins with `@`. Were it, every use of it would be an
         // error at evaluation, never an unmetered run.
         let _ = environment.add_overload(cost::TICK, "tick", vec![DYN_TYPE, DYN_TYPE], cost::tick);
+        let _ = environment.add_overload(durations::READ, "read_duration", vec![DYN_TYPE], durations::read);
         Arc::new(environment)
     });
     Arc::clone(&ENVIRONMENT)

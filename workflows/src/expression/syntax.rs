@@ -2,10 +2,12 @@
 //! expression; must never happen here: evaluation.
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
-use cel::common::ast::{ComprehensionExpr, IdedExpr};
+use cel::common::ast::{ComprehensionExpr, IdedExpr, SourceInfo};
 use cel::parser::Parser;
 
-use super::{ExpressionError, FUNCTIONS, cost};
+use super::spans::{self, Spans};
+use super::{ExpressionError, FUNCTIONS, cost, durations};
+use crate::definition::diagnostics::did_you_mean;
 
 /// The variables that `succeeded()` and `failed()` read. No expression can spell the names.
 pub(super) const SUCCEEDED: &str = "@succeeded";
@@ -22,6 +24,10 @@ const MATCHES_TICKS: usize = 16;
 /// An expression that may be evaluated.
 #[derive(Debug)]
 pub(super) struct Checked {
+    /// The tree as it was written, for its types.
+    pub(super) written: IdedExpr,
+    /// Where its parts stand.
+    pub(super) spans: Spans,
     /// The tree, with every loop and every operation on long values passing by the meter.
     pub(super) tree: IdedExpr,
     /// The levels of `tree`.
@@ -39,7 +45,8 @@ pub(super) struct Checked {
 /// Parses and checks. Runs on a stack that suits the parser, which is recursive.
 pub(super) fn check(source: &str) -> Result<Checked, ExpressionError> {
     check_brackets(source)?;
-    let mut tree = Parser::new().enable_optional_syntax(false).parse(source).map_err(|errors| {
+    let parsed = Parser::new().enable_optional_syntax(false).parse_with_source_info(source);
+    let (mut tree, info) = parsed.map_err(|errors| {
         let Some(first) = errors.errors.first() else {
             return ExpressionError::new("the expression is not CEL");
         };
@@ -50,8 +57,14 @@ pub(super) fn check(source: &str) -> Result<Checked, ExpressionError> {
         ExpressionError { message: format!("not a CEL expression: {}", plain(&first.msg)), offset }
     })?;
 
-    let mut survey =
-        Survey { source, nodes: 0, bound: Vec::new(), references: Vec::new(), reads_needs: false };
+    let mut survey = Survey {
+        source,
+        info: &info,
+        nodes: 0,
+        bound: Vec::new(),
+        references: Vec::new(),
+        reads_needs: false,
+    };
     survey.visit(&tree, 1, 0)?;
     let Survey { references, reads_needs, .. } = survey;
     let mut roots: Vec<String> = Vec::new();
@@ -63,9 +76,10 @@ pub(super) fn check(source: &str) -> Result<Checked, ExpressionError> {
         }
     }
     let sole_path = path_of(&tree);
+    let (written, spans) = (tree.clone(), Spans::of(source, &tree, &info));
     meter(&mut tree);
     let depth = depth_of(&tree);
-    Ok(Checked { tree, depth, references, roots, sole_path, reads_needs })
+    Ok(Checked { written, spans, tree, depth, references, roots, sole_path, reads_needs })
 }
 
 /// The path that a tree is, if it is nothing but names and constant keys.
@@ -141,6 +155,7 @@ fn offset_of(source: &str, line: usize, column: usize) -> Option<usize> {
 /// One walk over the parsed tree: bounds, known functions, references.
 struct Survey<'a> {
     source: &'a str,
+    info: &'a SourceInfo,
     nodes: usize,
     /// Names of the loops' variables in force.
     bound: Vec<String>,
@@ -163,7 +178,7 @@ impl Survey<'_> {
             Expr::Ident(_) | Expr::Select(_) => self.visit_path(node, depth, loops),
             Expr::Call(call) if call.func_name == operators::INDEX => self.visit_path(node, depth, loops),
             Expr::Call(call) => {
-                self.check_function(call)?;
+                self.check_function(node.id, call)?;
                 call.target
                     .iter()
                     .map(|target| &**target)
@@ -257,7 +272,7 @@ impl Survey<'_> {
         }
     }
 
-    fn check_function(&mut self, call: &CallExpr) -> Result<(), ExpressionError> {
+    fn check_function(&mut self, id: u64, call: &CallExpr) -> Result<(), ExpressionError> {
         let name = call.func_name.as_str();
         let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic());
         if is_operator {
@@ -265,14 +280,16 @@ impl Survey<'_> {
         }
         let is_macro =
             matches!(name, "all" | "exists" | "exists_one" | "existsOne" | "filter" | "has" | "map");
-        let offset = self.source.find(name);
+        let open = spans::token(self.info, id).map(|token| token.start);
+        let offset = open.and_then(|open| spans::name_before(self.source, open)).map(|place| place.start);
         if is_macro {
             let message = format!("`{name}` is used as in `list.{name}(x, condition)` (`has(a.b)` for has)");
             return Err(ExpressionError { message, offset });
         }
         if !FUNCTIONS.contains(&name) {
+            let near = did_you_mean(name, FUNCTIONS).map(|near| format!("{near} ")).unwrap_or_default();
             let message =
-                format!("there is no function `{name}`; the functions are {}", FUNCTIONS.join(", "));
+                format!("there is no function `{name}`; {near}the functions are {}", FUNCTIONS.join(", "));
             return Err(ExpressionError { message, offset });
         }
         if matches!(name, "succeeded" | "failed" | "always") {
@@ -302,9 +319,27 @@ fn meter(node: &mut IdedExpr) {
                 "succeeded" => node.expr = Expr::Ident(SUCCEEDED.to_owned()),
                 "failed" => node.expr = Expr::Ident(FAILED.to_owned()),
                 "always" => node.expr = Expr::Literal(LiteralValue::Boolean(true.into())),
-                _ => pay_for_operands(call),
+                _ => {
+                    read_duration(call);
+                    pay_for_operands(call);
+                }
             }
         }
+    }
+}
+
+/// `duration(x)` becomes `duration(@read_duration(x))`.
+fn read_duration(call: &mut CallExpr) {
+    if call.func_name == "duration"
+        && call.target.is_none()
+        && let [text] = call.args.as_mut_slice()
+    {
+        let id = text.id;
+        let args = vec![std::mem::take(text)];
+        *text = IdedExpr {
+            id,
+            expr: Expr::Call(CallExpr { func_name: durations::READ.to_owned(), target: None, args }),
+        };
     }
 }
 

@@ -33,6 +33,15 @@ fn values_keep_their_types() {
         ("duration('90s')", json!("90s")),
         ("duration('1500ms')", json!("1.5s")),
         ("timestamp('2026-01-31T08:00:00Z') + duration('1h')", json!("2026-01-31T09:00:00+00:00")),
+        ("duration('2d') == duration('48h') && duration('1d12h') > duration('1d')", json!(true)),
+        ("duration('-2d')", json!("-172800s")),
+        (
+            "timestamp('2026-01-31T08:00:00Z') - timestamp('2026-01-29T07:59:59Z') > duration('2d')",
+            json!(true),
+        ),
+        ("timestamp('2026-07-31T23:00:00Z').getHours('Europe/Berlin')", json!(1)),
+        ("timestamp('2026-07-31T23:00:00Z').getDayOfWeek('+02:00')", json!(6)),
+        ("duration('90m').getHours()", json!(1)),
         ("has(params.missing) ? 1 : 2", json!(2)),
         ("params.l.exists_one(item, item == 1)", json!(true)),
         ("'x1'.matches('^[a-z][0-9]$')", json!(true)),
@@ -55,6 +64,15 @@ fn what_cannot_be_evaluated_is_an_error() {
         "params.n ? 1 : 2",
         "params.s.all(c, c == 'a')",
         "b'abc'",
+        "duration('1.5d') == duration('36h')",
+        "duration('d') == duration('0s')",
+        "duration('999999999999999999999d') > duration('1s')",
+        "duration('9999999999999999d') > duration('1s')",
+        "duration('1h1d') > duration('1s')",
+        "duration('90m of it') > duration('1s')",
+        "duration('5m30') > duration('1s')",
+        "duration('1..5h') > duration('1s')",
+        "duration('') == duration('0')",
         "'a'.matches('(')",
     ] {
         assert!(value(source, roots.clone()).is_err(), "{source} gave {:?}", value(source, roots.clone()));
@@ -73,6 +91,9 @@ fn errors_name_what_is_missing() {
     let error = Expression::parse("lower(params.x) == 'a'").unwrap_err();
     assert!(error.message.contains("no function `lower`") && error.message.contains("startsWith"), "{error}");
     assert_eq!(error.offset, Some(0));
+    let error = Expression::parse("'startswith(' == params.s.startswith ('a')").unwrap_err();
+    assert!(error.message.contains("did you mean `startsWith`?"), "{error}");
+    assert_eq!(error.offset, Some(26));
 }
 
 #[test]
