@@ -122,6 +122,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     Work(WorkArgs),
     Check(CheckArgs),
+    Test(TestArgs),
     Apply(ApplyArgs),
     /// List and show registered workflows
     #[command(subcommand)]
@@ -376,6 +377,30 @@ pub(crate) struct CheckArgs {
     pub(crate) paths: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) graph: Graph,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Unit tests of workflows, on a virtual clock
+///
+/// Plays the cases of `*.test.yaml` files offline: given events and what each step comes to, which runs start, how do they
+/// go, what does the gate say, where does the alias point at the end? The triggers, runs and gates are the server's own;
+/// hours pass in milliseconds. Exit code 1 when a case failed.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  refit test .                   every *.test.yaml in this folder, however deep
+  refit test churn.test.yaml --case burst
+  refit test . --junit results.xml")]
+pub(crate) struct TestArgs {
+    /// Test files, or folders with test files in them
+    #[arg(default_value = ".", value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Only the cases whose name contains this; repeat for more
+    #[arg(long = "case", value_name = "TEXT")]
+    pub(crate) cases: Vec<String>,
+    /// Write the results as JUnit XML as well
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) junit: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -80,7 +80,7 @@ enum Happening {
     /// An attempt is over.
     Finish(AttemptKey, Outcome),
     /// Somebody answers an approval.
-    Answer { run: RunName, step: String, approve: bool, by: String },
+    Answer { run: RunName, step: String, approve: bool, by: Option<String> },
 }
 
 /// What has changed since it was last looked at.
@@ -220,20 +220,26 @@ impl Simulation {
     /// # Errors
     /// [`SimulationError::Endless`], [`SimulationError::Store`].
     pub async fn advance(&mut self, until: Timestamp) -> Result<(), SimulationError> {
-        self.settle().await?;
-        while let Some(next) = self.next_due().await?.filter(|&next| next <= until) {
-            self.engine.store().clock().set(next.max(self.now()));
-            self.happen().await?;
-        }
+        self.rest(until).await?;
         self.engine.store().clock().set(until.max(self.now()));
         Ok(())
     }
 
-    /// When something happens next by itself; none: everything has come to rest. Schedules never rest.
+    /// Lets time pass until nothing more happens by itself, at the latest until `latest`.
     ///
     /// # Errors
-    /// [`SimulationError::Store`].
-    pub async fn next_due(&self) -> Result<Option<Timestamp>, SimulationError> {
+    /// Those of [`Simulation::advance`].
+    pub async fn rest(&mut self, latest: Timestamp) -> Result<(), SimulationError> {
+        self.settle().await?;
+        while let Some(next) = self.next_due().await?.filter(|&next| next <= latest) {
+            self.engine.store().clock().set(next.max(self.now()));
+            self.happen().await?;
+        }
+        Ok(())
+    }
+
+    /// When something happens next by itself; none: everything has come to rest. Schedules never rest.
+    async fn next_due(&self) -> Result<Option<Timestamp>, SimulationError> {
         let worker = self.ahead.peek().map(|Reverse((at, _))| *at);
         let store = self.engine.store();
         let due = [worker, store.next_due().await?, store.next_run_wake().await?];
@@ -412,10 +418,10 @@ impl Simulation {
         run: &RunName,
         step: String,
         approve: bool,
-        by: String,
+        by: Option<String>,
     ) -> Result<(), SimulationError> {
-        // As somebody whose right to decide depends on their name alone, as `from` says.
-        let by = Identity { name: by, role: Role::Operator };
+        // With a name, it alone gives the right to decide, as `from` says.
+        let by = by.map_or_else(somebody, |name| Identity { name, role: Role::Operator });
         let decide = Decide { step: Some(step), reason: None };
         match self.engine.decide(run, decide, approve, &by).await {
             // Its time was over, or its run cancelled, meanwhile; or they may not decide, and the approval waits on.

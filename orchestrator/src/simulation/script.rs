@@ -62,8 +62,8 @@ pub enum Came {
 pub struct Answer {
     /// Yes or no.
     pub approve: bool,
-    /// Whose.
-    pub by: String,
+    /// Whose; none: an admin's, who may always decide.
+    pub by: Option<String>,
     /// How long after it was asked.
     pub after: Duration,
 }

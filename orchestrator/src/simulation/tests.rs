@@ -44,7 +44,7 @@ fn failed(takes: u64) -> Attempt {
 }
 
 fn approved(after: u64) -> Answer {
-    Answer { approve: true, by: "ada".to_owned(), after: seconds(after) }
+    Answer { approve: true, by: Some("ada".to_owned()), after: seconds(after) }
 }
 
 async fn simulation(script: Script) -> Simulation {
