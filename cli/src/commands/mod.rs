@@ -41,7 +41,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Serve(args) => Box::pin(serve::run(args)).await,
         Command::Work(args) => Box::pin(work::run(args, &cli.remote)).await,
         Command::Check(args) => check::run(&args),
-        Command::Test(args) => Box::pin(test::run(&args)).await,
+        Command::Test(args) => tokio::task::block_in_place(|| test::run(&args)),
         Command::Apply(args) => Box::pin(apply::run(args, &client()?)).await,
         Command::Workflow(command) => Box::pin(workflow::run(command, &client()?)).await,
         Command::Event(command) => Box::pin(event::run(command, &client()?)).await,

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError, EventFilter, Identity, RunFilter, Settings};
+use crate::store::database::Database;
 use crate::store::{Store, StoreError};
 
 pub use script::{Answer, Attempt, Came, Script};
@@ -52,6 +53,19 @@ pub enum SimulationError {
         "the simulation does not come to rest: after {MOMENTS_MAX} moments it is {0}; do workflows start each other?"
     )]
     Endless(Timestamp),
+}
+
+/// Where simulations take place, one after the other: a database in memory.
+pub struct Stage(Database);
+
+impl Stage {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`]: no database in memory could be made.
+    pub async fn new() -> Result<Self, SimulationError> {
+        Ok(Self(Database::in_memory().await?))
+    }
 }
 
 /// A virtual orchestrator with one virtual worker that takes every step at once.
@@ -98,12 +112,13 @@ fn take(news: &mut watch::Receiver<u64>) -> bool {
 }
 
 impl Simulation {
-    /// An empty orchestrator whose clock stands at `start`.
+    /// An empty orchestrator whose clock stands at `start`. It ends the one that was on this stage before.
     ///
     /// # Errors
-    /// [`SimulationError::Store`]: no database in memory could be made.
-    pub async fn open(start: Timestamp) -> Result<Self, SimulationError> {
-        let store = Store::in_memory(Clock::standing_at(start)).await?;
+    /// [`SimulationError::Store`]: the stage could not be cleared.
+    pub async fn open(stage: &mut Stage, start: Timestamp) -> Result<Self, SimulationError> {
+        stage.0.clear().await?;
+        let store = Store::over(stage.0.clone(), Clock::standing_at(start), Vec::new());
         let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
         let (dispatch, ready, runs) = engine.news();
         engine
