@@ -52,7 +52,7 @@ impl Run {
             env,
             params: self.facts.params.clone(),
             bundle: self.facts.bundle.clone(),
-            requirements: verb.requirements.clone(),
+            requirements: verb.requirements().map(str::to_owned),
             inputs,
             champion: self.head.champion.as_ref().map(|champion| champion.artifacts.clone()),
             artifacts: work.artifacts.clone(),
