@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::template::Template;
 
-/// `matrix`, `max_parallel` and `min_success`. Only steps that do [`Verb::Work`] or run a workflow have one.
+/// `matrix`, `max_parallel` and `min_success`. Only steps that do [`Verb::Work`](super::Verb::Work) or run a workflow have one.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// Where the combinations come from.

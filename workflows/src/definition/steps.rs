@@ -14,7 +14,7 @@ use crate::template::{Template, ValueTemplate};
 pub struct Step {
     /// Its name, unique in the workflow.
     pub name: String,
-    /// Places in [`Workflow::steps`] of the steps it waits for, in the file's order.
+    /// Places in [`Workflow::steps`](super::Workflow::steps) of the steps it waits for, in the file's order.
     pub needs: Vec<usize>,
     /// Whether it is one of `finally`: it waits for every step that is not, however they came out. Its `needs` are
     /// other steps of `finally`.
