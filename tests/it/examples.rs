@@ -39,7 +39,7 @@ fn every_file_a_step_needs_is_there() {
     for folder in examples() {
         for step in workflow(&folder).steps {
             let Some(run) = step.verb.process() else { continue };
-            let mut files: Vec<String> = run.requirements.iter().cloned().collect();
+            let mut files: Vec<String> = run.requirements().map(str::to_owned).into_iter().collect();
             if let Command::Arguments(arguments) = &run.command {
                 files.extend(
                     arguments.iter().map(|one| one.source().to_owned()).filter(|one| one.ends_with(".py")),

@@ -209,6 +209,12 @@ pub enum OrderTask {
     Run(RunOrder),
     /// Make an HTTP request.
     Call(CallOrder),
+    /// What the language has and workers of this version cannot do. Only simulations meet it: workflows with such steps are
+    /// not registered.
+    NotYet {
+        /// The verb.
+        verb: String,
+    },
 }
 
 /// A process to run.

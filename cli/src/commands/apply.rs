@@ -82,7 +82,7 @@ fn names_are_packed(source: &Source, bundle: &Bundle) -> anyhow::Result<()> {
     let steps = source.workflow.iter().flat_map(|workflow| &workflow.steps);
     for step in steps {
         let Some(run) = step.verb.process() else { continue };
-        if let Some(name) = run.requirements.as_deref().filter(|name| !bundle.holds(name)) {
+        if let Some(name) = run.requirements().filter(|name| !bundle.holds(name)) {
             anyhow::bail!(
                 "failed to apply {}: step `{}` needs `{name}`, which .gitignore or .refitignore keeps out of the bundle",
                 source.path.display(),

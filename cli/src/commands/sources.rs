@@ -112,7 +112,7 @@ fn missing_files(workflow: &Workflow, text: &str, folder: &Path) -> Vec<(Severit
     let mut findings: Vec<(Severity, Problem)> = Vec::new();
     for step in &workflow.steps {
         let Some(run) = step.verb.process() else { continue };
-        if let Some(requirements) = run.requirements.as_deref().filter(|name| !folder.join(name).is_file()) {
+        if let Some(requirements) = run.requirements().filter(|name| !folder.join(name).is_file()) {
             findings.push((Severity::Error, missing(&step.name, requirements, text)));
         }
         if let Some(script) = script(&run.command).filter(|name| !folder.join(name).is_file()) {
@@ -139,6 +139,7 @@ fn missing(step: &str, file: &str, text: &str) -> Problem {
         message: format!("step `{step}` names `{file}`, which is not in the workflow's folder"),
         position: mention(text, step, file),
         hint: Some("paths are relative to the folder of the workflow file".to_owned()),
+        file: None,
     }
 }
 

@@ -22,6 +22,7 @@ impl Run {
         let task = match &work.task {
             Task::Run(run) => OrderTask::Run(run_order(run, &scope)?),
             Task::Call(call) => OrderTask::Call(call_order(call, &scope)?),
+            Task::Validate(_) | Task::Evaluate(_) => OrderTask::NotYet { verb: work.task.name().to_owned() },
         };
         let inputs = work
             .inputs
@@ -131,7 +132,11 @@ fn run_order(run: &RunTask, scope: &Scope) -> Result<RunOrder, String> {
             arguments.iter().map(|argument| text("run", argument, scope)).collect::<Result<_, _>>()?,
         ),
     };
-    Ok(RunOrder { command, env: texts("env", &run.env, scope)?, requirements: run.requirements.clone() })
+    Ok(RunOrder {
+        command,
+        env: texts("env", &run.env, scope)?,
+        requirements: run.requirements().map(str::to_owned),
+    })
 }
 
 fn call_order(call: &CallTask, scope: &Scope) -> Result<CallOrder, String> {
@@ -163,6 +168,7 @@ fn references(work: &Work) -> Vec<Vec<String>> {
             let values = call.json.iter().flat_map(ValueTemplate::templates);
             expressions.extend(values.flat_map(Template::expressions));
         }
+        Task::Validate(_) | Task::Evaluate(_) => {}
     }
     expressions.into_iter().flat_map(Expression::references).collect()
 }

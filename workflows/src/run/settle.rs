@@ -134,7 +134,9 @@ impl Run {
             .iter()
             .filter_map(|check| match check {
                 crate::gate::Check::Condition { expr, .. } => Some(expr.references()),
-                crate::gate::Check::Bounds { .. } | crate::gate::Check::Change { .. } => None,
+                crate::gate::Check::Bounds { .. }
+                | crate::gate::Check::Change { .. }
+                | crate::gate::Check::Statistical(_) => None,
             })
             .flatten()
             .collect();

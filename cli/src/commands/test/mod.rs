@@ -216,7 +216,7 @@ fn malformed(text: &str, place: Option<(u64, u64)>, words: &str) -> Problem {
         Some((message, known)) => (message, Some(format!("what may stand here: {known}"))),
         None => (words, None),
     };
-    Problem { code: "test-file".to_owned(), message: message.to_owned(), position, hint }
+    Problem { code: "test-file".to_owned(), message: message.to_owned(), position, hint, file: None }
 }
 
 impl Planned {
