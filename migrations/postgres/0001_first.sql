@@ -15,6 +15,7 @@ CREATE TABLE definitions (
     digest TEXT NOT NULL PRIMARY KEY,
     workflow TEXT NOT NULL,
     text TEXT NOT NULL,
+    used TEXT NOT NULL,
     bundle TEXT
 );
 

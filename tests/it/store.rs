@@ -93,7 +93,7 @@ impl House {
     }
 
     async fn apply(&self, text: &str) {
-        let apply = Apply { text: text.to_owned(), bundle: None };
+        let apply = Apply { text: text.to_owned(), used: Default::default(), bundle: None };
         match self.engine.apply_workflow(apply, &somebody()).await {
             Ok(_) => {}
             Err(EngineError::Definition(problems)) => panic!("{problems:?}"),

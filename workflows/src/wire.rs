@@ -550,8 +550,11 @@ pub struct Receipt {
 /// `POST /api/v1/workflows`: register a workflow file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Apply {
-    /// The file's text.
+    /// The workflow's own document.
     pub text: String,
+    /// The text of the files it uses, by their path in its folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub used: BTreeMap<String, String>,
     /// Digest of the [`Tree`] of its folder, whose blobs are uploaded already.
     pub bundle: Option<Digest>,
 }

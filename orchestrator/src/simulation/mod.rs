@@ -15,7 +15,7 @@ use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{
-    Apply, AttemptKey, Decide, EventView, Finish, LeaseRequest, ModelView, Outcome, Register, Role, RunView,
+    AttemptKey, Decide, EventView, Finish, LeaseRequest, ModelView, Outcome, Register, Role, RunView,
     StartRun, WORKER_PROTOCOL,
 };
 use serde_json::{Map, Value};
@@ -151,21 +151,15 @@ impl Simulation {
         self.engine.store().clock().now()
     }
 
-    /// Registers a workflow, whose steps come to what the script says. `text` is its file.
+    /// Registers a workflow, whose steps come to what the script says.
     ///
     /// # Errors
     /// [`SimulationError::Store`].
-    pub async fn apply(
-        &mut self,
-        text: &str,
-        workflow: &Workflow,
-        script: Script,
-    ) -> Result<(), SimulationError> {
+    pub async fn apply(&mut self, workflow: &Workflow, script: Script) -> Result<(), SimulationError> {
         let workflow = script.fix_gates(workflow);
         let name = workflow.name.clone();
         let has_approvals = script::has_approvals(&workflow);
-        let apply = Apply { text: text.to_owned(), bundle: None };
-        self.engine.store().apply_workflow(apply, workflow, WORKER).await?;
+        self.engine.store().apply_workflow(None, workflow, WORKER).await?;
         self.workflows.insert(name, Cast { script, has_approvals });
         Ok(())
     }
@@ -190,7 +184,7 @@ impl Simulation {
         let came = Came::Success { outputs: BTreeMap::new(), metrics };
         let train = vec![Attempt { takes: Duration::ZERO, came }];
         let attempts = BTreeMap::from([("train".to_owned(), train)]);
-        self.apply(&text, &workflow, Script { attempts, ..Script::default() }).await?;
+        self.apply(&workflow, Script { attempts, ..Script::default() }).await?;
         self.start_run(ORIGIN, Map::new()).await?;
         self.advance(self.now()).await
     }

@@ -49,7 +49,7 @@ fn approved(after: u64) -> Answer {
 
 async fn simulation(script: Script) -> Simulation {
     let mut simulation = Simulation::open(&mut Stage::new().await.unwrap(), START).await.unwrap();
-    simulation.apply(RETRAIN, &Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
+    simulation.apply(&Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
     simulation
 }
 
@@ -94,7 +94,7 @@ async fn a_candidate_is_compared_with_the_champion_that_was_there_before() {
     let mut simulation = Simulation::open(&mut Stage::new().await.unwrap(), START).await.unwrap();
     let metrics = BTreeMap::from([("auc".to_owned(), 0.9)]);
     simulation.adopt("churn", "champion", metrics).await.unwrap();
-    simulation.apply(RETRAIN, &Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
+    simulation.apply(&Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
     simulation.start_run("churn", Map::new()).await.unwrap();
     simulation.advance(START.plus(seconds(3600))).await.unwrap();
     let run = &simulation.runs().await.unwrap()[0];
@@ -142,7 +142,7 @@ async fn nothing_of_one_simulation_is_left_in_the_next() {
     let mut told = Vec::new();
     for _ in 0..2 {
         let mut simulation = Simulation::open(&mut stage, START).await.unwrap();
-        simulation.apply(RETRAIN, &Workflow::parse(RETRAIN).unwrap(), Script::default()).await.unwrap();
+        simulation.apply(&Workflow::parse(RETRAIN).unwrap(), Script::default()).await.unwrap();
         simulation.record(vec![updated(1)]).await.unwrap();
         simulation.start_run("churn", Map::new()).await.unwrap();
         simulation.advance(START.plus(seconds(3600))).await.unwrap();
