@@ -7,12 +7,15 @@
 mod blobs;
 pub mod database;
 mod dispatch;
+mod gather;
 mod intake;
+mod lanes;
 mod launch;
 mod logs;
 mod outbox;
 mod registry;
 mod runs;
+mod slots;
 mod tokens;
 mod views;
 mod workers;
@@ -187,6 +190,7 @@ struct Inner {
     targets: Vec<String>,
     hot: runs::HotRuns,
     definitions: Mutex<HashMap<Digest, Arc<Workflow>>>,
+    triggers: Mutex<dispatch::KnownTriggers>,
 }
 
 impl Store {
@@ -203,6 +207,7 @@ impl Store {
                 targets,
                 hot: runs::HotRuns::default(),
                 definitions: Mutex::default(),
+                triggers: Mutex::default(),
             }),
         };
         store.follow_clock().await?;
