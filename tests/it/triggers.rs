@@ -39,6 +39,7 @@ on_both_databases! {
     a_join_that_expires_is_told_to_its_events
     a_batch_fires_at_its_sum
     when_somebody_looks_does_not_matter
+    a_batch_waits_for_what_came_in_time
     a_trigger_that_moves_keeps_what_it_gathered
     a_changed_batch_rule_holds_for_what_is_gathered
     a_schedule_that_moves_skips_no_slot
@@ -340,6 +341,18 @@ async fn when_somebody_looks_does_not_matter(database: Database) {
     assert_eq!(house.events("counted/2").await, ["e03", "e04", "e05", "e06", "e07"], "five");
     assert_eq!(house.events("counted/3").await, ["e08", "e09"]);
     assert_eq!(house.events("counted/4").await, ["e10"]);
+}
+
+/// The batch is due when somebody looks, but most of its events are not routed yet.
+async fn a_batch_waits_for_what_came_in_time(database: Database) {
+    let house = House::open(&database).await;
+    house.apply(&COUNTED.replace("count: 3", "quiet: 2m"), |_| {}).await;
+    let all = (0..700).map(|number| event(&format!("e{number}"), "t", json!(1))).collect();
+    house.store.record(all, Vec::new()).await.unwrap();
+    house.at(3600);
+    house.look().await;
+    assert_eq!(house.states("counted", 1).await, ["running"]);
+    assert_eq!(house.run("counted/1").await.event_count, 700);
 }
 
 async fn a_trigger_that_moves_keeps_what_it_gathered(database: Database) {
