@@ -382,7 +382,7 @@ pub struct RunView {
     /// The ids of its events, oldest first; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<String>>,
-    /// The waiting runs it replaced.
+    /// The runs whose events it inherited: those it replaced while they waited, or that were cancelled for it.
     #[serde(default)]
     pub coalesced: Vec<RunName>,
     /// Its steps, in the file's order; left out of listings.
