@@ -50,29 +50,30 @@ CREATE TABLE decisions (
 CREATE INDEX decisions_event ON decisions (event, seq);
 CREATE INDEX decisions_batch ON decisions (batch, seq) WHERE batch IS NOT NULL;
 
+-- Events that wait together, one open for each workflow, trigger and key: a batch or a join. trigger_id names what the
+-- trigger waits for, so that triggers beside it may come and go; body is the Gathering.
 CREATE TABLE batches (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     workflow TEXT NOT NULL,
-    trigger_index BIGINT NOT NULL,
+    trigger_id TEXT NOT NULL,
     batch_key TEXT NOT NULL,
-    opened_at BIGINT NOT NULL,
-    last_at BIGINT NOT NULL,
-    event_count BIGINT NOT NULL CHECK (event_count >= 1),
     due_at BIGINT,
-    open BIGINT NOT NULL CHECK (open IN (0, 1))
+    open BIGINT NOT NULL CHECK (open IN (0, 1)),
+    body TEXT NOT NULL
 );
-CREATE UNIQUE INDEX batches_open ON batches (workflow, trigger_index, batch_key) WHERE open = 1;
+CREATE UNIQUE INDEX batches_open ON batches (workflow, trigger_id, batch_key) WHERE open = 1;
 CREATE INDEX batches_due ON batches (due_at) WHERE open = 1;
 
 CREATE TABLE schedules (
     workflow TEXT NOT NULL,
-    trigger_index BIGINT NOT NULL,
-    spec TEXT NOT NULL,
+    trigger_id TEXT NOT NULL,
     next_at BIGINT,
-    PRIMARY KEY (workflow, trigger_index)
+    PRIMARY KEY (workflow, trigger_id)
 );
 CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
 
+-- started_at is when the run started for the first time: a cooldown counts from there, and a run without it may still
+-- take events in.
 CREATE TABLE runs (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     workflow TEXT NOT NULL,
@@ -81,16 +82,17 @@ CREATE TABLE runs (
     state TEXT NOT NULL
         CHECK (state IN ('waiting', 'running', 'succeeded', 'rejected', 'failed', 'cancelled', 'coalesced')),
     lane TEXT NOT NULL,
-    lane_limit BIGINT,
     version BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
+    started_at BIGINT,
     wake_at BIGINT,
     facts TEXT NOT NULL,
     head TEXT NOT NULL,
     UNIQUE (workflow, number)
 );
-CREATE INDEX runs_lane ON runs (workflow, lane, state) WHERE state IN ('waiting', 'running');
-CREATE INDEX runs_waiting ON runs (id) WHERE state = 'waiting';
+CREATE INDEX runs_running ON runs (workflow, lane, id) WHERE state = 'running';
+CREATE INDEX runs_waiting ON runs (workflow, lane, id, started_at) WHERE state = 'waiting';
+CREATE INDEX runs_started ON runs (workflow, lane, started_at) WHERE started_at IS NOT NULL;
 CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_state ON runs (state, id);
 CREATE INDEX runs_created ON runs (created_at);

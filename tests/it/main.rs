@@ -13,3 +13,4 @@ mod outbox;
 mod recovery;
 mod steps;
 mod store;
+mod triggers;

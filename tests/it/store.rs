@@ -38,7 +38,7 @@ on_both_databases! {
     an_event_is_recorded_once_however_often_it_is_delivered
     a_burst_becomes_one_run_that_lists_every_event
     every_decision_about_an_event_is_written_down
-    waiting_runs_queue_or_coalesce_by_their_workflow
+    runs_queue_or_go_side_by_side_as_their_workflow_says
     of_all_reports_about_a_step_one_is_accepted
     a_lost_worker_gives_its_step_to_another
     replaying_the_journal_gives_the_stored_run
@@ -309,7 +309,7 @@ steps:
     assert_eq!(house.engine.runs(Default::default()).await.unwrap().len(), 1);
 }
 
-async fn waiting_runs_queue_or_coalesce_by_their_workflow(database: Database) {
+async fn runs_queue_or_go_side_by_side_as_their_workflow_says(database: Database) {
     let house = House::started(&database).await;
     let text = |name: &str, policy: &str| {
         format!(
@@ -317,7 +317,7 @@ async fn waiting_runs_queue_or_coalesce_by_their_workflow(database: Database) {
              steps:\n  a: {{ run: [x] }}\n"
         )
     };
-    for policy in ["queue", "coalesce", "parallel"] {
+    for policy in ["queue", "parallel"] {
         house.apply(&text(policy, policy)).await;
         for number in 1..=3 {
             house.send(&format!("{policy}-{number}"), policy, json!(number)).await;
@@ -332,14 +332,7 @@ async fn waiting_runs_queue_or_coalesce_by_their_workflow(database: Database) {
         states
     };
     assert_eq!(states("queue").await, ["running", "waiting", "waiting"]);
-    assert_eq!(states("coalesce").await, ["running", "coalesced", "waiting"]);
     assert_eq!(states("parallel").await, ["running", "running", "running"]);
-    let heir = house.run("coalesce/3").await;
-    assert_eq!(heir.events, Some(vec!["coalesce-2".to_owned(), "coalesce-3".to_owned()]));
-    assert_eq!(heir.coalesced, ["coalesce/2".parse().unwrap()]);
-    let decisions = house.decisions("coalesce-2").await;
-    let last = decisions.last().unwrap();
-    assert_eq!((last.decision.as_str(), &last.run), ("coalesced", &Some("coalesce/3".parse().unwrap())));
 
     // Each end makes room for one more.
     house.register("w", "s").await;

@@ -425,7 +425,7 @@ pub struct RunView {
     /// The ids of its events, oldest first; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<String>>,
-    /// The waiting runs it replaced.
+    /// The runs whose events it inherited: those it replaced while they waited, or that were cancelled for it.
     #[serde(default)]
     pub coalesced: Vec<RunName>,
     /// Its steps, in the file's order; left out of listings.
@@ -588,6 +588,9 @@ pub struct WorkflowView {
     /// Batches that are gathering.
     #[serde(default)]
     pub open_batches: Vec<OpenBatch>,
+    /// How many of its runs go on at once, and what happens to one more, in words.
+    #[serde(default)]
+    pub concurrency: String,
     /// How many of its runs are waiting or running.
     pub active_runs: i64,
     /// The text as applied; left out of listings.
@@ -615,9 +618,15 @@ pub struct OpenBatch {
     pub key: String,
     /// Events so far.
     pub count: i64,
+    /// What `batch.sum` comes to so far, where the trigger has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sum: Option<f64>,
+    /// The places of a join's patterns that have not been seen, from 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<i64>,
     /// When the first came.
     pub opened_at: Timestamp,
-    /// When it fires at the latest, as things stand.
+    /// When it fires, or a join expires, at the latest, as things stand.
     pub due_at: Option<Timestamp>,
 }
 

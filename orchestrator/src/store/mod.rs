@@ -7,12 +7,15 @@
 mod blobs;
 pub mod database;
 mod dispatch;
+mod gather;
 mod intake;
+mod lanes;
 mod launch;
 mod logs;
 mod outbox;
 mod registry;
 mod runs;
+mod slots;
 mod tokens;
 mod views;
 mod workers;
@@ -187,6 +190,7 @@ struct Inner {
     targets: Vec<String>,
     hot: runs::HotRuns,
     definitions: Mutex<HashMap<Digest, Arc<Workflow>>>,
+    triggers: Mutex<dispatch::KnownTriggers>,
 }
 
 impl Store {
@@ -202,8 +206,15 @@ impl Store {
 
     /// A store over an open database, going by this clock.
     pub(crate) fn over(database: Database, clock: Clock, targets: Vec<String>) -> Self {
-        let (hot, definitions) = (runs::HotRuns::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { database, clock, targets, hot, definitions }) }
+        let inner = Inner {
+            database,
+            clock,
+            targets,
+            hot: runs::HotRuns::default(),
+            definitions: Mutex::default(),
+            triggers: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Sets the clock by the database's.

@@ -98,8 +98,8 @@ const UPDATE_STEP: &str =
 const INSERT_STEP: &str = "INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, body)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 const INSERT_RUN: &str = "INSERT INTO runs
-    (workflow, number, definition, state, lane, lane_limit, version, created_at, wake_at, facts, head)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id";
+    (workflow, number, definition, state, lane, version, created_at, wake_at, facts, head)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id";
 const APPEND_JOURNAL: &str = "INSERT INTO journal (run, version, at, input) VALUES ($1, $2, $3, $4)";
 // Only for a session that is its worker's own and takes work: a long poll may outlive either.
 const NEXT_READY: Sql = Sql {
@@ -375,12 +375,7 @@ impl Store {
     }
 
     /// Inserts a run that was just created (and perhaps admitted).
-    pub(super) async fn insert_run(
-        &self,
-        tx: &mut Transaction,
-        run: &Run,
-        lane_limit: Option<u32>,
-    ) -> Result<i64, StoreError> {
+    pub(super) async fn insert_run(&self, tx: &mut Transaction, run: &Run) -> Result<i64, StoreError> {
         let facts = run.facts();
         let row = tx
             .one(
@@ -390,7 +385,6 @@ impl Store {
                     .bind(facts.definition.as_str())
                     .bind(run.head().state.name())
                     .bind(&facts.lane)
-                    .bind(lane_limit.map(i64::from))
                     .bind(run.version())
                     .bind(facts.created_at.as_millis())
                     .bind(run.next_wake().map(Timestamp::as_millis))

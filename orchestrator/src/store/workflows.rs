@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use refit_workflows::definition::{Trigger, Workflow};
+use refit_workflows::definition::Workflow;
 use refit_workflows::digest::Digest;
-use refit_workflows::time::Timestamp;
 
 use super::database::{Transaction, sql};
+use super::dispatch::Round;
 use super::{Hints, Store, StoreError, to_json, unpoisoned};
 
 /// How many parsed definitions are kept in memory.
@@ -37,12 +37,6 @@ const KEEP_WORKFLOW: &str =
     ON CONFLICT (name) DO UPDATE SET definition = excluded.definition, version = workflows.version + 1,
         applied_at = excluded.applied_at, applied_by = excluded.applied_by
     WHERE workflows.definition <> excluded.definition";
-const FORGET_SCHEDULES: &str = "DELETE FROM schedules WHERE workflow = $1 AND trigger_index >= $2";
-const SCHEDULE: &str = "SELECT spec FROM schedules WHERE workflow = $1 AND trigger_index = $2";
-const KEEP_SCHEDULE: &str = "INSERT INTO schedules (workflow, trigger_index, spec, next_at)
-    VALUES ($1, $2, $3, $4)
-    ON CONFLICT (workflow, trigger_index) DO UPDATE SET spec = excluded.spec, next_at = excluded.next_at";
-const FORGET_SCHEDULE: &str = "DELETE FROM schedules WHERE workflow = $1 AND trigger_index = $2";
 
 /// Names a definition by all its text and its code.
 fn definition_digest(workflow: &Workflow, bundle: Option<&Digest>) -> Digest {
@@ -65,16 +59,17 @@ impl Store {
         let workflow = Workflow::parse_with(&row.text("text")?, &used)
             .map_err(|problems| StoreError::Corrupt(format!("definition {digest}: {problems}")))?;
         let workflow = Arc::new(workflow);
-        self.keep_parsed(digest, Arc::clone(&workflow));
+        self.remember(digest.clone(), Arc::clone(&workflow));
         Ok(workflow)
     }
 
-    fn keep_parsed(&self, digest: &Digest, workflow: Arc<Workflow>) {
+    /// Keeps a parsed definition in memory.
+    fn remember(&self, digest: Digest, workflow: Arc<Workflow>) {
         let mut definitions = unpoisoned(&self.inner.definitions);
         if definitions.len() >= DEFINITIONS_MAX {
             definitions.clear();
         }
-        definitions.insert(digest.clone(), workflow);
+        definitions.insert(digest, workflow);
     }
 
     /// Every workflow as it is applied now. One that cannot be read any more is left out, loudly.
@@ -116,10 +111,8 @@ impl Store {
         self.durably(move |store| {
             let (bundle, workflow, by) = (bundle.clone(), Arc::clone(&workflow), by.clone());
             async move {
-                let now = store.clock().now();
                 let digest = definition_digest(&workflow, bundle.as_ref());
-                let mut tx = store.database().begin().await?;
-                store.lock_dispatch(&mut tx).await?;
+                let mut round = Round::begin(store.clone()).await?;
                 let sources = &workflow.sources;
                 let keep = sql(KEEP_DEFINITION)
                     .bind(digest.as_str())
@@ -127,51 +120,24 @@ impl Store {
                     .bind(&sources.main)
                     .bind(to_json(&sources.used)?)
                     .bind(bundle.as_ref().map(Digest::as_str));
-                tx.execute(keep).await?;
+                round.tx.execute(keep).await?;
                 let keep = sql(KEEP_WORKFLOW)
                     .bind(&workflow.name)
                     .bind(digest.as_str())
-                    .bind(now.as_millis())
+                    .bind(round.now.as_millis())
                     .bind(by.as_str());
-                let changed = tx.execute(keep).await? > 0;
-                store.keep_schedules(&mut tx, &workflow, now).await?;
-                tx.commit().await?;
-                store.keep_parsed(&digest, workflow);
-                Ok((changed, Hints { lanes: true, ..Hints::default() }))
+                let changed = round.tx.execute(keep).await? > 0;
+                if changed {
+                    round.keep_schedules(&workflow).await?;
+                    round.keep_gatherings(&workflow).await?;
+                }
+                round.hints.lanes = true;
+                let hints = round.commit().await?;
+                store.remember(digest, workflow);
+                Ok((changed, hints))
             }
         })
         .await
-    }
-
-    /// Keeps a next slot for each schedule: a schedule that did not change keeps its own, so that applying a file
-    /// again skips no slot.
-    async fn keep_schedules(
-        &self,
-        tx: &mut Transaction,
-        workflow: &Workflow,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let count = workflow.triggers.len() as i64;
-        tx.execute(sql(FORGET_SCHEDULES).bind(&workflow.name).bind(count)).await?;
-        for (index, trigger) in workflow.triggers.iter().enumerate() {
-            let index = index as i64;
-            let Trigger::Cron(cron) = trigger else {
-                tx.execute(sql(FORGET_SCHEDULE).bind(&workflow.name).bind(index)).await?;
-                continue;
-            };
-            let (expression, zone) = cron.schedule.source();
-            let spec = format!("{expression} {zone}");
-            let known = tx.first(sql(SCHEDULE).bind(&workflow.name).bind(index)).await?;
-            let same = match &known {
-                Some(row) => row.text("spec")? == spec,
-                None => false,
-            };
-            if !same {
-                let next = cron.schedule.next_after(now).map(Timestamp::as_millis);
-                tx.execute(sql(KEEP_SCHEDULE).bind(&workflow.name).bind(index).bind(spec).bind(next)).await?;
-            }
-        }
-        Ok(())
     }
 }
 

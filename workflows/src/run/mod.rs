@@ -4,6 +4,7 @@
 //! Must never happen here: a clock, randomness, IO, a wildcard arm over states or inputs, a change before all
 //! checks of an input have passed. Consequences live in `settle`, not in the handlers of `transitions`.
 
+mod absorb;
 mod order;
 mod retry;
 mod settle;
@@ -37,7 +38,8 @@ pub const UNCOUNTED_MAX: u32 = 20;
 /// worker down must not take one after the other down at once.
 const LOSSES_WITHOUT_PAUSE: u32 = 3;
 
-/// What is fixed when a run is created.
+/// What is fixed when a run is created. Its params, its batch and what it inherited may still grow while it waits to
+/// start: see [`Input::Absorbed`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunFacts {
     /// Its name.
@@ -54,7 +56,7 @@ pub struct RunFacts {
     pub batch: BatchFacts,
     /// The value of `concurrency.key`; empty without one.
     pub lane: String,
-    /// The runs whose events it inherited.
+    /// The runs whose events it inherited: those it replaced in the waiting line, or that were cancelled for it.
     pub coalesced: Vec<RunName>,
     /// When it was created.
     pub created_at: Timestamp,
@@ -281,6 +283,16 @@ pub enum Input {
     Coalesced {
         /// That run.
         into: RunName,
+    },
+    /// While it waits to start for the first time, it stands for more events. What it knows is given whole, so that
+    /// applying it again to the stored facts changes nothing.
+    Absorbed {
+        /// Its params from now on: those that the newest events gave.
+        params: Map<String, Value>,
+        /// The events it stands for from now on, in short.
+        batch: BatchFacts,
+        /// The runs whose events it has inherited so far.
+        coalesced: Vec<RunName>,
     },
     /// A worker takes a step.
     Leased {

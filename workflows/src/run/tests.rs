@@ -164,6 +164,13 @@ impl Registry {
     }
 }
 
+fn absorbed(count: u64) -> Input {
+    let event = json!({ "id": format!("e{count}") });
+    let batch = BatchFacts { key: "eu".to_owned(), count, sum: None, first: Value::Null, last: event };
+    let coalesced = vec![RunName::new("older", 1)];
+    Input::Absorbed { params: Map::from_iter([("n".to_owned(), json!(count))]), batch, coalesced }
+}
+
 /// Every input that could be sent to a run of this workflow, sensible or not.
 fn all_inputs(run: &Run) -> Vec<Input> {
     let mut inputs = vec![
@@ -172,6 +179,7 @@ fn all_inputs(run: &Run) -> Vec<Input> {
         Input::Cancelled { by: "ada".to_owned() },
         Input::Coalesced { into: RunName::new("diamond", 2) },
         Input::Retried { all: false, by: "ada".to_owned() },
+        absorbed(3),
     ];
     for step in 0..=run.steps.len() {
         let epoch = run.steps.get(step).map_or(0, |step| step.epoch);
@@ -490,4 +498,34 @@ proptest! {
         }
         prop_assert!(matches!(run.head.state, RunState::Over { .. }), "stuck: {}", image(&run));
     }
+}
+
+#[test]
+fn a_run_that_waits_takes_events_in_until_it_starts() {
+    let workflow = parse("workflow: w\nsteps:\n  a: { run: [x] }\n");
+    let mut run = new_run(&workflow);
+    for count in [2, 5] {
+        run.apply(&absorbed(count), NOW).unwrap();
+    }
+    assert_eq!((run.facts().batch.count, run.facts().params["n"].clone()), (5, json!(5)));
+    assert_eq!(run.facts().coalesced, [RunName::new("older", 1)]);
+    // The stored facts are the newest ones: a journal that is replayed over them ends with the same.
+    let mut replayed = Run::create(Arc::clone(&workflow), run.facts().clone());
+    for count in [2, 5] {
+        replayed.apply(&absorbed(count), NOW).unwrap();
+    }
+    assert_eq!((replayed.facts(), image(&replayed)), (run.facts(), image(&run)));
+
+    run.apply(&Input::Admitted { champion: None }, NOW).unwrap();
+    let refuse = |run: &mut Run| {
+        let facts = run.facts().clone();
+        assert!(run.apply(&absorbed(9), NOW).is_err());
+        assert_eq!(run.facts(), &facts, "a refused input changes nothing");
+    };
+    refuse(&mut run);
+    run.apply(&Input::Leased { step: 0, worker: "w".to_owned(), session: "s".to_owned() }, NOW).unwrap();
+    run.apply(&Input::Finished { step: 0, epoch: 1, outcome: failure() }, NOW).unwrap();
+    refuse(&mut run);
+    run.apply(&Input::Retried { all: true, by: "ada".to_owned() }, NOW).unwrap();
+    refuse(&mut run);
 }

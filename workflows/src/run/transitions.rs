@@ -16,6 +16,7 @@ impl Run {
         match input {
             Input::Admitted { champion } => self.on_admitted(champion, at),
             Input::Coalesced { into } => self.on_coalesced(into, at, effects),
+            Input::Absorbed { params, batch, coalesced } => self.on_absorbed(params, batch, coalesced),
             Input::Leased { step, worker, session } => self.on_leased(*step, worker, session, at),
             Input::Finished { step, epoch, outcome } => self.on_finished(*step, *epoch, outcome, at),
             Input::WorkerLost { step, epoch, reason } => self.on_worker_lost(*step, *epoch, reason, at),
