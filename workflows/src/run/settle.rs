@@ -49,7 +49,7 @@ impl Run {
         if let Some(reason) = held_back
             && !reads_needs
         {
-            return self.set_state(step, StepState::Skipped { at, reason, not_needed: false });
+            return self.conclude(step, at, Settled::Skipped { reason, not_needed: false });
         }
         if let Some(condition) = &definition.condition {
             let scope = self.scope(&condition.references(), Some(step));
@@ -57,11 +57,11 @@ impl Run {
                 Ok(true) => {}
                 Ok(false) => {
                     let reason = format!("not needed: `{}` does not hold", condition.source());
-                    return self.set_state(step, StepState::Skipped { at, reason, not_needed: true });
+                    return self.conclude(step, at, Settled::Skipped { reason, not_needed: true });
                 }
                 Err(wrong) => {
                     let reason = format!("`if: {}` cannot be decided: {wrong}", condition.source());
-                    return self.set_state(step, StepState::Failed { at, reason });
+                    return self.conclude(step, at, Settled::Failed { reason });
                 }
             }
         }
@@ -70,11 +70,11 @@ impl Run {
             Verb::Work(_) => match self.order(step) {
                 // Rendered once more when it is leased; here only to find out that it can be.
                 Ok(_) => self.set_state(step, StepState::Ready),
-                Err(reason) => self.set_state(step, StepState::Failed { at, reason }),
+                Err(reason) => self.conclude(step, at, Settled::Failed { reason }),
             },
             Verb::Select(_) | Verb::Workflow(_) => {
                 let reason = format!("`{}` cannot be run yet", definition.verb.name());
-                self.set_state(step, StepState::Failed { at, reason })
+                self.conclude(step, at, Settled::Failed { reason })
             }
             Verb::Gate(gate) => self.start_gate(step, gate, at),
             Verb::Approval(approval) => {
@@ -90,39 +90,22 @@ impl Run {
     fn held_back_by(&self, step: usize) -> Option<String> {
         self.workflow.steps[step].needs.iter().find_map(|&need| {
             let name = self.step_name(need);
-            match &self.steps[need].state {
-                StepState::Failed { .. } => Some(format!("{name} failed")),
-                StepState::Rejected { .. } => Some(format!("{name} was rejected")),
-                StepState::Cancelled { .. } => Some(format!("{name} was cancelled")),
-                StepState::Skipped { reason, not_needed: false, .. } => {
+            match self.steps[need].state.settled()? {
+                Settled::Failed { .. } => Some(format!("{name} failed")),
+                Settled::Rejected { .. } => Some(format!("{name} was rejected")),
+                Settled::Cancelled { .. } => Some(format!("{name} was cancelled")),
+                Settled::Skipped { not_needed: false, reason } => {
                     Some(format!("{name} was skipped: {reason}"))
                 }
-                StepState::Succeeded { .. } | StepState::Skipped { not_needed: true, .. } => None,
-                StepState::Blocked
-                | StepState::Ready
-                | StepState::Leased { .. }
-                | StepState::Cancelling { .. }
-                | StepState::Pausing { .. }
-                | StepState::Awaiting { .. }
-                | StepState::Promoting => None,
+                Settled::Succeeded { .. } | Settled::Skipped { not_needed: true, .. } => None,
             }
         })
     }
 
     pub(super) fn needs_of(&self, step: usize) -> Needs {
         let needs = &self.workflow.steps[step].needs;
-        let failed = needs.iter().any(|&need| match &self.steps[need].state {
-            StepState::Failed { .. } | StepState::Rejected { .. } | StepState::Cancelled { .. } => true,
-            StepState::Skipped { not_needed, .. } => !not_needed,
-            StepState::Blocked
-            | StepState::Ready
-            | StepState::Leased { .. }
-            | StepState::Cancelling { .. }
-            | StepState::Pausing { .. }
-            | StepState::Awaiting { .. }
-            | StepState::Promoting
-            | StepState::Succeeded { .. } => false,
-        });
+        let failed =
+            needs.iter().filter_map(|&need| self.steps[need].state.settled()).any(|how| !how.lets_on());
         Needs { succeeded: !failed, failed }
     }
 
@@ -141,15 +124,13 @@ impl Run {
         let scope = self.scope(&references, Some(step));
         let decision = gate.decide(&find, self.head.champion.as_ref(), &scope);
         let reason = decision.reason.clone();
-        let state = match decision.verdict {
-            Verdict::Pass => {
-                StepState::Succeeded { at, results: Results { reason: Some(reason), ..Results::default() } }
-            }
-            Verdict::Fail | Verdict::Inconclusive => StepState::Rejected { at, reason },
-            Verdict::Error => StepState::Failed { at, reason },
+        let how = match decision.verdict {
+            Verdict::Pass => Settled::done(reason),
+            Verdict::Fail | Verdict::Inconclusive => Settled::Rejected { reason },
+            Verdict::Error => Settled::Failed { reason },
         };
         self.step_mut(step).decision = Some(decision);
-        self.set_state(step, state)
+        self.conclude(step, at, how)
     }
 
     /// The metrics reported before a step. What its direct needs report goes before what earlier steps do; a name
@@ -200,7 +181,7 @@ impl Run {
                 effects.push(Effect::Promote(Box::new(promotion)));
                 self.set_state(step, StepState::Promoting)
             }
-            Err(reason) => self.set_state(step, StepState::Failed { at, reason }),
+            Err(reason) => self.conclude(step, at, Settled::Failed { reason }),
         }
     }
 
@@ -211,8 +192,9 @@ impl Run {
         let mut metrics = BTreeMap::new();
         let expected = self.head.champion.as_ref().map(|champion| champion.version);
         for &gate in &promote.gates {
-            match (&self.steps[gate].state, &self.steps[gate].decision) {
-                (StepState::Succeeded { .. }, Some(decision))
+            let state = &self.steps[gate].state;
+            match (state.settled(), &self.steps[gate].decision) {
+                (Some(Settled::Succeeded { .. }), Some(decision))
                     if decision.verdict == Verdict::Pass && decision.champion == expected =>
                 {
                     gates.insert(self.step_name(gate).to_owned(), decision.clone());
@@ -222,8 +204,8 @@ impl Run {
                         }
                     }
                 }
-                (StepState::Skipped { not_needed: true, .. }, _) => {}
-                (state, _) => {
+                (Some(Settled::Skipped { not_needed: true, .. }), _) => {}
+                (_, _) => {
                     return Err(format!(
                         "the gate {} did not pass: it is {}",
                         self.step_name(gate),
@@ -265,24 +247,19 @@ impl Run {
                 continue;
             }
             let name = self.step_name(ancestor);
-            match &self.steps[ancestor].state {
-                StepState::Succeeded { results, .. } => {
+            let state = &self.steps[ancestor].state;
+            match state.settled() {
+                Some(Settled::Succeeded { results }) => {
                     approvals.insert(name.to_owned(), results.reason.clone().unwrap_or_default());
                 }
-                StepState::Skipped { not_needed: true, .. } => {}
-                state @ (StepState::Blocked
-                | StepState::Ready
-                | StepState::Leased { .. }
-                | StepState::Cancelling { .. }
-                | StepState::Pausing { .. }
-                | StepState::Awaiting { .. }
-                | StepState::Promoting
-                | StepState::Rejected { .. }
-                | StepState::Failed { .. }
-                | StepState::Skipped { not_needed: false, .. }
-                | StepState::Cancelled { .. }) => {
-                    return Err(format!("{name} was not approved: it is {}", state.name()));
-                }
+                Some(Settled::Skipped { not_needed: true, .. }) => {}
+                Some(
+                    Settled::Rejected { .. }
+                    | Settled::Failed { .. }
+                    | Settled::Skipped { not_needed: false, .. }
+                    | Settled::Cancelled { .. },
+                )
+                | None => return Err(format!("{name} was not approved: it is {}", state.name())),
             }
         }
         Ok(approvals)
@@ -297,14 +274,11 @@ impl Run {
     ) -> bool {
         match self.emitted_event(step, emit, at) {
             Ok(event) => {
-                let reason = Some(format!("emitted {} {}", event.kind(), event.id()));
+                let reason = format!("emitted {} {}", event.kind(), event.id());
                 effects.push(Effect::Emit(event));
-                self.set_state(
-                    step,
-                    StepState::Succeeded { at, results: Results { reason, ..Results::default() } },
-                )
+                self.conclude(step, at, Settled::done(reason))
             }
-            Err(reason) => self.set_state(step, StepState::Failed { at, reason }),
+            Err(reason) => self.conclude(step, at, Settled::Failed { reason }),
         }
     }
 
@@ -357,7 +331,7 @@ impl Run {
         let workflow = Arc::clone(&self.workflow);
         for (index, step) in workflow.steps.iter().enumerate() {
             let Verb::Promote(promote) = &step.verb else { continue };
-            if matches!(self.steps[index].state, StepState::Succeeded { .. }) {
+            if self.steps[index].state.results().is_some() {
                 continue;
             }
             let after_candidate = self.descendants(promote.candidate.0);
@@ -407,22 +381,14 @@ impl Run {
         let mut rejected = None;
         for (index, step) in self.steps.iter().enumerate() {
             let named = |reason: &str| format!("{}: {reason}", self.step_name(index));
-            match &step.state {
-                StepState::Failed { reason, .. } | StepState::Cancelled { reason, .. } => {
+            match step.state.settled() {
+                Some(Settled::Failed { reason } | Settled::Cancelled { reason }) => {
                     return Ending::Failed { reason: named(reason) };
                 }
-                StepState::Rejected { reason, .. } => {
+                Some(Settled::Rejected { reason }) => {
                     rejected.get_or_insert_with(|| named(reason));
                 }
-                StepState::Blocked
-                | StepState::Ready
-                | StepState::Leased { .. }
-                | StepState::Cancelling { .. }
-                | StepState::Pausing { .. }
-                | StepState::Awaiting { .. }
-                | StepState::Promoting
-                | StepState::Succeeded { .. }
-                | StepState::Skipped { .. } => {}
+                Some(Settled::Succeeded { .. } | Settled::Skipped { .. }) | None => {}
             }
         }
         match rejected {

@@ -65,17 +65,17 @@ fn check_invariants(run: &Run) {
     let steps = &run.steps;
     for (index, definition) in run.workflow.steps.iter().enumerate() {
         let step = &steps[index];
-        let begun = !matches!(
-            step.state,
-            StepState::Blocked | StepState::Skipped { .. } | StepState::Cancelled { .. }
-        );
+        let begun = match &step.state {
+            StepState::Blocked => false,
+            StepState::Settled { how, .. } => {
+                !matches!(how, Settled::Skipped { .. } | Settled::Cancelled { .. })
+            }
+            _ => true,
+        };
         for &need in &definition.needs {
             if begun && definition.condition.is_none() {
                 assert!(
-                    matches!(
-                        steps[need].state,
-                        StepState::Succeeded { .. } | StepState::Skipped { not_needed: true, .. }
-                    ),
+                    steps[need].state.settled().is_some_and(Settled::lets_on),
                     "R1: {} began before its need {} was through: {}",
                     definition.name,
                     run.step_name(need),

@@ -4,7 +4,7 @@
 use super::*;
 
 /// Steps whose needs' dependents are to be looked at.
-pub(super) type Settled = Vec<usize>;
+pub(super) type Touched = Vec<usize>;
 
 impl Run {
     pub(super) fn transition(
@@ -12,7 +12,7 @@ impl Run {
         input: &Input,
         at: Timestamp,
         effects: &mut Vec<Effect>,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         match input {
             Input::Admitted { champion } => self.on_admitted(champion, at),
             Input::Coalesced { into } => self.on_coalesced(into, at, effects),
@@ -61,7 +61,7 @@ impl Run {
         }
     }
 
-    fn on_admitted(&mut self, champion: &Option<Champion>, at: Timestamp) -> Result<Settled, Refused> {
+    fn on_admitted(&mut self, champion: &Option<Champion>, at: Timestamp) -> Result<Touched, Refused> {
         match &self.head.state {
             RunState::Waiting { .. } => {}
             RunState::Running { .. } => {
@@ -86,7 +86,7 @@ impl Run {
         into: &RunName,
         at: Timestamp,
         effects: &mut Vec<Effect>,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         match &self.head.state {
             RunState::Waiting { .. } => {}
             RunState::Running { .. } => {
@@ -97,7 +97,7 @@ impl Run {
         for step in 0..self.steps.len() {
             if !self.steps[step].state.is_settled() {
                 let reason = format!("the run's events went into {into}");
-                self.set_state(step, StepState::Cancelled { at, reason });
+                self.conclude(step, at, Settled::Cancelled { reason });
             }
         }
         self.end(Ending::Coalesced { into: into.clone() }, None, at, effects);
@@ -110,22 +110,11 @@ impl Run {
         worker: &str,
         session: &str,
         at: Timestamp,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         self.must_be_running()?;
         self.must_exist(step)?;
-        match self.steps[step].state {
-            StepState::Ready => {}
-            StepState::Blocked
-            | StepState::Leased { .. }
-            | StepState::Cancelling { .. }
-            | StepState::Pausing { .. }
-            | StepState::Awaiting { .. }
-            | StepState::Promoting
-            | StepState::Succeeded { .. }
-            | StepState::Rejected { .. }
-            | StepState::Failed { .. }
-            | StepState::Skipped { .. }
-            | StepState::Cancelled { .. } => return Err(self.wrong_state(step)),
+        if !matches!(self.steps[step].state, StepState::Ready) {
+            return Err(self.wrong_state(step));
         }
         let entry = self.step_mut(step);
         entry.epoch += 1;
@@ -144,7 +133,7 @@ impl Run {
         epoch: i64,
         outcome: &Outcome,
         at: Timestamp,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         // An outcome that arrives after a newer lease is stale even when the run is over: say that first.
         self.held_lease(step, epoch)?;
         self.must_be_running()?;
@@ -158,11 +147,11 @@ impl Run {
                     artifacts: artifacts.clone(),
                     reason: None,
                 };
-                self.set_state(step, StepState::Succeeded { at, results });
+                self.conclude(step, at, Settled::Succeeded { results });
                 Ok(vec![step])
             }
             Outcome::Failed { .. } | Outcome::Cancelled if cancelling => {
-                self.set_state(step, StepState::Cancelled { at, reason: "the run was cancelled".to_owned() });
+                self.conclude(step, at, Settled::Cancelled { reason: "the run was cancelled".to_owned() });
                 Ok(vec![step])
             }
             Outcome::Failed { failure, reason } => Ok(self.attempt_failed(step, failure, reason, at)),
@@ -180,19 +169,19 @@ impl Run {
         epoch: i64,
         reason: &str,
         at: Timestamp,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         self.held_lease(step, epoch)?;
         self.must_be_running()?;
         if matches!(self.steps[step].state, StepState::Cancelling { .. }) {
             let reason = format!("the run was cancelled; {reason}, so its end is not confirmed");
-            self.set_state(step, StepState::Cancelled { at, reason });
+            self.conclude(step, at, Settled::Cancelled { reason });
             return Ok(vec![step]);
         }
         Ok(self.attempt_failed(step, &Failure::WorkerLost, reason, at))
     }
 
     /// One attempt did not work out: the next one, now or after a pause, or the end of the step.
-    fn attempt_failed(&mut self, step: usize, failure: &Failure, reason: &str, at: Timestamp) -> Settled {
+    fn attempt_failed(&mut self, step: usize, failure: &Failure, reason: &str, at: Timestamp) -> Touched {
         let definition = Arc::clone(&self.workflow);
         let retry = definition.steps[step].verb.work().map(|work| &work.retry);
         let entry = self.step_mut(step);
@@ -229,13 +218,13 @@ impl Run {
                     0 | 1 => reason.to_owned(),
                     many => format!("{reason} (after {many} attempts)"),
                 };
-                self.set_state(step, StepState::Failed { at, reason });
+                self.conclude(step, at, Settled::Failed { reason });
                 vec![step]
             }
         }
     }
 
-    fn on_ticked(&mut self, at: Timestamp) -> Result<Settled, Refused> {
+    fn on_ticked(&mut self, at: Timestamp) -> Result<Touched, Refused> {
         self.must_be_running()?;
         let due: Vec<usize> =
             self.timers.iter().take_while(|&&(due, _)| due <= at).map(|&(_, step)| step).collect();
@@ -244,45 +233,25 @@ impl Run {
         }
         let mut settled = Vec::new();
         for step in due {
-            match &self.steps[step].state {
-                StepState::Pausing { .. } => {
-                    self.step_mut(step).ready_at = Some(at);
-                    self.set_state(step, StepState::Ready);
-                }
-                StepState::Awaiting { .. } => {
-                    let silence_approves = match &self.workflow.steps[step].verb {
-                        Verb::Approval(approval) => {
-                            approval.on_timeout == crate::definition::OnTimeout::Approve
-                        }
-                        Verb::Work(_)
-                        | Verb::Select(_)
-                        | Verb::Workflow(_)
-                        | Verb::Gate(_)
-                        | Verb::Promote(_)
-                        | Verb::Emit(_) => false,
-                    };
-                    let state = if silence_approves {
-                        let reason = Some("approved by silence: nobody answered in time".to_owned());
-                        StepState::Succeeded { at, results: Results { reason, ..Results::default() } }
-                    } else {
-                        StepState::Rejected { at, reason: "nobody answered in time".to_owned() }
-                    };
-                    self.set_state(step, state);
-                    settled.push(step);
-                }
-                StepState::Blocked
-                | StepState::Ready
-                | StepState::Leased { .. }
-                | StepState::Cancelling { .. }
-                | StepState::Promoting
-                | StepState::Succeeded { .. }
-                | StepState::Rejected { .. }
-                | StepState::Failed { .. }
-                | StepState::Skipped { .. }
-                | StepState::Cancelled { .. } => debug_assert!(false, "a timer without a state that has one"),
+            if matches!(self.steps[step].state, StepState::Awaiting { .. }) {
+                let how = if self.silence_approves(step) {
+                    Settled::done("approved by silence: nobody answered in time".to_owned())
+                } else {
+                    Settled::Rejected { reason: "nobody answered in time".to_owned() }
+                };
+                self.conclude(step, at, how);
+                settled.push(step);
+            } else {
+                self.step_mut(step).ready_at = Some(at);
+                self.set_state(step, StepState::Ready);
             }
         }
         Ok(settled)
+    }
+
+    fn silence_approves(&self, step: usize) -> bool {
+        use crate::definition::OnTimeout;
+        matches!(&self.workflow.steps[step].verb, Verb::Approval(approval) if approval.on_timeout == OnTimeout::Approve)
     }
 
     fn on_decided(
@@ -293,48 +262,28 @@ impl Run {
         admin: bool,
         reason: Option<&str>,
         at: Timestamp,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         self.must_be_running()?;
         self.must_exist(step)?;
-        match &self.steps[step].state {
-            StepState::Awaiting { until, .. } if until.is_some_and(|until| until <= at) => {
-                return Err(Refused::NotNow("the time to answer is over".to_owned()));
-            }
-            StepState::Awaiting { .. } => {}
-            StepState::Blocked
-            | StepState::Ready
-            | StepState::Leased { .. }
-            | StepState::Cancelling { .. }
-            | StepState::Pausing { .. }
-            | StepState::Promoting
-            | StepState::Succeeded { .. }
-            | StepState::Rejected { .. }
-            | StepState::Failed { .. }
-            | StepState::Skipped { .. }
-            | StepState::Cancelled { .. } => return Err(self.wrong_state(step)),
-        }
-        let from = match &self.workflow.steps[step].verb {
-            Verb::Approval(approval) => &approval.from,
-            Verb::Work(_)
-            | Verb::Select(_)
-            | Verb::Workflow(_)
-            | Verb::Gate(_)
-            | Verb::Promote(_)
-            | Verb::Emit(_) => {
-                return Err(self.wrong_state(step));
-            }
+        let (StepState::Awaiting { until, .. }, Verb::Approval(approval)) =
+            (&self.steps[step].state, &self.workflow.steps[step].verb)
+        else {
+            return Err(self.wrong_state(step));
         };
+        if until.is_some_and(|until| until <= at) {
+            return Err(Refused::NotNow("the time to answer is over".to_owned()));
+        }
+        let from = &approval.from;
         if !admin && !from.is_empty() && !from.iter().any(|name| name == by) {
             return Err(Refused::NotTheirs { by: by.to_owned(), from: from.join(", ") });
         }
         let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        let state = if approve {
-            let reason = Some(format!("approved by {by}{because}"));
-            StepState::Succeeded { at, results: Results { reason, ..Results::default() } }
+        let how = if approve {
+            Settled::done(format!("approved by {by}{because}"))
         } else {
-            StepState::Rejected { at, reason: format!("rejected by {by}{because}") }
+            Settled::Rejected { reason: format!("rejected by {by}{because}") }
         };
-        self.set_state(step, state);
+        self.conclude(step, at, how);
         Ok(vec![step])
     }
 
@@ -355,7 +304,7 @@ impl Run {
         evidence: &Digest,
         at: Timestamp,
         effects: &mut Vec<Effect>,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         self.must_be_promoting(step)?;
         let (Verb::Promote(promote), Some(model)) =
             (&self.workflow.steps[step].verb, self.workflow.model.clone())
@@ -376,14 +325,12 @@ impl Run {
         effects.push(Effect::Emit(self.lifecycle_event("refit.model.promoted", &promoted.model, at, data)));
         let reason = Some(format!("{} {version} is {}", promoted.model, promoted.alias));
         self.head.promoted = Some(promoted);
-        self.set_state(
-            step,
-            StepState::Succeeded { at, results: Results { outputs, reason, ..Results::default() } },
-        );
+        let results = Results { outputs, reason, ..Results::default() };
+        self.conclude(step, at, Settled::Succeeded { results });
         Ok(vec![step])
     }
 
-    fn on_champion_moved(&mut self, step: usize, champion: &Option<Champion>) -> Result<Settled, Refused> {
+    fn on_champion_moved(&mut self, step: usize, champion: &Option<Champion>) -> Result<Touched, Refused> {
         self.must_be_promoting(step)?;
         self.head.champion = champion.clone();
         self.reopen_evaluation();
@@ -391,7 +338,7 @@ impl Run {
         Ok(self.startable())
     }
 
-    fn on_cancelled(&mut self, by: &str, at: Timestamp) -> Result<Settled, Refused> {
+    fn on_cancelled(&mut self, by: &str, at: Timestamp) -> Result<Touched, Refused> {
         let started_at = match &self.head.state {
             RunState::Over { ending, .. } => return Err(Refused::RunIsOver(ending.name().to_owned())),
             RunState::Running { cancelled_by: Some(_), .. } => {
@@ -402,28 +349,26 @@ impl Run {
         };
         self.head.state = RunState::Running { since: started_at, cancelled_by: Some(by.to_owned()) };
         for step in 0..self.steps.len() {
-            let next = match &self.steps[step].state {
-                StepState::Leased { lease } => StepState::Cancelling { lease: lease.clone() },
+            match &self.steps[step].state {
+                StepState::Leased { lease } => {
+                    let lease = lease.clone();
+                    self.set_state(step, StepState::Cancelling { lease });
+                }
                 StepState::Blocked
                 | StepState::Ready
                 | StepState::Pausing { .. }
                 | StepState::Awaiting { .. }
                 | StepState::Promoting => {
-                    StepState::Cancelled { at, reason: "the run was cancelled".to_owned() }
+                    let reason = "the run was cancelled".to_owned();
+                    self.conclude(step, at, Settled::Cancelled { reason });
                 }
-                StepState::Cancelling { .. }
-                | StepState::Succeeded { .. }
-                | StepState::Rejected { .. }
-                | StepState::Failed { .. }
-                | StepState::Skipped { .. }
-                | StepState::Cancelled { .. } => continue,
-            };
-            self.set_state(step, next);
+                StepState::Cancelling { .. } | StepState::Settled { .. } => {}
+            }
         }
         Ok(Vec::new())
     }
 
-    fn on_retried(&mut self, all: bool, at: Timestamp) -> Result<Settled, Refused> {
+    fn on_retried(&mut self, all: bool, at: Timestamp) -> Result<Touched, Refused> {
         let ending = match &self.head.state {
             RunState::Over { ending, .. } => ending,
             RunState::Waiting { .. } | RunState::Running { .. } => {
@@ -458,24 +403,8 @@ impl Run {
 
     /// The steps that failed, were rejected, cancelled or held back, and everything after them.
     fn did_not_work_out(&self) -> Vec<bool> {
-        let mut marked: Vec<bool> = self
-            .steps
-            .iter()
-            .map(|step| match &step.state {
-                StepState::Succeeded { .. } | StepState::Skipped { not_needed: true, .. } => false,
-                StepState::Blocked
-                | StepState::Ready
-                | StepState::Leased { .. }
-                | StepState::Cancelling { .. }
-                | StepState::Pausing { .. }
-                | StepState::Awaiting { .. }
-                | StepState::Promoting
-                | StepState::Rejected { .. }
-                | StepState::Failed { .. }
-                | StepState::Skipped { not_needed: false, .. }
-                | StepState::Cancelled { .. } => true,
-            })
-            .collect();
+        let mut marked: Vec<bool> =
+            self.steps.iter().map(|step| !step.state.settled().is_some_and(Settled::lets_on)).collect();
         let mut open: Vec<usize> = (0..marked.len()).filter(|&step| marked[step]).collect();
         while let Some(step) = open.pop() {
             for &dependent in &self.dependents[step] {

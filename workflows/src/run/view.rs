@@ -89,11 +89,7 @@ impl Run {
                 let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
                 (None, Some(format!("waits for {} to approve or reject{until}", self.asked(index))))
             }
-            StepState::Succeeded { at, results } => (Some(*at), results.reason.clone()),
-            StepState::Rejected { at, reason }
-            | StepState::Failed { at, reason }
-            | StepState::Skipped { at, reason, .. }
-            | StepState::Cancelled { at, reason } => (Some(*at), Some(reason.clone())),
+            StepState::Settled { at, how } => (Some(*at), how.reason().map(str::to_owned)),
         };
         let results = step.state.results().cloned().unwrap_or_default();
         let metrics = match step.state.lease() {
