@@ -7,7 +7,7 @@ use std::sync::Arc;
 use refit_workflows::definition::{OnConflict, Workflow};
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
-use refit_workflows::run::{Input, Run, RunFacts, RunState};
+use refit_workflows::run::{Input, Parent, Run, RunFacts, RunState};
 use refit_workflows::trigger::{BatchFacts, key_text};
 use serde_json::{Map, Value};
 
@@ -46,6 +46,8 @@ pub(super) struct Launch {
     pub(super) params: Map<String, Value>,
     pub(super) batch: BatchFacts,
     pub(super) origin: Origin,
+    /// The step of another run that asked for it.
+    pub(super) parent: Option<Parent>,
 }
 
 /// Runs of a workflow that share a limit, some of them waiting.
@@ -87,7 +89,9 @@ impl Store {
                 let object = Value::Object(event.attributes().clone());
                 let batch = BatchFacts { key: String::new(), count: 1, first: object.clone(), last: object };
                 let origin = Origin::Event(seq);
-                let launch = Launch { current, trigger_index: None, trigger: words, params, batch, origin };
+                let trigger = words;
+                let launch =
+                    Launch { current, trigger_index: None, trigger, params, batch, origin, parent: None };
                 let run = round.launch(launch).await?;
                 Ok((run, round.commit().await?))
             }
@@ -132,6 +136,7 @@ impl Round {
             lane,
             coalesced: Vec::new(),
             created_at: self.now,
+            parent: launch.parent,
         };
         inherit(&mut facts, replaced.iter().map(|(_, run)| run.facts()));
         let name = facts.name.clone();

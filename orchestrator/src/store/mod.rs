@@ -2,9 +2,10 @@
 //! task of its own, so that a caller that goes away cannot stop one half-way.
 //!
 //! Locks are always taken in this order: the `trigger` duty (whoever creates or admits runs), the run row, the model
-//! row. Nothing here decides what happens to a run: that is `Run::apply`.
+//! row, a row of `children`. Nothing here decides what happens to a run: that is `Run::apply`.
 
 mod blobs;
+mod children;
 pub mod database;
 mod dispatch;
 mod intake;
@@ -159,6 +160,8 @@ pub struct Hints {
     pub runs: bool,
     /// Outbound events.
     pub outbox: bool,
+    /// Runs that other runs asked for.
+    pub children: bool,
 }
 
 impl Hints {
@@ -170,6 +173,7 @@ impl Hints {
             lanes: self.lanes || other.lanes,
             runs: self.runs || other.runs,
             outbox: self.outbox || other.outbox,
+            children: self.children || other.children,
         }
     }
 }

@@ -64,12 +64,17 @@ impl Store {
         let workflow = Workflow::parse(&text)
             .map_err(|problems| StoreError::Corrupt(format!("definition {digest}: {problems}")))?;
         let workflow = Arc::new(workflow);
+        self.remember(digest.clone(), Arc::clone(&workflow));
+        Ok(workflow)
+    }
+
+    /// Keeps a parsed definition in memory.
+    fn remember(&self, digest: Digest, workflow: Arc<Workflow>) {
         let mut definitions = unpoisoned(&self.inner.definitions);
         if definitions.len() >= DEFINITIONS_MAX {
             definitions.clear();
         }
-        definitions.insert(digest.clone(), Arc::clone(&workflow));
-        Ok(workflow)
+        definitions.insert(digest, workflow);
     }
 
     /// Every workflow as it is applied now. One that cannot be read any more is left out, loudly.
@@ -130,6 +135,7 @@ impl Store {
                 let changed = tx.execute(keep).await? > 0;
                 store.keep_schedules(&mut tx, &workflow, now).await?;
                 tx.commit().await?;
+                store.remember(digest, workflow);
                 Ok((changed, Hints { lanes: true, ..Hints::default() }))
             }
         })

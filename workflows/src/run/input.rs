@@ -74,7 +74,39 @@ pub enum Input {
         /// The champion now.
         champion: Option<Champion>,
     },
-    /// Somebody wants it to end.
+    /// The child a step asked for is there, or went into another run, which stands for it from now on.
+    ChildStarted {
+        /// The step's place.
+        step: usize,
+        /// The step's epoch when it asked.
+        epoch: i64,
+        /// The child.
+        run: RunName,
+    },
+    /// The child of a step is over.
+    ChildEnded {
+        /// The step's place.
+        step: usize,
+        /// The step's epoch when it asked.
+        epoch: i64,
+        /// The child.
+        run: RunName,
+        /// How it ended.
+        ending: Ending,
+        /// Its outputs.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        outputs: BTreeMap<String, Value>,
+    },
+    /// The child a step asked for cannot be had, or is not waited for any more.
+    ChildRefused {
+        /// The step's place.
+        step: usize,
+        /// The step's epoch when it asked.
+        epoch: i64,
+        /// Why.
+        reason: String,
+    },
+    /// Somebody wants it to end. Asked for once, `finally` steps still run; asked again, they end too.
     Cancelled {
         /// Who.
         by: String,
@@ -96,6 +128,42 @@ pub enum Effect {
     Promote(Box<Promotion>),
     /// Record and send an event.
     Emit(CloudEvent),
+    /// Start a run of another workflow. Answered later with [`Input::ChildStarted`] and [`Input::ChildEnded`], or with
+    /// [`Input::ChildRefused`].
+    StartRun(Box<ChildOrder>),
+    /// End the child of a step. Its end is told all the same.
+    CancelRun {
+        /// The step's place.
+        step: usize,
+        /// The step's epoch when it asked for the child.
+        epoch: i64,
+    },
+}
+
+/// A run that a run asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChildOrder {
+    /// The step's place.
+    pub step: usize,
+    /// The step's epoch: names this child among those of the step.
+    pub epoch: i64,
+    /// The workflow.
+    pub workflow: String,
+    /// Its params, not checked yet.
+    pub params: Map<String, Value>,
+    /// Whose child it will be.
+    pub parent: Parent,
+}
+
+/// The step that asked for a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The run.
+    pub run: RunName,
+    /// The step's name there.
+    pub step: String,
+    /// How deep the child is nested: 1 below a run that nobody asked for.
+    pub depth: u32,
 }
 
 /// A promotion a run asks for.

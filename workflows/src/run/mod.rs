@@ -4,9 +4,16 @@
 //! Must never happen here: a clock, randomness, IO, a wildcard arm over states or inputs, a change before all
 //! checks of an input have passed. Consequences live in `settle`, not in the handlers of `transitions`.
 
+mod children;
+mod ending;
+mod events;
+mod groups;
 mod input;
+mod judge;
+mod matrix;
 mod order;
 mod retry;
+mod select;
 mod settle;
 mod state;
 #[cfg(test)]
@@ -20,17 +27,21 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use input::{Effect, Input, Promotion, Refused};
-pub use state::{Ending, Lease, Results, RunHead, RunState, Settled, Step, StepState};
+pub use children::NESTING_MAX;
+pub use input::{ChildOrder, Effect, Input, Parent, Promotion, Refused};
+pub use state::{Cancel, Ending, Instance, Lease, Results, RunHead, RunState, Settled, Step, StepState};
 pub use view::{Live, summary};
 
-use crate::definition::{Verb, Workflow};
+use crate::definition::{self, Verb, Workflow};
 use crate::digest::Digest;
 use crate::event::CloudEvent;
 use crate::gate::{Champion, Decision};
 use crate::names::RunName;
 use crate::time::Timestamp;
 use crate::trigger::BatchFacts;
+use groups::Group;
+use transitions::Touched;
+
 use crate::wire::{ArtifactRef, Failure, Outcome, Promoted};
 
 /// How often an attempt may be lost with its worker, or ask to be tried again (exit 75), before the step fails.
@@ -62,6 +73,9 @@ pub struct RunFacts {
     pub coalesced: Vec<RunName>,
     /// When it was created.
     pub created_at: Timestamp,
+    /// The step of another run that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
 }
 
 /// One execution of one workflow version.
@@ -70,13 +84,16 @@ pub struct Run {
     workflow: Arc<Workflow>,
     facts: Arc<RunFacts>,
     head: RunHead,
-    /// Shared until they change: a copy of a run of thousands of steps costs little.
+    /// The definition's steps at their places there, then instances in the order they appeared. Shared until they
+    /// change: a copy of a run of thousands of steps costs little.
     steps: Vec<Arc<Step>>,
     version: i64,
-    // Derived from the above, rebuilt on loading.
+    // Derived from the above, rebuilt on loading. Dependents and needs are those of the definition's steps.
     dependents: Arc<Vec<Vec<usize>>>,
     unsettled_needs: Vec<u32>,
     unsettled: usize,
+    unsettled_before_finally: usize,
+    groups: BTreeMap<usize, Group>,
     timers: BTreeSet<(Timestamp, usize)>,
     ready: BTreeSet<usize>,
     dirty: BTreeSet<usize>,
@@ -86,14 +103,18 @@ impl Run {
     /// A new run, waiting for its lane.
     pub fn create(workflow: Arc<Workflow>, facts: RunFacts) -> Self {
         let steps = vec![Step::blocked(0); workflow.steps.len()];
-        let head =
-            RunHead { state: RunState::Waiting { since: facts.created_at }, champion: None, promoted: None };
+        let head = RunHead {
+            state: RunState::Waiting { since: facts.created_at },
+            champion: None,
+            promoted: None,
+            outputs: BTreeMap::new(),
+        };
         let mut run = Self::restore(workflow, Arc::new(facts), head, steps, 0);
         run.dirty = (0..run.steps.len()).collect();
         run
     }
 
-    /// A run as it was stored. `steps` must be as many as the workflow has.
+    /// A run as it was stored. `steps` are the workflow's, then instances of them: see [`Run::fits`].
     pub fn restore(
         workflow: Arc<Workflow>,
         facts: Arc<RunFacts>,
@@ -103,8 +124,10 @@ impl Run {
     ) -> Self {
         let dependents = Arc::new(workflow.dependents());
         let mut run = Self {
-            unsettled_needs: vec![0; steps.len()],
+            unsettled_needs: vec![0; workflow.steps.len()],
             unsettled: 0,
+            unsettled_before_finally: 0,
+            groups: BTreeMap::new(),
             timers: BTreeSet::new(),
             ready: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -121,7 +144,11 @@ impl Run {
 
     /// Rebuilds everything that follows from the states.
     fn derive(&mut self) {
-        self.unsettled = self.steps.iter().filter(|step| !step.state.is_settled()).count();
+        let is_open = |&place: &usize| !self.steps[place].state.is_settled();
+        let (finally, before): (Vec<usize>, Vec<usize>) =
+            (0..self.steps.len()).filter(is_open).partition(|&place| self.definition(place).finally);
+        self.unsettled_before_finally = before.len();
+        self.unsettled = before.len() + finally.len();
         for (index, step) in self.workflow.steps.iter().enumerate() {
             let open = step.needs.iter().filter(|&&need| !self.steps[need].state.is_settled()).count();
             self.unsettled_needs[index] = u32::try_from(open).unwrap_or(u32::MAX);
@@ -135,6 +162,16 @@ impl Run {
         self.ready = (0..self.steps.len())
             .filter(|&step| matches!(self.steps[step].state, StepState::Ready))
             .collect();
+        self.derive_groups();
+    }
+
+    /// Whether these steps can be those of a run of this workflow: its own first, then instances of them.
+    pub fn fits(workflow: &Workflow, steps: &[Step]) -> bool {
+        let own = workflow.steps.len();
+        let of = |step: &Step| step.instance.as_ref().map(|instance| instance.of);
+        steps.len() >= own
+            && steps[..own].iter().all(|step| of(step).is_none())
+            && steps[own..].iter().all(|step| of(step).is_some_and(|group| group < own))
     }
 
     /// The only way a run changes.
@@ -143,9 +180,14 @@ impl Run {
     /// [`Refused`]: the input cannot happen now, and nothing has changed.
     pub fn apply(&mut self, input: &Input, at: Timestamp) -> Result<Vec<Effect>, Refused> {
         let mut effects = Vec::new();
-        let settled = self.transition(input, at, &mut effects)?;
+        let was_open = self.unsettled_before_finally > 0;
+        let touched = self.transition(input, at, &mut effects)?;
         self.version += 1;
-        self.settle(settled, at, &mut effects);
+        self.settle(touched, at, &mut effects);
+        if was_open && self.unsettled_before_finally == 0 {
+            let finally = self.startable(self.first_finally());
+            self.settle(finally, at, &mut effects);
+        }
         self.end_if_settled(at, &mut effects);
         Ok(effects)
     }
@@ -170,7 +212,7 @@ impl Run {
         &self.head
     }
 
-    /// Its steps, in the workflow's order.
+    /// Its steps by place: the workflow's in its order, then instances in the order they appeared.
     pub fn steps(&self) -> &[Arc<Step>] {
         &self.steps
     }
@@ -193,7 +235,7 @@ impl Run {
         }
     }
 
-    /// The places of the steps that wait for a worker, in the workflow's order.
+    /// The places of the steps that wait for a worker, in order.
     pub fn ready_steps(&self) -> impl Iterator<Item = usize> + '_ {
         self.ready.iter().copied()
     }
@@ -202,8 +244,43 @@ impl Run {
         Arc::make_mut(&mut self.steps[step])
     }
 
-    fn step_name(&self, step: usize) -> &str {
-        &self.workflow.steps[step].name
+    /// The step of the definition that is at a place, or whose instance is.
+    fn of(&self, place: usize) -> usize {
+        self.steps[place].instance.as_ref().map_or(place, |instance| instance.of)
+    }
+
+    /// What is to be done at a place. The one way from a place to the definition.
+    fn definition(&self, place: usize) -> &definition::Step {
+        &self.workflow.steps[self.of(place)]
+    }
+
+    /// The name of the step at a place: `train`, `train[depth=4]`.
+    pub fn step_name(&self, place: usize) -> &str {
+        match &self.steps[place].instance {
+            Some(instance) => &instance.name,
+            None => &self.workflow.steps[place].name,
+        }
+    }
+
+    /// The place of the step with this name.
+    pub fn place_of(&self, name: &str) -> Option<usize> {
+        let named = |place: &usize| self.step_name(*place) == name;
+        // An instance's name ends with a bracket, a step's own never does.
+        let own = self.workflow.steps.len();
+        if name.ends_with(']') { (own..self.steps.len()).find(named) } else { (0..own).find(named) }
+    }
+
+    /// The place of the first step of `finally`; behind the last step when there is none.
+    fn first_finally(&self) -> usize {
+        let finally = self.workflow.steps.iter().rev().take_while(|step| step.finally).count();
+        self.workflow.steps.len() - finally
+    }
+
+    fn count_unsettled(&mut self, finally: bool, change: isize) {
+        self.unsettled = self.unsettled.saturating_add_signed(change);
+        if !finally {
+            self.unsettled_before_finally = self.unsettled_before_finally.saturating_add_signed(change);
+        }
     }
 
     /// Changes a step's state and keeps what follows from it true. Returns whether it became settled.
@@ -222,29 +299,45 @@ impl Run {
         } else {
             self.ready.remove(&step);
         }
+        if let Some(instance) = &self.steps[step].instance
+            && let Some(index) = instance.index
+            && let Some(group) = self.groups.get_mut(&instance.of)
+        {
+            group.moved(index, &self.steps[step].state, &state);
+        }
         self.step_mut(step).state = state;
         self.dirty.insert(step);
-        let dependents = Arc::clone(&self.dependents);
-        match (was_settled, is_settled) {
-            (false, true) => {
-                self.unsettled -= 1;
-                for &dependent in &dependents[step] {
-                    self.unsettled_needs[dependent] -= 1;
+        if was_settled != is_settled {
+            let change = if is_settled { -1 } else { 1 };
+            self.count_unsettled(self.definition(step).finally, change);
+            // Nobody needs an instance: its group stands for it.
+            if let Some(dependents) = Arc::clone(&self.dependents).get(step) {
+                for &dependent in dependents {
+                    let needs = &mut self.unsettled_needs[dependent];
+                    *needs = needs.saturating_add_signed(change as i32);
                 }
             }
-            (true, false) => {
-                self.unsettled += 1;
-                for &dependent in &dependents[step] {
-                    self.unsettled_needs[dependent] += 1;
-                }
-            }
-            (true, true) | (false, false) => {}
         }
         is_settled && !was_settled
     }
 
-    /// Settles a step. Returns whether that is news.
+    /// Settles a step; of a group, what has not begun with it. Returns whether that is news.
     fn conclude(&mut self, step: usize, at: Timestamp, how: Settled) -> bool {
+        for &place in self.instances(step).iter() {
+            if !self.steps[place].state.is_settled() {
+                let how = match &how {
+                    Settled::Cancelled { reason } => Settled::Cancelled { reason: reason.clone() },
+                    Settled::Succeeded { .. }
+                    | Settled::Rejected { .. }
+                    | Settled::Failed { .. }
+                    | Settled::Skipped { .. } => {
+                        let reason = format!("{} was {}", self.step_name(step), how.name());
+                        Settled::Skipped { reason, not_needed: false }
+                    }
+                };
+                self.set_state(place, StepState::Settled { at, how });
+            }
+        }
         self.set_state(step, StepState::Settled { at, how })
     }
 }

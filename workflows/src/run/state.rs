@@ -13,6 +13,9 @@ pub struct RunHead {
     pub champion: Option<Champion>,
     /// What it promoted.
     pub promoted: Option<Promoted>,
+    /// The workflow's `outputs`, once it succeeded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, Value>,
 }
 
 /// Where a run stands. States carry their data.
@@ -28,8 +31,8 @@ pub enum RunState {
     Running {
         /// Since when.
         since: Timestamp,
-        /// Who asked for its end, once somebody did; steps still running are being ended.
-        cancelled_by: Option<String>,
+        /// Set once somebody asked for its end; steps still running are being ended.
+        cancel: Option<Cancel>,
     },
     /// Over; only a retry brings it back.
     Over {
@@ -40,6 +43,15 @@ pub enum RunState {
         /// How it ended.
         ending: Ending,
     },
+}
+
+/// Somebody asked for a run's end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Who.
+    pub by: String,
+    /// Whether the steps of `finally` end too: asked for a second time, or nothing had begun.
+    pub finally_too: bool,
 }
 
 /// How a run ended.
@@ -89,6 +101,25 @@ pub struct Step {
     pub started_at: Option<Timestamp>,
     /// A gate's latest decision.
     pub decision: Option<Decision>,
+    /// The latest run it started, of a step that runs a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<RunName>,
+    /// What makes it an instance of a step with a matrix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Box<Instance>>,
+}
+
+/// One instance of a step with a matrix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The place of the step with the matrix: its group.
+    pub of: usize,
+    /// Its place in the matrix's order; none: the matrix has changed and it is not in it any more.
+    pub index: Option<usize>,
+    /// Its name: `train[depth=4]`.
+    pub name: String,
+    /// What it sees as `matrix`.
+    pub values: Map<String, Value>,
 }
 
 /// Where a step stands. States carry their data.
@@ -125,6 +156,13 @@ pub enum StepState {
     },
     /// A promotion under way: answered within the same transaction.
     Promoting,
+    /// Its instances are at work.
+    Instances,
+    /// A run of another workflow is under way.
+    Child {
+        /// Whether it is being ended.
+        cancelling: bool,
+    },
     /// Nothing more happens to it, unless a retry sets it back.
     Settled {
         /// When.
@@ -208,6 +246,8 @@ impl Step {
             ready_at: None,
             started_at: None,
             decision: None,
+            child: None,
+            instance: None,
         }
     }
 }
@@ -233,6 +273,8 @@ impl StepState {
             | Self::Leased { .. }
             | Self::Cancelling { .. }
             | Self::Promoting
+            | Self::Instances
+            | Self::Child { .. }
             | Self::Settled { .. } => None,
         }
     }
@@ -246,6 +288,8 @@ impl StepState {
             | Self::Pausing { .. }
             | Self::Awaiting { .. }
             | Self::Promoting
+            | Self::Instances
+            | Self::Child { .. }
             | Self::Settled { .. } => None,
         }
     }
@@ -255,7 +299,11 @@ impl StepState {
         match self {
             Self::Blocked => "blocked",
             Self::Ready => "ready",
-            Self::Leased { .. } | Self::Cancelling { .. } | Self::Promoting => "running",
+            Self::Leased { .. }
+            | Self::Cancelling { .. }
+            | Self::Promoting
+            | Self::Instances
+            | Self::Child { .. } => "running",
             Self::Pausing { .. } | Self::Awaiting { .. } => "waiting",
             Self::Settled { how, .. } => how.name(),
         }

@@ -27,12 +27,17 @@ impl Run {
                 self.on_promoted(*step, *version, evidence, at, effects)
             }
             Input::ChampionMoved { step, champion } => self.on_champion_moved(*step, champion),
-            Input::Cancelled { by } => self.on_cancelled(by, at),
+            Input::ChildStarted { step, epoch, run } => self.on_child_started(*step, *epoch, run),
+            Input::ChildEnded { step, epoch, run, ending, outputs } => {
+                self.on_child_ended(*step, *epoch, run, ending, outputs, at)
+            }
+            Input::ChildRefused { step, epoch, reason } => self.on_child_refused(*step, *epoch, reason, at),
+            Input::Cancelled { by } => self.on_cancelled(by, at, effects),
             Input::Retried { all, by: _ } => self.on_retried(*all, at),
         }
     }
 
-    fn must_be_running(&self) -> Result<(), Refused> {
+    pub(super) fn must_be_running(&self) -> Result<(), Refused> {
         match &self.head.state {
             RunState::Running { .. } => Ok(()),
             RunState::Waiting { .. } => Err(Refused::NotNow("the run has not started".to_owned())),
@@ -40,11 +45,11 @@ impl Run {
         }
     }
 
-    fn must_exist(&self, step: usize) -> Result<(), Refused> {
+    pub(super) fn must_exist(&self, step: usize) -> Result<(), Refused> {
         if step < self.steps.len() { Ok(()) } else { Err(Refused::UnknownStep) }
     }
 
-    fn wrong_state(&self, step: usize) -> Refused {
+    pub(super) fn wrong_state(&self, step: usize) -> Refused {
         Refused::WrongState { step: self.step_name(step).to_owned(), state: self.steps[step].state.name() }
     }
 
@@ -71,14 +76,14 @@ impl Run {
         }
         let before = self.head.champion.as_ref().map(|champion| champion.version);
         let moved = before != champion.as_ref().map(|champion| champion.version);
-        self.head.state = RunState::Running { since: at, cancelled_by: None };
+        self.head.state = RunState::Running { since: at, cancel: None };
         self.head.champion = champion.clone();
         if moved {
             // A retried run may hold an evaluation against a champion of the past.
             self.reopen_evaluation();
         }
         // Steps without unsettled needs start: all roots of a new run, whatever was reset of a retried one.
-        Ok(self.startable())
+        Ok(self.startable(0))
     }
 
     fn on_coalesced(
@@ -182,8 +187,8 @@ impl Run {
 
     /// One attempt did not work out: the next one, now or after a pause, or the end of the step.
     fn attempt_failed(&mut self, step: usize, failure: &Failure, reason: &str, at: Timestamp) -> Touched {
-        let definition = Arc::clone(&self.workflow);
-        let retry = definition.steps[step].verb.work().map(|work| &work.retry);
+        let workflow = Arc::clone(&self.workflow);
+        let retry = workflow.steps[self.of(step)].verb.work().map(|work| &work.retry);
         let entry = self.step_mut(step);
         if !failure.counts() {
             entry.uncounted += 1;
@@ -208,8 +213,7 @@ impl Run {
                 Vec::new()
             }
             (true, _, Some(retry)) => {
-                let name = &definition.steps[step].name;
-                let until = at.plus(retry.pause(&self.facts.name, name, attempt));
+                let until = at.plus(retry.pause(&self.facts.name, self.step_name(step), attempt));
                 self.set_state(step, StepState::Pausing { until, reason: reason.to_owned() });
                 Vec::new()
             }
@@ -251,7 +255,7 @@ impl Run {
 
     fn silence_approves(&self, step: usize) -> bool {
         use crate::definition::OnTimeout;
-        matches!(&self.workflow.steps[step].verb, Verb::Approval(approval) if approval.on_timeout == OnTimeout::Approve)
+        matches!(&self.definition(step).verb, Verb::Approval(approval) if approval.on_timeout == OnTimeout::Approve)
     }
 
     fn on_decided(
@@ -266,7 +270,7 @@ impl Run {
         self.must_be_running()?;
         self.must_exist(step)?;
         let (StepState::Awaiting { until, .. }, Verb::Approval(approval)) =
-            (&self.steps[step].state, &self.workflow.steps[step].verb)
+            (&self.steps[step].state, &self.definition(step).verb)
         else {
             return Err(self.wrong_state(step));
         };
@@ -307,7 +311,7 @@ impl Run {
     ) -> Result<Touched, Refused> {
         self.must_be_promoting(step)?;
         let (Verb::Promote(promote), Some(model)) =
-            (&self.workflow.steps[step].verb, self.workflow.model.clone())
+            (&self.definition(step).verb, self.workflow.model.clone())
         else {
             return Err(self.wrong_state(step));
         };
@@ -335,24 +339,45 @@ impl Run {
         self.head.champion = champion.clone();
         self.reopen_evaluation();
         self.set_state(step, StepState::Blocked);
-        Ok(self.startable())
+        Ok(self.startable(0))
     }
 
-    fn on_cancelled(&mut self, by: &str, at: Timestamp) -> Result<Touched, Refused> {
-        let started_at = match &self.head.state {
+    fn on_cancelled(
+        &mut self,
+        by: &str,
+        at: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Touched, Refused> {
+        let finally_open = self.unsettled > self.unsettled_before_finally;
+        let (since, cancel) = match &self.head.state {
             RunState::Over { ending, .. } => return Err(Refused::RunIsOver(ending.name().to_owned())),
-            RunState::Running { cancelled_by: Some(_), .. } => {
+            RunState::Running { since, cancel: None } => {
+                (*since, Cancel { by: by.to_owned(), finally_too: false })
+            }
+            // Asked once more: what cleans up ends too.
+            RunState::Running { since, cancel: Some(Cancel { by, finally_too: false }) } if finally_open => {
+                (*since, Cancel { by: by.clone(), finally_too: true })
+            }
+            RunState::Running { cancel: Some(_), .. } => {
                 return Err(Refused::NotNow("the run is being cancelled already".to_owned()));
             }
-            RunState::Running { since, cancelled_by: None } => *since,
-            RunState::Waiting { .. } => at,
+            // Nothing has begun, so there is nothing to clean up.
+            RunState::Waiting { .. } => (at, Cancel { by: by.to_owned(), finally_too: true }),
         };
-        self.head.state = RunState::Running { since: started_at, cancelled_by: Some(by.to_owned()) };
+        self.head.state = RunState::Running { since, cancel: Some(cancel) };
+        let mut groups = Vec::new();
         for step in 0..self.steps.len() {
+            if !self.is_cancelled(self.of(step)) {
+                continue;
+            }
             match &self.steps[step].state {
                 StepState::Leased { lease } => {
                     let lease = lease.clone();
                     self.set_state(step, StepState::Cancelling { lease });
+                }
+                StepState::Child { cancelling: false } => {
+                    effects.push(Effect::CancelRun { step, epoch: self.steps[step].epoch });
+                    self.set_state(step, StepState::Child { cancelling: true });
                 }
                 StepState::Blocked
                 | StepState::Ready
@@ -362,10 +387,14 @@ impl Run {
                     let reason = "the run was cancelled".to_owned();
                     self.conclude(step, at, Settled::Cancelled { reason });
                 }
-                StepState::Cancelling { .. } | StepState::Settled { .. } => {}
+                // Ends with its instances.
+                StepState::Instances => groups.push(step),
+                StepState::Cancelling { .. }
+                | StepState::Child { cancelling: true }
+                | StepState::Settled { .. } => {}
             }
         }
-        Ok(Vec::new())
+        Ok(groups)
     }
 
     fn on_retried(&mut self, all: bool, at: Timestamp) -> Result<Touched, Refused> {
@@ -390,36 +419,72 @@ impl Run {
             | Ending::Failed { .. }
             | Ending::Cancelled { .. } => {}
         }
-        let reset = if all { vec![true; self.steps.len()] } else { self.did_not_work_out() };
-        for step in (0..self.steps.len()).filter(|&step| reset[step]) {
-            if matches!(self.workflow.steps[step].verb, Verb::Promote(_)) {
+        let again = if all { vec![Again::Whole; self.workflow.steps.len()] } else { self.did_not_work_out() };
+        for (step, again) in again.into_iter().enumerate() {
+            if again != Again::No && matches!(self.workflow.steps[step].verb, Verb::Promote(_)) {
                 self.head.promoted = None;
             }
-            self.reset(step);
+            match again {
+                Again::No => {}
+                Again::Rest => {
+                    self.reset_place(step);
+                    self.reset_instances(step, false);
+                }
+                Again::Whole => self.reset(step),
+            }
         }
+        self.head.outputs.clear();
         self.head.state = RunState::Waiting { since: at };
         Ok(Vec::new())
     }
 
-    /// The steps that failed, were rejected, cancelled or held back, and everything after them.
-    fn did_not_work_out(&self) -> Vec<bool> {
-        let mut marked: Vec<bool> =
-            self.steps.iter().map(|step| !step.state.settled().is_some_and(Settled::lets_on)).collect();
-        let mut open: Vec<usize> = (0..marked.len()).filter(|&step| marked[step]).collect();
+    /// The steps that failed, were rejected, cancelled or held back, and everything after them; with any of the others
+    /// the steps of `finally`.
+    fn did_not_work_out(&self) -> Vec<Again> {
+        let all = self.workflow.steps.len();
+        let mut again: Vec<Again> = self.steps[..all]
+            .iter()
+            .map(|step| match step.state.settled().is_some_and(Settled::lets_on) {
+                true => Again::No,
+                false => Again::Rest,
+            })
+            .collect();
+        let mut open: Vec<usize> = (0..all).filter(|&step| again[step] != Again::No).collect();
         while let Some(step) = open.pop() {
             for &dependent in &self.dependents[step] {
-                if !std::mem::replace(&mut marked[dependent], true) {
+                if std::mem::replace(&mut again[dependent], Again::Whole) == Again::No {
                     open.push(dependent);
                 }
             }
         }
-        marked
+        let (before, finally) = again.split_at_mut(self.first_finally());
+        if before.iter().any(|again| *again != Again::No) {
+            finally.fill(Again::Whole);
+        }
+        again
     }
 
-    /// Back to blocked, as if it had never run; the epoch stays, so that no old lease fits.
+    /// Back to blocked, as if it had never run, instances too; epochs stay, so that no old lease fits.
     pub(super) fn reset(&mut self, step: usize) {
-        let epoch = self.steps[step].epoch;
-        self.set_state(step, StepState::Blocked);
-        *self.step_mut(step) = Step::blocked(epoch);
+        self.reset_place(step);
+        self.reset_instances(step, true);
     }
+
+    pub(super) fn reset_place(&mut self, place: usize) {
+        self.set_state(place, StepState::Blocked);
+        let old = &self.steps[place];
+        let fresh = Step { instance: old.instance.clone(), ..Step::blocked(old.epoch) };
+        *self.step_mut(place) = fresh;
+    }
+}
+
+/// What a retry does to a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// It worked out, and nothing it needs runs again.
+    No,
+    /// It runs again; of a matrix, the instances that did not succeed.
+    Rest,
+    /// It runs again, and so does all of a matrix: what it needs may come out differently.
+    Whole,
 }
