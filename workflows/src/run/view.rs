@@ -58,6 +58,18 @@ impl Run {
         })
     }
 
+    /// That a cancelled run still has steps of `finally` to run, and how to end these too.
+    fn cleans_up(&self) -> Option<String> {
+        let RunState::Running { cancel: Some(Cancel { by, finally_too: false }), .. } = &self.head.state
+        else {
+            return None;
+        };
+        let open = self.unsettled > self.unsettled_before_finally;
+        open.then(|| {
+            format!("being cancelled by {by}: `finally` still runs; cancel once more to end that too")
+        })
+    }
+
     /// Whom an approval step asks, in words.
     fn asked(&self, index: usize) -> String {
         match &self.definition(index).verb {
@@ -76,7 +88,7 @@ impl Run {
     pub fn view(&self, live: &Live) -> RunView {
         let steps = self.in_order().into_iter().map(|place| self.step_view(place, live)).collect();
         let summary = summary(&self.facts, &self.head, self.version);
-        let reason = summary.reason.clone().or_else(|| self.awaited());
+        let reason = self.cleans_up().or_else(|| summary.reason.clone()).or_else(|| self.awaited());
         RunView { reason, events: Some(live.events.clone()), steps: Some(steps), ..summary }
     }
 
