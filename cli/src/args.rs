@@ -30,6 +30,7 @@ Run it:
 
 Define:
   check       Check workflow files without a server
+  test        Unit tests of workflows, on a virtual clock
   apply       Register workflows and their code
   workflow    List and show registered workflows
 

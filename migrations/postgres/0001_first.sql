@@ -256,3 +256,22 @@ CREATE TABLE duties (
     expires_at BIGINT NOT NULL
 );
 INSERT INTO duties (name, expires_at) VALUES ('trigger', 0);
+
+-- Runs that steps of other runs ask for, from the question to the answer. due says that something is to be done about
+-- it: created, told to the parent, ended. child is set from 'created' on, result from 'over' on.
+CREATE TABLE children (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    parent BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    epoch BIGINT NOT NULL,
+    phase TEXT NOT NULL CHECK (phase IN ('asked', 'created', 'told', 'over')),
+    cancelled BIGINT NOT NULL CHECK (cancelled IN (0, 1)),
+    due BIGINT NOT NULL CHECK (due IN (0, 1)),
+    tried BIGINT NOT NULL,
+    child BIGINT,
+    body TEXT NOT NULL,
+    result TEXT,
+    UNIQUE (parent, position, epoch)
+);
+CREATE INDEX children_due ON children (tried, seq) WHERE due = 1;
+CREATE INDEX children_child ON children (child) WHERE child IS NOT NULL;

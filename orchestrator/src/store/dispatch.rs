@@ -433,7 +433,8 @@ impl Round {
         let launched = match params {
             Ok(params) => {
                 let (current, trigger_index) = (current.clone(), Some(index));
-                let launch = Launch { current, trigger_index, trigger: words, params, batch, origin };
+                let launch =
+                    Launch { current, trigger_index, trigger: words, params, batch, origin, parent: None };
                 self.launch(launch).await
             }
             Err(reason) => Err(ChangeError::Invalid(reason)),

@@ -337,7 +337,7 @@ impl Round {
 
 fn is_ending(run: &Run) -> bool {
     match &run.head().state {
-        RunState::Running { cancelled_by, .. } => cancelled_by.is_some(),
+        RunState::Running { cancel, .. } => cancel.is_some(),
         RunState::Over { .. } => true,
         RunState::Waiting { .. } => false,
     }
@@ -346,7 +346,7 @@ fn is_ending(run: &Run) -> bool {
 /// Whether it goes on and has not begun the step `before`. A run of another version of the workflow that has no such
 /// step is left alone.
 fn is_cancellable(run: &Run, before: Option<&str>) -> bool {
-    let goes_on = matches!(run.head().state, RunState::Running { cancelled_by: None, .. });
+    let goes_on = matches!(run.head().state, RunState::Running { cancel: None, .. });
     goes_on && before.is_none_or(|step| step_begun(run, step) == Some(false))
 }
 

@@ -8,7 +8,7 @@ use refit_workflows::definition::{OnConflict, Workflow};
 use refit_workflows::event::CloudEvent;
 use refit_workflows::expression::Scope;
 use refit_workflows::names::RunName;
-use refit_workflows::run::{Input, Refused, Run, RunFacts};
+use refit_workflows::run::{Input, Parent, Refused, Run, RunFacts};
 use refit_workflows::trigger::{Admission, Asks, BatchFacts, Hindrance, evaluate_key};
 use serde_json::{Map, Value, json};
 
@@ -51,6 +51,8 @@ pub(super) struct Launch {
     pub(super) params: Map<String, Value>,
     pub(super) batch: BatchFacts,
     pub(super) origin: Origin,
+    /// The step of another run that asked for it.
+    pub(super) parent: Option<Parent>,
 }
 
 /// What it came to.
@@ -127,7 +129,9 @@ impl Store {
                 let (first, last) = (object.clone(), object);
                 let batch = BatchFacts { key: String::new(), count: 1, sum: None, first, last };
                 let origin = Origin::Event(seq);
-                let launch = Launch { current, trigger_index: None, trigger: words, params, batch, origin };
+                let trigger = words;
+                let launch =
+                    Launch { current, trigger_index: None, trigger, params, batch, origin, parent: None };
                 match round.launch(launch).await? {
                     Launched::Run(run) => Ok((run, round.commit().await?)),
                     Launched::Skipped(reason) => Err(Refused::NotNow(reason).into()),
@@ -239,6 +243,7 @@ impl Round {
             lane: name.lane.clone(),
             coalesced: Vec::new(),
             created_at: self.now,
+            parent: launch.parent.clone(),
         };
         let run_name = facts.name.clone();
         let mut run = Run::create(Arc::clone(&workflow), facts);

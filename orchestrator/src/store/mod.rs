@@ -2,9 +2,10 @@
 //! task of its own, so that a caller that goes away cannot stop one half-way.
 //!
 //! Locks are always taken in this order: the `trigger` duty (whoever creates or admits runs), the run row, the model
-//! row. Nothing here decides what happens to a run: that is `Run::apply`.
+//! row, a row of `children`. Nothing here decides what happens to a run: that is `Run::apply`.
 
 mod blobs;
+mod children;
 pub mod database;
 mod dispatch;
 mod gather;
@@ -162,6 +163,8 @@ pub struct Hints {
     pub runs: bool,
     /// Outbound events.
     pub outbox: bool,
+    /// Runs that other runs asked for.
+    pub children: bool,
 }
 
 impl Hints {
@@ -173,6 +176,7 @@ impl Hints {
             lanes: self.lanes || other.lanes,
             runs: self.runs || other.runs,
             outbox: self.outbox || other.outbox,
+            children: self.children || other.children,
         }
     }
 }

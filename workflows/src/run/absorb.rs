@@ -1,7 +1,7 @@
 //! Taking events in while a run waits: instead of a newer run beside it, the run itself stands for them. Must never
 //! happen here: a change to a run that has begun, now or before a retry; its steps have worked on what it stood for.
 
-use super::transitions::Settled;
+use super::transitions::Touched;
 use super::*;
 
 impl Run {
@@ -10,7 +10,7 @@ impl Run {
         params: &Map<String, Value>,
         batch: &BatchFacts,
         coalesced: &[RunName],
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         match &self.head.state {
             RunState::Waiting { .. } => {}
             RunState::Running { .. } => {

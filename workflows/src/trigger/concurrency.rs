@@ -18,7 +18,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::definition::{OnConflict, Workflow};
-use crate::run::{Run, StepState};
+use crate::run::{Run, Settled, Step, StepState};
 use crate::time::Timestamp;
 
 /// A workflow's rule for the runs of one lane.
@@ -180,21 +180,28 @@ impl LaneRule {
     }
 }
 
-/// Whether a step of a run has begun, by name: a worker has had it, a person was asked, or it was decided. None: the run
-/// has no such step. A step that was skipped has not begun.
+/// Whether a step of a run has begun, by name: a worker has had it or an instance of it, a person was asked, or it was
+/// decided. None: the run has no such step. A step that was skipped has not begun.
 pub fn step_begun(run: &Run, step: &str) -> Option<bool> {
-    let step = &run.steps()[run.workflow().step_index(step)?];
-    Some(match &step.state {
-        StepState::Blocked | StepState::Ready | StepState::Skipped { .. } | StepState::Cancelled { .. } => {
-            step.attempt > 0
-        }
+    let place = run.workflow().step_index(step)?;
+    let instance_of = |step: &Step| step.instance.as_ref().is_some_and(|instance| instance.of == place);
+    let mut all = run.steps().iter().enumerate().filter(|(at, step)| *at == place || instance_of(step));
+    Some(all.any(|(_, step)| begun(step)))
+}
+
+fn begun(step: &Step) -> bool {
+    match &step.state {
+        // A group has begun once one of its instances has.
+        StepState::Blocked | StepState::Ready | StepState::Instances => step.attempt > 0,
         StepState::Leased { .. }
         | StepState::Cancelling { .. }
         | StepState::Pausing { .. }
         | StepState::Awaiting { .. }
         | StepState::Promoting
-        | StepState::Succeeded { .. }
-        | StepState::Rejected { .. }
-        | StepState::Failed { .. } => true,
-    })
+        | StepState::Child { .. } => true,
+        StepState::Settled { how, .. } => match how {
+            Settled::Skipped { .. } | Settled::Cancelled { .. } => step.attempt > 0,
+            Settled::Succeeded { .. } | Settled::Rejected { .. } | Settled::Failed { .. } => true,
+        },
+    }
 }

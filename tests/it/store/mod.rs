@@ -1,6 +1,9 @@
 //! What the store is: one suite, both databases. A third database would be "pass this". Everything goes through the
 //! engine and the store as they run in production; nothing is mocked.
 
+mod children;
+mod instances;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use refit_orchestrator::engine::{Access, Engine, EngineError, Identity};
 use refit_orchestrator::{Config, open_engine};
 use refit_tests::services::{self, Database};
+use refit_workflows::definition::Workflow;
 use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
@@ -33,6 +37,8 @@ macro_rules! on_both_databases {
         }
     };
 }
+
+use on_both_databases;
 
 on_both_databases! {
     an_event_is_recorded_once_however_often_it_is_delivered
@@ -99,6 +105,14 @@ impl House {
             Err(EngineError::Definition(problems)) => panic!("{problems:?}"),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Applies a workflow whose text is parsed and which is changed then: for what the tests need. Each orchestrator has
+    /// to be told, because the text alone does not say it.
+    async fn apply_changed(&self, text: &str, change: impl FnOnce(&mut Workflow)) {
+        let mut workflow = Workflow::parse(text).unwrap_or_else(|problems| panic!("{problems:?}"));
+        change(&mut workflow);
+        self.engine.store().apply_workflow(None, workflow, "ada").await.unwrap();
     }
 
     async fn send(&self, id: &str, kind: &str, data: Value) {
@@ -461,10 +475,14 @@ steps:
     assert_eq!(emitted[0].data, Some(json!({ "version": 1 })));
 
     // Read by another process, so that nothing comes from memory.
-    let reader = House::open(&database).await;
-    let stored = reader.engine.store().load_run(&name).await.unwrap();
+    assert_replays(&House::open(&database).await, &name).await;
+}
+
+/// The journal of a run, replayed, gives the run as it is stored.
+async fn assert_replays(reader: &House, name: &RunName) {
+    let stored = reader.engine.store().load_run(name).await.unwrap();
     let mut replayed = Run::create(stored.workflow().clone(), stored.facts().clone());
-    for (at, input) in reader.engine.store().journal(&name).await.unwrap() {
+    for (at, input) in reader.engine.store().journal(name).await.unwrap() {
         replayed.apply(&input, at).unwrap();
     }
     assert_eq!(replayed.head(), stored.head());
