@@ -139,6 +139,10 @@ async fn a_child_that_waited_is_followed_into_the_run_that_took_its_place(databa
     let child_of = async |name: &RunName| house.run(&name.to_string()).await.steps.unwrap()[0].child.clone();
     let waiting =
         refit_tests::eventually("the child", Duration::from_secs(20), async || child_of(&parent).await).await;
+    // A run that waits takes in what comes, as long as the definition is the same.
+    let absorbed = house.engine.start_run(start(2), &somebody()).await.unwrap().run;
+    assert_eq!(absorbed, waiting);
+    house.apply(&format!("{child}# another version\n")).await;
     let newer = house.engine.start_run(start(2), &somebody()).await.unwrap().run;
     // Whichever run stands for it now, it is that run's end the parent waits for.
     refit_tests::eventually("the run that took its place", Duration::from_secs(20), async || {
