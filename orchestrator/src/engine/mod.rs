@@ -130,10 +130,11 @@ impl Engine {
         self.store().clock().now()
     }
 
-    /// Follows what there may be to do: events to route or lanes with room, steps to lease, runs that changed.
-    pub(crate) fn news(&self) -> (watch::Receiver<u64>, watch::Receiver<u64>, watch::Receiver<u64>) {
+    /// Follows what there may be to do: events to route or lanes with room, steps to lease, runs that changed, runs that
+    /// other runs asked for.
+    pub(crate) fn news(&self) -> [watch::Receiver<u64>; 4] {
         let signals = &self.inner.signals;
-        (signals.dispatch(), signals.ready(), signals.runs())
+        [signals.dispatch(), signals.ready(), signals.runs(), signals.children()]
     }
 
     pub(crate) fn wake(&self, hints: Hints) {

@@ -102,6 +102,7 @@ struct News {
     dispatch: watch::Receiver<u64>,
     ready: watch::Receiver<u64>,
     runs: watch::Receiver<u64>,
+    children: watch::Receiver<u64>,
 }
 
 /// Whether something changed since this was last asked. The engine holds the sending end.
@@ -120,7 +121,7 @@ impl Simulation {
         stage.0.clear().await?;
         let store = Store::over(stage.0.clone(), Clock::standing_at(start), Vec::new());
         let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
-        let (dispatch, ready, runs) = engine.news();
+        let [dispatch, ready, runs, children] = engine.news();
         engine
             .register(Register {
                 protocol: WORKER_PROTOCOL,
@@ -142,7 +143,7 @@ impl Simulation {
             asked: BTreeSet::new(),
             begun: 0,
             moments: 0,
-            news: News { dispatch, ready, runs },
+            news: News { dispatch, ready, runs, children },
         })
     }
 
@@ -333,6 +334,14 @@ impl Simulation {
                 self.engine.wake(dispatched.hints);
                 if dispatched.more {
                     self.news.dispatch.mark_changed();
+                }
+            }
+            while take(&mut self.news.children) {
+                quiet = false;
+                let followed = self.engine.store().follow_children().await?;
+                self.engine.wake(followed.hints);
+                if let Some(trouble) = followed.trouble {
+                    return Err(trouble.into());
                 }
             }
             if take(&mut self.news.ready) {
