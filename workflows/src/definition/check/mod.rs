@@ -16,6 +16,7 @@ mod run;
 mod steps;
 mod top;
 mod triggers;
+mod types;
 mod uses;
 mod validate;
 mod verbs;
@@ -148,6 +149,7 @@ fn check(root: &Node, library: &mut Library<'_>, f: &mut Findings) -> Option<Wor
     let with = library.values();
     let known = Known { params: &declared, steps: &drafts, has_model, is_before: &is_before, with: &with };
     known.check(&reads, f);
+    types::check(&known, &params, &reads, f);
     let promotions = Whole { drafts: &drafts, has_model, is_before: &is_before }.check(f);
 
     let steps = whole::finish(drafts, promotions)?;

@@ -4,7 +4,8 @@
 use super::super::diagnostics::{FileNumber, Findings, Spot};
 use super::super::raw::{Node, Raw, Scalar};
 use super::fields::text;
-use crate::expression::{Expression, ExpressionError};
+use super::types::{self, Typed};
+use crate::expression::{Expression, ExpressionError, Type};
 use crate::template::{Template, ValueTemplate};
 
 /// Where an expression stands, which decides what it sees.
@@ -39,6 +40,7 @@ struct Read {
 #[derive(Default)]
 pub(super) struct Reads {
     reads: Vec<Read>,
+    typed: Vec<Typed>,
     /// The values handed to the files that the step being read uses; see [`super::super::Step::with`].
     pub(super) handed: Vec<(String, ValueTemplate)>,
 }
@@ -54,6 +56,11 @@ impl Reads {
         self.reads.iter().flat_map(|read| {
             read.paths.iter().map(|(path, spot)| (read.place, read.file, path.as_slice(), *spot))
         })
+    }
+
+    /// The expressions, where they were written.
+    pub(super) fn typed(&self) -> &[Typed] {
+        &self.typed
     }
 
     /// A bare expression.
@@ -76,7 +83,8 @@ impl Reads {
         }
         match Expression::parse(&scalar.text) {
             Ok(expression) => {
-                self.keep(&expression, scalar, node.position, 0, place, f);
+                let wanted = types::wanted(what, place);
+                self.keep(&expression, wanted, (scalar, 0, node.position), place, f);
                 Some(expression)
             }
             Err(error) => {
@@ -105,7 +113,7 @@ impl Reads {
         let mut from = 0;
         for expression in template.expressions() {
             let offset = scalar.text[from..].find(expression.source()).map_or(from, |found| from + found);
-            self.keep(expression, scalar, node.position, offset, place, f);
+            self.keep(expression, Type::Dyn, (scalar, offset, node.position), place, f);
             from = offset + expression.source().len();
         }
         // A value handed on as it is: what stands for it is the very template that gives it.
@@ -152,9 +160,8 @@ impl Reads {
     fn keep(
         &mut self,
         expression: &Expression,
-        scalar: &Scalar,
-        position: Spot,
-        offset: usize,
+        wanted: Type,
+        (scalar, offset, position): (&Scalar, usize, Spot),
         place: Place,
         f: &mut Findings,
     ) {
@@ -176,6 +183,14 @@ impl Reads {
         });
         let paths = paths.collect();
         self.reads.push(Read { place, file: position.file, paths });
+        self.typed.push(Typed {
+            place,
+            expression: expression.clone(),
+            wanted,
+            scalar: scalar.clone(),
+            offset,
+            spot: position,
+        });
     }
 }
 

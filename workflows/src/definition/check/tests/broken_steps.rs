@@ -27,7 +27,7 @@ const BROKEN: Broken = &[
     ),
     ("W\nsteps: { -rf: { run: [a] }, A: { run: [a] } }\n", &["2:10 name", "2:29 name"]),
     (
-        "W\nsteps: { a: { run: [a] }, b: { needs: [aa], run: [b] }, c: { needs: [b], if: steps.a.state == 'x', run: [c] } }\n",
+        "W\nsteps: { a: { run: [a] }, b: { needs: [aa], run: [b] }, c: { needs: [b], if: steps.a.state == 'failed', run: [c] } }\n",
         &["2:40 unknown-step"],
     ),
     // run
@@ -63,9 +63,26 @@ const BROKEN: Broken = &[
     ("W\nsteps: { a: { run: [a, 'x ${{ params.y'] } }\n", &["2:27 template"]),
     // what expressions read
     ("W\nsteps: { a: { run: [a, '${{ params.y }}'] } }\n", &["2:29 unknown-param"]),
+    // types
+    (
+        "W\nsteps: { a: { run: [a] }, b: { needs: [a], if: steps.a.state == 'x', run: [b] } }\n",
+        &["2:65 unknown-name"],
+    ),
+    (
+        "W\nsteps: { a: { run: [a] }, b: { needs: [a], if: steps.a.metrics.auc > '1', run: [b] } }\n",
+        &["2:48 type"],
+    ),
+    ("W\nsteps: { a: { run: [a] }, b: { needs: [a], if: steps.a.metrics.auc, run: [b] } }\n", &["2:48 type"]),
+    (
+        "W\nparams: { n: { type: integer, default: 1 } }\nsteps: { a: { run: [a, '${{ params.n + \"x\" }}'] } }\n",
+        &["3:29 type"],
+    ),
     ("W\nsteps: { a: { if: step.b.state == 'x', run: [a] } }\n", &["2:19 unknown-name"]),
     ("W\nsteps: { a: { if: steps.b.state == 'x', run: [a] } }\n", &["2:19 unknown-step"]),
-    ("W\nsteps: { a: { run: [a] }, b: { if: steps.a.state == 'x', run: [b] } }\n", &["2:36 not-ancestor"]),
+    (
+        "W\nsteps: { a: { run: [a] }, b: { if: steps.a.state == 'failed', run: [b] } }\n",
+        &["2:36 not-ancestor"],
+    ),
     (
         "W\nsteps: { a: { run: [a] }, b: { needs: [a], if: steps.a.stat == 'x', run: [b] } }\n",
         &["2:48 unknown-name"],

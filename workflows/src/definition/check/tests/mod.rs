@@ -172,7 +172,7 @@ fn hints_say_what_would_be_right() {
     assert!(hint("workflow: w\nsteps: { a-b: { run: [a] }, b: { needs: [a-b], if: steps.a-b.state == 'x', run: [b] } }\n")
         .contains("steps[\"a-b\"]"));
     assert!(
-        hint("workflow: w\nsteps: { a: { run: [a] }, b: { if: steps.a.state == 'x', run: [b] } }\n")
+        hint("workflow: w\nsteps: { a: { run: [a] }, b: { if: steps.a.state == 'failed', run: [b] } }\n")
             .contains("needs: [a]")
     );
     let many = "workflow: w\nsteps: { t: { run: [a], matrix: { x: [1] } }, b: { needs: [t], if: steps.t.metrics.auc > 0.5, run: [b] } }\n";
