@@ -473,6 +473,9 @@ pub struct StepView {
     /// The names of the steps it waits for.
     #[serde(default)]
     pub needs: Vec<String>,
+    /// Whether it is one of `finally`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finally: bool,
     /// `blocked | ready | running | waiting | succeeded | rejected | failed | skipped | cancelled`.
     pub state: String,
     /// Attempts begun.

@@ -149,6 +149,7 @@ impl Run {
             step: name.to_owned(),
             verb: definition.verb.name().to_owned(),
             needs: definition.needs.iter().map(|&need| self.step_name(need).to_owned()).collect(),
+            finally: definition.finally,
             state: step.state.name().to_owned(),
             attempt: step.attempt,
             attempts_max: attempts_allowed(&definition.verb) + step.uncounted,

@@ -1,6 +1,7 @@
 //! The triggers of many workflows, ready to be held against events, and by what a trigger is known while its workflow
 //! changes around it. Must never happen here: a decision that needs more than patterns.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::definition::{Trigger, Workflow};
 use crate::digest::Digest;
 use crate::event::CloudEvent;
-use crate::pattern::Pattern;
+use crate::pattern::{Pattern, PatternSet};
 
 /// The type of a schedule slot's event.
 pub const SCHEDULE_TYPE: &str = "refit.schedule";
@@ -62,11 +63,15 @@ fn waits_for(trigger: &Trigger) -> Value {
 #[derive(Debug)]
 pub struct Triggers {
     workflows: Vec<Known>,
+    patterns: PatternSet,
+    /// What each pattern of the set belongs to: workflow, trigger and part, in ascending order.
+    owners: Vec<(usize, usize, usize)>,
+    /// The schedules, by the source of their slots: workflow and trigger.
+    schedules: HashMap<String, (usize, usize)>,
 }
 
 #[derive(Debug)]
 struct Known {
-    workflow: Arc<Workflow>,
     ids: Vec<String>,
 }
 
@@ -84,8 +89,25 @@ pub struct Match {
 impl Triggers {
     /// The triggers of these workflows.
     pub fn new(workflows: impl IntoIterator<Item = Arc<Workflow>>) -> Self {
-        let known = |workflow: Arc<Workflow>| Known { ids: trigger_ids(&workflow), workflow };
-        Self { workflows: workflows.into_iter().map(known).collect() }
+        let (mut known, mut owners, mut patterns) = (Vec::new(), Vec::new(), Vec::new());
+        let mut schedules = HashMap::new();
+        for (place, workflow) in workflows.into_iter().enumerate() {
+            let ids = trigger_ids(&workflow);
+            for (trigger, definition) in workflow.triggers.iter().enumerate() {
+                let parts = match definition {
+                    Trigger::Event(event) => std::slice::from_ref(&event.pattern),
+                    Trigger::Join(join) => &join.parts,
+                    Trigger::Cron(_) => {
+                        schedules.insert(schedule_source(&workflow.name, &ids[trigger]), (place, trigger));
+                        &[]
+                    }
+                };
+                owners.extend((0..parts.len()).map(|part| (place, trigger, part)));
+                patterns.extend(parts.iter().cloned());
+            }
+            known.push(Known { ids });
+        }
+        Self { workflows: known, patterns: PatternSet::new(patterns), owners, schedules }
     }
 
     /// What a trigger is known by: see [`trigger_ids`].
@@ -94,31 +116,22 @@ impl Triggers {
     }
 
     /// The triggers whose patterns the event matches, in the order of workflows and of their files. `object` is the
-    /// event as a JSON object.
-    ///
-    /// The one place that holds patterns against events: each in turn, in time proportional to how many there are.
+    /// event as a JSON object. Not every pattern is tried: see [`PatternSet`].
     pub fn matching(&self, event: &CloudEvent, object: &Value) -> Vec<Match> {
-        let slot = event.kind() == SCHEDULE_TYPE;
-        let mut found = Vec::new();
-        for (workflow, known) in self.workflows.iter().enumerate() {
-            for (trigger, definition) in known.workflow.triggers.iter().enumerate() {
-                let parts = match definition {
-                    Trigger::Event(event) => matched(std::slice::from_ref(&event.pattern), object),
-                    Trigger::Join(join) => matched(&join.parts, object),
-                    Trigger::Cron(_) => {
-                        let source = || schedule_source(&known.workflow.name, &known.ids[trigger]);
-                        if slot && event.source() == source() { vec![0] } else { Vec::new() }
-                    }
-                };
-                if !parts.is_empty() {
-                    found.push(Match { workflow, trigger, parts });
-                }
+        let mut found: Vec<Match> = Vec::new();
+        for place in self.patterns.matching(object) {
+            let (workflow, trigger, part) = self.owners[place];
+            match found.last_mut().filter(|last| (last.workflow, last.trigger) == (workflow, trigger)) {
+                Some(last) => last.parts.push(part),
+                None => found.push(Match { workflow, trigger, parts: vec![part] }),
             }
+        }
+        if event.kind() == SCHEDULE_TYPE
+            && let Some(&(workflow, trigger)) = self.schedules.get(event.source())
+        {
+            found.push(Match { workflow, trigger, parts: vec![0] });
+            found.sort_by_key(|found| (found.workflow, found.trigger));
         }
         found
     }
-}
-
-fn matched(patterns: &[Pattern], object: &Value) -> Vec<usize> {
-    (0..patterns.len()).filter(|&place| patterns[place].matches(object)).collect()
 }

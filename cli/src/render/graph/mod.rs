@@ -50,6 +50,7 @@ impl Graph {
             name: step.name.clone(),
             verb: step.verb.name().to_owned(),
             needs: step.needs.clone(),
+            finally: step.finally,
             ..Node::default()
         });
         Self { name: workflow.name.clone(), steps: steps.collect() }
@@ -76,7 +77,7 @@ impl Graph {
                 .iter()
                 .flat_map(|need| places.get(need.as_str()).into_iter().flatten().copied())
                 .collect(),
-            finally: false,
+            finally: view.finally,
         });
         Self { name: run.run.to_string(), steps: steps.collect() }
     }
