@@ -6,10 +6,12 @@ mod check;
 mod completion;
 mod demo;
 mod event;
+mod event_file;
 mod local;
 mod model;
 mod run;
 mod serve;
+mod simulate;
 mod sources;
 mod test;
 mod token;
@@ -41,6 +43,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Serve(args) => Box::pin(serve::run(args)).await,
         Command::Work(args) => Box::pin(work::run(args, &cli.remote)).await,
         Command::Check(args) => check::run(&args),
+        Command::Simulate(args) => Box::pin(simulate::run(args, &cli.remote)).await,
         Command::Test(args) => Box::pin(test::run(&args)).await,
         Command::Apply(args) => Box::pin(apply::run(args, &client()?)).await,
         Command::Workflow(command) => Box::pin(workflow::run(command, &client()?)).await,

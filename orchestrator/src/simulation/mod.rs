@@ -27,8 +27,8 @@ use crate::store::{Store, StoreError};
 
 pub use script::{Answer, Attempt, Came, Script};
 
-/// The most moments at which something happens before a simulation counts as one that never ends: two workflows that
-/// start each other go on for ever.
+/// The most moments at which something happens after one event before a simulation counts as one that never ends: two
+/// workflows that start each other go on for ever.
 const MOMENTS_MAX: u64 = 1_000_000;
 /// Attempts the one worker takes at a time: as many as there are.
 const SLOTS: u32 = 10_000;
@@ -185,6 +185,7 @@ impl Simulation {
     /// # Errors
     /// [`SimulationError::Store`].
     pub async fn record(&mut self, events: Vec<CloudEvent>) -> Result<(), SimulationError> {
+        self.moments = 0;
         self.engine.record(events, Vec::new()).await?;
         self.settle().await
     }
@@ -273,6 +274,22 @@ impl Simulation {
     /// [`SimulationError::Store`].
     pub async fn events(&self, kind: Option<&str>) -> Result<Vec<EventView>, SimulationError> {
         let filter = EventFilter { kind: kind.map(str::to_owned), limit: 1000, ..EventFilter::default() };
+        Ok(self.engine.events(filter).await?)
+    }
+
+    /// Every event so far with what became of it, Refit's own too, whole and oldest first: a page of at most `limit`
+    /// behind the event with the `seq` `after`, 0 for the first. Behind the last it is empty.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`].
+    pub async fn log(&self, after: i64, limit: i64) -> Result<Vec<EventView>, SimulationError> {
+        let filter = EventFilter {
+            oldest_first: true,
+            after: Some(after),
+            data: true,
+            limit,
+            ..EventFilter::default()
+        };
         Ok(self.engine.events(filter).await?)
     }
 

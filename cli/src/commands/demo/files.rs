@@ -10,6 +10,7 @@ macro_rules! example {
 /// The workflow's folder: file name and text.
 pub(super) const WORKFLOW: &[(&str, &str)] = &[
     example!("workflow.yaml"),
+    example!("workflow.test.yaml"),
     example!("requirements.txt"),
     example!("table.py"),
     example!("train.py"),
