@@ -42,7 +42,7 @@ const LONG_CHAIN: usize = 2_000;
 fn main() {
     // Two things would be measured at once if this ran in a debug build of refit.
     if std::env::var_os("REFIT_TEST_BINARY").is_none() {
-        let release = build_release();
+        let release = refit_tests::processes::release_binary();
         let this = std::env::current_exe().expect("this program has a path");
         let status = Command::new(this).env("REFIT_TEST_BINARY", release).status();
         std::process::exit(status.expect("this program starts again").code().unwrap_or(1));
@@ -55,17 +55,6 @@ fn main() {
         measure(&mut table, services::postgres().await).await;
         table.print();
     });
-}
-
-fn build_release() -> std::path::PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let workspace = refit_tests::processes::workspace();
-    // The whole workspace, so that the libraries are built once, with the features this program was built with.
-    let arguments = ["build", "--release", "--workspace", "--bins", "--bench", "ratios", "--locked"];
-    let status = Command::new(cargo).args(arguments).current_dir(&workspace).status();
-    assert!(status.expect("cargo starts").success(), "failed to build refit");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), Into::into);
-    target.join("release/refit")
 }
 
 #[derive(Default)]

@@ -1,8 +1,9 @@
 //! The examples are what they claim to be: sound workflows, files that exist, events that start them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use refit_tests::processes::workspace;
+use refit_tests::processes::{refit, run_to_end, workspace};
 use refit_workflows::definition::{Command, Trigger, Workflow};
 use refit_workflows::event::CloudEvent;
 use refit_workflows::trigger::Considered;
@@ -53,6 +54,14 @@ fn every_file_a_step_needs_is_there() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn every_case_of_an_example_passes() {
+    for folder in examples() {
+        let said = run_to_end(refit(&folder, &["test", "."]), Duration::from_secs(60));
+        assert_eq!(said.code, Some(0), "{}:\n{}{}", folder.display(), said.out, said.err);
     }
 }
 

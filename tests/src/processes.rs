@@ -53,6 +53,20 @@ fn build() -> PathBuf {
     executable.unwrap_or_else(|| panic!("cargo built the workspace but named no program `refit`"))
 }
 
+/// The `refit` program as users run it, for measurements: built in release mode now.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn release_binary() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // The whole workspace, so that the libraries are built once, with the features the benchmarks were built with.
+    let arguments = ["build", "--release", "--workspace", "--bins", "--benches", "--locked"];
+    let built = Command::new(cargo).args(arguments).current_dir(workspace()).status();
+    assert!(built.is_ok_and(|status| status.success()), "failed to build refit in release mode");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace().join("target"), Into::into);
+    target.join("release/refit")
+}
+
 /// The top of the workspace.
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -68,6 +68,8 @@ pub async fn work(
         places: execute::Places::new(attempts),
         blobs,
         environments: python::Environments::new(data.join("environments")),
+        caller: execute::Caller::new()
+            .map_err(|cause| WorkError::Refused(format!("failed to set up calls over TLS: {cause}")))?,
         orchestrator,
     };
     agent::Agent::new(config, tools).run(drain, abort).await

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::blobs::Blobs;
 use crate::client::Orchestrator;
-use crate::execute::{Places, Tools};
+use crate::execute::{Caller, Places, Tools};
 use crate::python::Environments;
 
 /// What the test orchestrator knows and was told.
@@ -122,6 +122,7 @@ impl TestOrchestrator {
             places: Places::new(data.join("attempts")),
             blobs: Blobs::open(data.join("blobs"), orchestrator.clone(), 1024 * 1024).unwrap(),
             environments: Environments::new(data.join("environments")),
+            caller: Caller::new().unwrap(),
             orchestrator,
         }
     }
@@ -146,16 +147,26 @@ pub(crate) fn shell(text: &str) -> StepOrder {
     StepOrder {
         key: AttemptKey { run: RunName::new("churn", 12), step: "train".to_owned(), epoch: 3 },
         attempt: 1,
-        command: OrderCommand::Shell(text.to_owned()),
-        env: BTreeMap::new(),
+        task: OrderTask::Run(RunOrder {
+            command: OrderCommand::Shell(text.to_owned()),
+            env: BTreeMap::new(),
+            requirements: None,
+        }),
         params: serde_json::Map::new(),
         bundle: None,
-        requirements: None,
         inputs: BTreeMap::new(),
         champion: None,
         artifacts: BTreeMap::new(),
         events: 0,
         timeout_ms: 60_000,
+    }
+}
+
+/// The process of an order.
+pub(crate) fn process(order: &mut StepOrder) -> &mut RunOrder {
+    match &mut order.task {
+        OrderTask::Run(run) => run,
+        OrderTask::Call(_) => panic!("the order runs no process"),
     }
 }
 

@@ -183,16 +183,12 @@ pub struct StepOrder {
     pub key: AttemptKey,
     /// Counts the attempts of the step from 1.
     pub attempt: u32,
-    /// What to start.
-    pub command: OrderCommand,
-    /// Declared environment variables, rendered.
-    pub env: BTreeMap<String, String>,
+    /// What to do.
+    pub task: OrderTask,
     /// The run's params: a JSON object.
     pub params: serde_json::Map<String, Value>,
     /// The workflow's code: digest of a [`Tree`]; none when the workflow has no bundle.
     pub bundle: Option<Digest>,
-    /// Path inside the bundle of the requirements file of its Python environment.
-    pub requirements: Option<String>,
     /// Artifacts to lay out under `REFIT_INPUTS`, by name.
     pub inputs: BTreeMap<String, ArtifactRef>,
     /// The champion's artifacts to lay out under `REFIT_CHAMPION`, by name; none when there is no champion.
@@ -203,6 +199,40 @@ pub struct StepOrder {
     pub events: u64,
     /// The longest the attempt may take, in milliseconds.
     pub timeout_ms: u64,
+}
+
+/// What a worker is to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderTask {
+    /// Run a process.
+    Run(RunOrder),
+    /// Make an HTTP request.
+    Call(CallOrder),
+}
+
+/// A process to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOrder {
+    /// What to start.
+    pub command: OrderCommand,
+    /// Declared environment variables, rendered.
+    pub env: BTreeMap<String, String>,
+    /// Path inside the bundle of the requirements file of its Python environment.
+    pub requirements: Option<String>,
+}
+
+/// An HTTP request to make, rendered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallOrder {
+    /// The method.
+    pub method: String,
+    /// Where to: http or https.
+    pub url: String,
+    /// Headers by name.
+    pub headers: BTreeMap<String, String>,
+    /// The body, sent as JSON.
+    pub json: Option<Value>,
 }
 
 /// What to start.
@@ -339,6 +369,13 @@ pub enum Failure {
         /// The signal's number.
         signal: i32,
     },
+    /// A call was answered with this HTTP status.
+    Status {
+        /// Not 2xx.
+        status: u16,
+    },
+    /// A call got no answer, or only a part of one.
+    Unanswered,
     /// It took longer than its timeout.
     TimedOut,
     /// It could not be started: program missing, environment not built, an input not to be had.

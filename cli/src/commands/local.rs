@@ -2,6 +2,7 @@
 //! worker talks to the orchestrator over loopback, exactly as one on another host would.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -23,8 +24,14 @@ impl Orchestrator {
     /// Starts it; answers requests when this returns.
     pub(super) async fn start(config: refit_orchestrator::Config) -> anyhow::Result<Self> {
         let shutdown = CancellationToken::new();
+        keep_to_itself(&config.data)?;
         let running = refit_orchestrator::serve(config, shutdown.clone()).await?;
         Ok(Self { running, shutdown })
+    }
+
+    /// The addresses it listens on, as a URL.
+    pub(super) fn listens(&self) -> String {
+        format!("http://{}", self.running.address)
     }
 
     /// Where it is reached from this host.
@@ -60,6 +67,20 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
+/// Makes a data folder that neither git nor a bundle takes along, wherever it lies.
+///
+/// # Errors
+/// It cannot be made.
+fn keep_to_itself(data: &Path) -> anyhow::Result<()> {
+    let failed = || format!("failed to make the data folder {}", data.display());
+    std::fs::create_dir_all(data).with_context(failed)?;
+    let ignore = data.join(".gitignore");
+    if !ignore.exists() {
+        std::fs::write(&ignore, "*\n").with_context(failed)?;
+    }
+    Ok(())
+}
+
 /// A running worker.
 pub(super) struct Worker {
     task: JoinHandle<Result<(), WorkError>>,
@@ -69,10 +90,14 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts it.
-    pub(super) fn start(config: refit_workers::Config) -> Self {
+    ///
+    /// # Errors
+    /// Its data folder cannot be made.
+    pub(super) fn start(config: refit_workers::Config) -> anyhow::Result<Self> {
+        keep_to_itself(&config.data)?;
         let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
         let task = tokio::spawn(refit_workers::work(config, drain.clone(), abort.clone()));
-        Self { task, drain, abort }
+        Ok(Self { task, drain, abort })
     }
 
     /// Returns when it has ended, and why it could not go on.

@@ -16,7 +16,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         started = Box::pin(Orchestrator::start(config)) => started?,
         () = signals.drain.cancelled() => return Ok(Exit::Ok),
     };
-    tracing::info!("serving on {}", orchestrator.url());
+    tracing::info!("serving on {}", orchestrator.listens());
     tokio::select! {
         wrong = orchestrator.ended() => return Err(wrong),
         () = signals.drain.cancelled() => {}

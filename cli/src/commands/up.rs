@@ -52,7 +52,7 @@ pub(crate) async fn run(args: UpArgs, remote: &Remote) -> anyhow::Result<Exit> {
     ));
     text.push_str(&next_steps(&url, &applied));
     render::print(text)?;
-    let worker = Worker::start(worker_config);
+    let worker = Worker::start(worker_config)?;
     until_told(&mut orchestrator, worker, &signals).await?;
     orchestrator.end().await;
     Ok(Exit::Ok)

@@ -12,7 +12,7 @@ pub(crate) async fn run(args: WorkArgs, remote: &Remote) -> anyhow::Result<Exit>
     let config = settings.worker(&args, &remote.server, remote.token.as_deref());
     let signals = signals::listen()?;
     tracing::info!("worker {} for {} with {} slots", config.name, config.server, config.slots);
-    let mut worker = Worker::start(config);
+    let mut worker = Worker::start(config)?;
     tokio::select! {
         ended = worker.ended() => return ended.map(|()| Exit::Ok),
         () = signals.drain.cancelled() => {}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use refit_workflows::definition::Workflow;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
+use refit_workflows::run::StepState;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{
     Apply, AttemptKey, Decide, EventView, Finish, LeaseRequest, ModelView, Outcome, Register, Role, RunView,
@@ -22,7 +23,8 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::engine::{Engine, EngineError, EventFilter, Identity, RunFilter, Settings};
+use crate::engine::{Engine, EngineError, EventFilter, Identity, Settings};
+use crate::store::database::Database;
 use crate::store::{Store, StoreError};
 
 pub use script::{Answer, Attempt, Came, Script};
@@ -54,33 +56,46 @@ pub enum SimulationError {
     Endless(Timestamp),
 }
 
+/// Where simulations take place, one after the other: a database in memory.
+pub struct Stage(Database);
+
+impl Stage {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`]: no database in memory could be made.
+    pub async fn new() -> Result<Self, SimulationError> {
+        Ok(Self(Database::in_memory().await?))
+    }
+}
+
 /// A virtual orchestrator with one virtual worker that takes every step at once.
 pub struct Simulation {
     engine: Engine,
-    workflows: BTreeMap<String, Cast>,
+    /// By workflow: what its steps come to.
+    scripts: BTreeMap<String, Script>,
     /// What happens when, in the order it was begun where that is the same moment.
     ahead: BinaryHeap<Reverse<(Timestamp, u64)>>,
     happenings: BTreeMap<u64, Happening>,
-    /// Approvals that somebody is thinking about, by run, step and since when.
-    asked: BTreeSet<(RunName, String, Timestamp)>,
+    /// Approvals that somebody is thinking about.
+    asked: BTreeSet<Asked>,
+    /// The runs under way when this was last looked at, and their versions then.
+    seen: BTreeMap<RunName, i64>,
     /// Numbers whatever is begun.
     begun: u64,
     moments: u64,
     news: News,
 }
 
-/// A workflow's script.
-struct Cast {
-    script: Script,
-    has_approvals: bool,
-}
+/// An approval that was asked for: its run, its step, and since when it waits.
+type Asked = (RunName, String, Timestamp);
 
 /// What happens at a later moment.
 enum Happening {
     /// An attempt is over.
     Finish(AttemptKey, Outcome),
     /// Somebody answers an approval.
-    Answer { run: RunName, step: String, approve: bool, by: Option<String> },
+    Answer { asked: Asked, approve: bool, by: Option<String> },
 }
 
 /// What has changed since it was last looked at.
@@ -98,12 +113,13 @@ fn take(news: &mut watch::Receiver<u64>) -> bool {
 }
 
 impl Simulation {
-    /// An empty orchestrator whose clock stands at `start`.
+    /// An empty orchestrator whose clock stands at `start`. It ends the one that was on this stage before.
     ///
     /// # Errors
-    /// [`SimulationError::Store`]: no database in memory could be made.
-    pub async fn open(start: Timestamp) -> Result<Self, SimulationError> {
-        let store = Store::in_memory(Clock::standing_at(start)).await?;
+    /// [`SimulationError::Store`]: the stage could not be cleared.
+    pub async fn open(stage: &mut Stage, start: Timestamp) -> Result<Self, SimulationError> {
+        stage.0.clear().await?;
+        let store = Store::over(stage.0.clone(), Clock::standing_at(start), Vec::new());
         let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
         let (dispatch, ready, runs) = engine.news();
         engine
@@ -121,10 +137,11 @@ impl Simulation {
             .await?;
         Ok(Self {
             engine,
-            workflows: BTreeMap::new(),
+            scripts: BTreeMap::new(),
             ahead: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             asked: BTreeSet::new(),
+            seen: BTreeMap::new(),
             begun: 0,
             moments: 0,
             news: News { dispatch, ready, runs },
@@ -148,10 +165,9 @@ impl Simulation {
     ) -> Result<(), SimulationError> {
         let workflow = script.fix_gates(workflow);
         let name = workflow.name.clone();
-        let has_approvals = script::has_approvals(&workflow);
         let apply = Apply { text: text.to_owned(), bundle: None };
         self.engine.store().apply_workflow(apply, workflow, WORKER).await?;
-        self.workflows.insert(name, Cast { script, has_approvals });
+        self.scripts.insert(name, script);
         Ok(())
     }
 
@@ -314,9 +330,7 @@ impl Simulation {
             self.ahead.pop();
             match self.happenings.remove(&number) {
                 Some(Happening::Finish(key, outcome)) => self.finish(key, outcome).await?,
-                Some(Happening::Answer { run, step, approve, by }) => {
-                    self.answer(&run, step, approve, by).await?;
-                }
+                Some(Happening::Answer { asked, approve, by }) => self.answer(asked, approve, by).await?,
                 // Its run was cancelled.
                 None => {}
             }
@@ -349,8 +363,7 @@ impl Simulation {
             }
             if take(&mut self.news.runs) {
                 quiet = false;
-                self.end_cancelled().await?;
-                self.ask_approvals().await?;
+                self.look_at_runs().await?;
             }
             if quiet {
                 return Ok(());
@@ -362,7 +375,7 @@ impl Simulation {
         let request =
             LeaseRequest { worker: WORKER.to_owned(), session: WORKER.to_owned(), slots: SLOTS, wait_ms: 0 };
         for order in self.engine.lease(request).await?.orders {
-            let script = self.workflows.get(&order.key.run.workflow).map(|cast| &cast.script);
+            let script = self.scripts.get(&order.key.run.workflow);
             let (takes, outcome) =
                 script.map_or_else(|| Script::default().attempt(&order), |it| it.attempt(&order));
             self.later(takes, Happening::Finish(order.key, outcome));
@@ -384,11 +397,34 @@ impl Simulation {
         }
     }
 
-    /// The worker ends at once what it is told to end.
-    async fn end_cancelled(&mut self) -> Result<(), SimulationError> {
-        if self.happenings.is_empty() {
-            return Ok(());
+    /// Looks at the runs under way that changed: the worker ends at once what it is told to end, and approvals that wait
+    /// get the answer of the script when it is time for it.
+    async fn look_at_runs(&mut self) -> Result<(), SimulationError> {
+        let running: BTreeMap<RunName, i64> = self.engine.store().running_runs().await?.into_iter().collect();
+        let changed: Vec<RunName> = running
+            .iter()
+            .filter(|(run, version)| self.seen.get(*run) != Some(*version))
+            .map(|(run, _)| run.clone())
+            .collect();
+        self.seen = running;
+        let (mut cancelling, mut awaiting) = (false, Vec::new());
+        for name in changed {
+            let run = self.engine.store().load_run(&name).await.map_err(EngineError::from)?;
+            cancelling |= run.steps().iter().any(|step| matches!(step.state, StepState::Cancelling { .. }));
+            if run.steps().iter().any(|step| matches!(step.state, StepState::Awaiting { .. })) {
+                awaiting.push(name);
+            }
         }
+        if cancelling {
+            self.end_cancelled().await?;
+        }
+        for run in awaiting {
+            self.ask_approvals(run).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_cancelled(&mut self) -> Result<(), SimulationError> {
         let held = self.engine.store().leases_of(WORKER).await?;
         for lease in held.into_iter().filter(|lease| lease.cancelling) {
             let key = AttemptKey { run: lease.run, step: lease.step, epoch: lease.epoch };
@@ -398,33 +434,17 @@ impl Simulation {
         Ok(())
     }
 
-    /// Approvals that wait get the answer of the script, when it is time for it.
-    async fn ask_approvals(&mut self) -> Result<(), SimulationError> {
-        let mut waiting = Vec::new();
-        for name in self.workflows.iter().filter(|(_, cast)| cast.has_approvals).map(|(name, _)| name) {
-            let (workflow, state) = (Some(name.clone()), Some("running".to_owned()));
-            let filter = RunFilter { workflow, state, since: None, limit: 1000 };
-            for run in self.engine.runs(filter).await? {
-                waiting.push(self.engine.run(&run.run, None, Duration::ZERO).await?);
-            }
-        }
-        for run in waiting {
-            for step in run.steps.unwrap_or_default() {
-                let Some(since) =
-                    step.ready_at.filter(|_| step.verb == "approval" && step.state == "waiting")
-                else {
-                    continue;
-                };
-                let answer =
-                    self.workflows.get(&run.workflow).and_then(|cast| cast.script.answer(&step.step));
-                let Some(answer) = answer.cloned() else { continue };
-                if self.asked.insert((run.run.clone(), step.step.clone(), since)) {
-                    let Answer { approve, by, after } = answer;
-                    self.later(
-                        after,
-                        Happening::Answer { run: run.run.clone(), step: step.step, approve, by },
-                    );
-                }
+    async fn ask_approvals(&mut self, run: RunName) -> Result<(), SimulationError> {
+        let view = self.engine.run(&run, None, Duration::ZERO).await?;
+        for step in view.steps.unwrap_or_default() {
+            let waits = step.verb == "approval" && step.state == "waiting";
+            let Some(since) = step.ready_at.filter(|_| waits) else { continue };
+            let script = self.scripts.get(&run.workflow);
+            let Some(answer) = script.and_then(|script| script.answer(&step.step)).cloned() else { continue };
+            let asked = (run.clone(), step.step.clone(), since);
+            if self.asked.insert(asked.clone()) {
+                let Answer { approve, by, after } = answer;
+                self.later(after, Happening::Answer { asked, approve, by });
             }
         }
         Ok(())
@@ -432,19 +452,21 @@ impl Simulation {
 
     async fn answer(
         &mut self,
-        run: &RunName,
-        step: String,
+        asked: Asked,
         approve: bool,
         by: Option<String>,
     ) -> Result<(), SimulationError> {
         // With a name, it alone gives the right to decide, as `from` says.
         let by = by.map_or_else(somebody, |name| Identity { name, role: Role::Operator });
-        let decide = Decide { step: Some(step), reason: None };
-        match self.engine.decide(run, decide, approve, &by).await {
-            // Its time was over, or its run cancelled, meanwhile; or they may not decide, and the approval waits on.
-            Ok(_) | Err(EngineError::Refused { .. } | EngineError::Over(_) | EngineError::Forbidden(_)) => {
+        let decide = Decide { step: Some(asked.1.clone()), reason: None };
+        match self.engine.decide(&asked.0, decide, approve, &by).await {
+            Ok(_) => {
+                // A promotion that came too late may have it asked again, at this very moment.
+                self.asked.remove(&asked);
                 Ok(())
             }
+            // Its time was over, or its run cancelled, meanwhile; or they may not decide, and the approval waits on.
+            Err(EngineError::Refused { .. } | EngineError::Over(_) | EngineError::Forbidden(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

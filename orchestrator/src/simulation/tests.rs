@@ -48,7 +48,7 @@ fn approved(after: u64) -> Answer {
 }
 
 async fn simulation(script: Script) -> Simulation {
-    let mut simulation = Simulation::open(START).await.unwrap();
+    let mut simulation = Simulation::open(&mut Stage::new().await.unwrap(), START).await.unwrap();
     simulation.apply(RETRAIN, &Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
     simulation
 }
@@ -91,7 +91,7 @@ async fn time_passes_as_the_definition_and_the_script_say() {
 async fn a_candidate_is_compared_with_the_champion_that_was_there_before() {
     let mut script = Script::default();
     script.attempts.insert("train".to_owned(), vec![trained(60, 0.85)]);
-    let mut simulation = Simulation::open(START).await.unwrap();
+    let mut simulation = Simulation::open(&mut Stage::new().await.unwrap(), START).await.unwrap();
     let metrics = BTreeMap::from([("auc".to_owned(), 0.9)]);
     simulation.adopt("churn", "champion", metrics).await.unwrap();
     simulation.apply(RETRAIN, &Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
@@ -134,4 +134,42 @@ async fn a_cancelled_run_ends_its_attempts_and_the_next_one_starts() {
     assert_eq!((runs[0].state.as_str(), runs[1].state.as_str()), ("cancelled", "running"));
     assert_eq!(runs[0].finished_at, Some(START.plus(seconds(60))));
     assert_eq!(runs[1].started_at, Some(START.plus(seconds(60))));
+}
+
+#[tokio::test]
+async fn nothing_of_one_simulation_is_left_in_the_next() {
+    let mut stage = Stage::new().await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let mut simulation = Simulation::open(&mut stage, START).await.unwrap();
+        simulation.apply(RETRAIN, &Workflow::parse(RETRAIN).unwrap(), Script::default()).await.unwrap();
+        simulation.record(vec![updated(1)]).await.unwrap();
+        simulation.start_run("churn", Map::new()).await.unwrap();
+        simulation.advance(START.plus(seconds(3600))).await.unwrap();
+        told.push(serde_json::to_value(simulation.runs().await.unwrap()).unwrap());
+    }
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0][0]["run"], "churn/1");
+}
+
+#[tokio::test]
+async fn an_approval_that_is_asked_for_again_at_the_same_moment_is_answered_again() {
+    let text = RETRAIN.replace("on_conflict: queue", "on_conflict: parallel");
+    let script = Script {
+        takes: seconds(3600),
+        other_verdicts: Some(refit_workflows::gate::Verdict::Pass),
+        other_answers: Some(Answer { approve: true, by: None, after: Duration::ZERO }),
+        ..Script::default()
+    };
+    let mut stage = Stage::new().await.unwrap();
+    let mut simulation = Simulation::open(&mut stage, START).await.unwrap();
+    simulation.apply(&text, &Workflow::parse(&text).unwrap(), script).await.unwrap();
+    simulation.start_run("churn", Map::new()).await.unwrap();
+    simulation.advance(START.plus(seconds(60))).await.unwrap();
+    // It was compared with no champion, and finds one when it comes to promote.
+    simulation.start_run("churn", Map::new()).await.unwrap();
+    simulation.advance(START.plus(seconds(2 * 3600))).await.unwrap();
+    let runs = simulation.runs().await.unwrap();
+    assert_eq!((runs[0].state.as_str(), runs[1].state.as_str()), ("succeeded", "succeeded"));
+    assert_eq!(simulation.model("churn").await.unwrap().unwrap().aliases["champion"], 2);
 }

@@ -208,15 +208,8 @@ impl Store {
         Ok(store)
     }
 
-    /// A store that is gone with its handle, going by this clock: for simulations.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`]: there is no memory for it.
-    pub async fn in_memory(clock: Clock) -> Result<Self, StoreError> {
-        Ok(Self::over(Database::in_memory().await?, clock, Vec::new()))
-    }
-
-    fn over(database: Database, clock: Clock, targets: Vec<String>) -> Self {
+    /// A store over an open database, going by this clock.
+    pub(crate) fn over(database: Database, clock: Clock, targets: Vec<String>) -> Self {
         let (hot, definitions) = (runs::HotRuns::default(), Mutex::default());
         Self { inner: Arc::new(Inner { database, clock, targets, hot, definitions }) }
     }

@@ -1,6 +1,7 @@
 //! The command line as people and scripts use it, against real servers and workers: what each command prints, in which
 //! form, and the exit code it ends with.
 
+mod cases;
 mod scripts;
 mod up;
 

@@ -37,7 +37,8 @@ async fn said(process: &Process, words: &str) {
 async fn up_brings_a_folder_up_and_finishes_what_runs_when_told_to_end() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let desk = Desk::new();
-        let (data, mark) = (desk.folder.path().join("data"), desk.folder.path().join("mark"));
+        // Inside the workflow's folder: what is written there must not become part of its code.
+        let (data, mark) = (desk.folder.path().join("w/data"), desk.folder.path().join("mark"));
         let text = format!(
             "workflow: slow\nsteps:\n  work: {{ run: 'echo begun; sleep 2; touch {}' }}\n",
             mark.display()

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use refit_workflows::wire::{OrderCommand, StepOrder};
+use refit_workflows::wire::{OrderCommand, RunOrder, StepOrder};
 use serde_json::Value;
 
 use crate::execute::process::Program;
@@ -150,6 +150,7 @@ impl Place {
     pub(crate) fn environment(
         &self,
         order: &StepOrder,
+        run: &RunOrder,
         python: Option<&Environment>,
     ) -> Result<BTreeMap<OsString, OsString>, String> {
         let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
@@ -168,7 +169,7 @@ impl Place {
             let name = format!("PARAM_{}", name.to_ascii_uppercase().replace('-', "_"));
             set(checked(&name, &text)?, text.clone().into());
         }
-        for (name, value) in &order.env {
+        for (name, value) in &run.env {
             set(checked(name, value)?, value.clone().into());
         }
         set("REFIT_RUN", order.key.run.to_string().into());

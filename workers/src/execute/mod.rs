@@ -1,6 +1,7 @@
 //! One attempt from order to outcome: lay out what the step sees, run its process tree, end it completely, check and
 //! hand over what it made. Failure is an outcome, not an error. Decides nothing about leases and never retries a step.
 
+mod call;
 mod contract;
 pub(crate) mod logs;
 pub(crate) mod process;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use refit_workflows::names::check_name;
 use refit_workflows::time::show_duration;
-use refit_workflows::wire::{ArtifactRef, Failure, Outcome, StepOrder};
+use refit_workflows::wire::{ArtifactRef, CallOrder, Failure, OrderTask, Outcome, RunOrder, StepOrder};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,7 @@ use crate::held::{Ending, EndingSignal, Held};
 use crate::leftovers;
 use crate::outputs;
 use crate::python::{Environments, Site};
+pub(crate) use call::Caller;
 use contract::Place;
 pub(crate) use contract::Places;
 use logs::Log;
@@ -53,13 +55,17 @@ pub(crate) struct Tools {
     pub(crate) blobs: Blobs,
     /// Python environments.
     pub(crate) environments: Environments,
+    /// Requests that steps make.
+    pub(crate) caller: Caller,
     /// Where logs go and blobs come from.
     pub(crate) orchestrator: Arc<Orchestrator>,
 }
 
-/// What became of the step's process.
+/// What became of the step.
 #[derive(Debug)]
 enum Came {
+    /// Its call is over.
+    Called(Outcome),
     Exited(ExitStatus),
     CouldNotStart(String),
     Ended(Ending),
@@ -83,9 +89,15 @@ pub(crate) async fn execute(
     let mut reporter = Reporter::new(&tools.orchestrator, held, order, &log, place.metrics());
     let came = {
         let attempt = Attempt { tools, order, held, place: &place, log: &log, deadline };
+        let work = async {
+            match &order.task {
+                OrderTask::Run(run) => attempt.run(run, ending.clone()).await,
+                OrderTask::Call(call) => attempt.call(call, ending.clone()).await,
+            }
+        };
         tokio::select! {
             biased;
-            came = Box::pin(attempt.run(ending.clone())) => came,
+            came = Box::pin(work) => came,
             never = reporter.live() => match never {},
         }
     };
@@ -129,9 +141,16 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn run(&self, mut ending: EndingSignal) -> Came {
+    async fn call(&self, call: &CallOrder, mut ending: EndingSignal) -> Came {
+        tokio::select! {
+            outcome = self.tools.caller.call(&self.order.key, call, self.log) => Came::Called(outcome),
+            came = interrupted(&mut ending, self.deadline) => came,
+        }
+    }
+
+    async fn run(&self, run: &RunOrder, mut ending: EndingSignal) -> Came {
         let prepared = tokio::select! {
-            prepared = Box::pin(self.prepare()) => prepared,
+            prepared = Box::pin(self.prepare(run)) => prepared,
             came = interrupted(&mut ending, self.deadline) => {
                 // The build of an environment may have been at work.
                 leftovers::end(std::slice::from_ref(self.place.signs()), None, grace_of(&came)).await;
@@ -180,7 +199,7 @@ impl Attempt<'_> {
     }
 
     /// Lays out everything the step sees.
-    async fn prepare(&self) -> Result<Program, String> {
+    async fn prepare(&self, run: &RunOrder) -> Result<Program, String> {
         let Self { tools, order, place, .. } = self;
         let work = place.work();
         if let Some(bundle) = &order.bundle {
@@ -203,7 +222,7 @@ impl Attempt<'_> {
                 self.lay_out("the champion's artifact", name, artifact, &folder).await?;
             }
         }
-        let python = match &order.requirements {
+        let python = match &run.requirements {
             Some(requirements) => {
                 let site =
                     Site { work: &work, signs: place.signs(), log: self.log, bundle: order.bundle.as_ref() };
@@ -211,8 +230,8 @@ impl Attempt<'_> {
             }
             None => None,
         };
-        let env = place.environment(order, python.as_ref())?;
-        place.program(&order.command, env)
+        let env = place.environment(order, run, python.as_ref())?;
+        place.program(&run.command, env)
     }
 
     async fn lay_out(
@@ -260,7 +279,7 @@ fn grace_of(came: &Came) -> Duration {
     match came {
         Came::Ended(Ending::Fenced) => FENCED_GRACE,
         Came::Ended(Ending::Cancel | Ending::ShutDown | Ending::Stop) => TERM_GRACE,
-        Came::TimedOut | Came::Exited(_) | Came::CouldNotStart(_) => TERM_GRACE,
+        Came::TimedOut | Came::Exited(_) | Came::CouldNotStart(_) | Came::Called(_) => TERM_GRACE,
     }
 }
 
@@ -291,6 +310,7 @@ fn outcome_of(came: Came, order: &StepOrder, log: &Log) -> Option<Outcome> {
         line => format!("{what}: {line}"),
     };
     match came {
+        Came::Called(outcome) => Some(outcome),
         Came::CouldNotStart(reason) => failed(Failure::CouldNotStart, reason),
         Came::TimedOut => {
             let timeout = show_duration(Duration::from_millis(order.timeout_ms));

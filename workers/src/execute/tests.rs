@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Tools, execute};
 use crate::held::{Ending, Held};
 use crate::leftovers;
-use crate::testing::{TestOrchestrator, eventually, shell};
+use crate::testing::{TestOrchestrator, eventually, process, shell};
 
 struct Bench {
     server: TestOrchestrator,
@@ -77,7 +77,7 @@ async fn a_step_sees_the_contract_and_nothing_else() {
     let mut order = shell("env >> $REFIT_OUTPUTS");
     order.params =
         json!({"region": "eu west", "top-k": 3, "deep": {"a": [true, null]}}).as_object().unwrap().clone();
-    order.env = BTreeMap::from([
+    process(&mut order).env = BTreeMap::from([
         ("DEPTH".to_owned(), "a $b 'c'".to_owned()),
         ("REFIT_RUN".to_owned(), "x".to_owned()),
     ]);
@@ -125,7 +125,7 @@ async fn files_of_the_contract_hold_what_they_should() {
     let model = bench.server.store(b"weights");
     let folder = bench.server.store_tree(&[("deep/a", "A", false)]);
     let mut order = shell("");
-    order.command = OrderCommand::Arguments(vec!["./run.sh".to_owned()]);
+    process(&mut order).command = OrderCommand::Arguments(vec!["./run.sh".to_owned()]);
     order.bundle = Some(bundle);
     order.events = 2;
     order.params = json!({"a": 1}).as_object().unwrap().clone();
@@ -224,7 +224,7 @@ async fn what_cannot_start_says_why() {
     ] {
         let mut order = shell("");
         order.bundle = Some(bundle.clone());
-        order.command = OrderCommand::Arguments(vec![word.to_owned(), word.to_owned()]);
+        process(&mut order).command = OrderCommand::Arguments(vec![word.to_owned(), word.to_owned()]);
         let (failure, why) = bench.failure(&order).await;
         assert_eq!(failure, Failure::CouldNotStart, "{word}");
         assert!(why.contains(reason), "{word}: {why}");
@@ -346,7 +346,7 @@ async fn an_environment_is_built_once_and_used() {
         "[ $(python -c 'import sys; print(sys.prefix)') = $VIRTUAL_ENV ]; echo env=$VIRTUAL_ENV >> $REFIT_OUTPUTS",
     );
     order.bundle = Some(bench.server.store_tree(&[("requirements.txt", "# nothing yet\n", false)]));
-    order.requirements = Some("requirements.txt".to_owned());
+    process(&mut order).requirements = Some("requirements.txt".to_owned());
     let first = bench.outputs(&order).await;
     assert!(bench.server.log().contains("building the Python environment"), "{}", bench.server.log());
     bench.server.seen().reports.clear();
@@ -364,7 +364,7 @@ async fn an_environment_that_cannot_be_built_fails_the_step_with_the_reason() {
     let bench = Bench::new().await;
     let mut order = shell("true");
     order.bundle = Some(bench.server.store_tree(&[("requirements.txt", "./no-such-folder\n", false)]));
-    order.requirements = Some("requirements.txt".to_owned());
+    process(&mut order).requirements = Some("requirements.txt".to_owned());
     let (failure, reason) = bench.failure(&order).await;
     assert_eq!(failure, Failure::CouldNotStart);
     assert!(

@@ -411,8 +411,8 @@ pub struct RunTask {
     pub requirements: Option<String>,
 }
 
-/// `call`: an HTTP request from a worker. It succeeds on a status of 2xx; a JSON object in the answer becomes the
-/// step's outputs.
+/// `call`: an HTTP request from a worker. It succeeds on a status of 2xx; its outputs are `status` and `body`, the answer
+/// as JSON where it is that, else as text.
 #[derive(Clone, Debug)]
 pub struct CallTask {
     /// `method`: GET, POST, PUT, PATCH, DELETE or HEAD.

@@ -5,10 +5,26 @@ use std::net::Ipv6Addr;
 
 use serde_json::{Number, Value};
 
+use super::network::Network;
 use super::number::{compare, equal, survives_f64};
+use super::text::{Caseless, Wildcard};
+use crate::definition::diagnostics::closest;
 
-/// The operators of EventBridge that are known and refused for now.
-const LATER: [&str; 4] = ["wildcard", "equals-ignore-case", "cidr", "exactly"];
+/// The operators of the language.
+pub(super) const OPERATORS: [&str; 9] = [
+    "prefix",
+    "suffix",
+    "equals-ignore-case",
+    "wildcard",
+    "anything-but",
+    "numeric",
+    "exists",
+    "cidr",
+    "exactly",
+];
+
+/// The operators that may stand inside `anything-but`.
+const EXCLUDABLE: [&str; 4] = ["prefix", "suffix", "equals-ignore-case", "wildcard"];
 
 /// A literal or an operator.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,14 +33,24 @@ pub(super) enum Matcher {
     Constant(Value),
     /// A number, by its value: 5 is 5.0.
     Number(Number),
-    /// A string.
+    /// A string, and `{exactly: s}`.
     Text(String),
     /// An IPv6 address, however it is spelled.
     Address(Ipv6Addr),
+    /// `{equals-ignore-case: s}`.
+    IgnoreCase(Caseless),
     /// `{prefix: s}`.
     Prefix(String),
+    /// `{prefix: {equals-ignore-case: s}}`.
+    PrefixIgnoreCase(Caseless),
     /// `{suffix: s}`.
     Suffix(String),
+    /// `{suffix: {equals-ignore-case: s}}`.
+    SuffixIgnoreCase(Caseless),
+    /// `{wildcard: s}`.
+    Wildcard(Wildcard),
+    /// `{cidr: s}`.
+    Network(Network),
     /// `{numeric: [op, n, …]}`: all bounds hold.
     Numeric(Vec<(Comparison, Number)>),
     /// `{anything-but: …}`: there, and none of these.
@@ -63,6 +89,11 @@ impl Matcher {
         }
     }
 
+    /// How many values this compares with, for the bound on a pattern's size.
+    pub(super) fn size(&self) -> usize {
+        if let Self::AnythingBut(these) = self { these.len() } else { 1 }
+    }
+
     fn text(text: &str) -> Self {
         // Only IPv6 has several spellings of one address.
         text.parse().map_or_else(|_| Self::Text(text.to_owned()), Self::Address)
@@ -70,20 +101,29 @@ impl Matcher {
 
     fn operator(operator: &str, operand: &Value) -> Result<Self, String> {
         match operator {
-            "prefix" => Ok(Self::Prefix(string(operator, operand)?)),
-            "suffix" => Ok(Self::Suffix(string(operator, operand)?)),
+            "prefix" => affix(operator, operand, Self::Prefix, Self::PrefixIgnoreCase),
+            "suffix" => affix(operator, operand, Self::Suffix, Self::SuffixIgnoreCase),
+            "equals-ignore-case" => Ok(Self::IgnoreCase(Caseless::new(string(operator, operand)?))),
+            "wildcard" => wildcard(string(operator, operand)?),
+            "anything-but" => anything_but(operand).map(Self::AnythingBut),
+            "numeric" => numeric(operand),
             "exists" => match operand {
                 Value::Bool(exists) => Ok(Self::Exists(*exists)),
                 Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
                     Err(format!("`exists` takes true or false, not {operand}"))
                 }
             },
-            "numeric" => numeric(operand),
-            "anything-but" => anything_but(operand).map(Self::AnythingBut),
-            later if LATER.contains(&later) => Err(format!("`{later}` is not supported yet")),
-            other => Err(format!(
-                "there is no operator `{other}`; the operators are prefix, suffix, anything-but, numeric and exists"
-            )),
+            "cidr" => {
+                let text = string(operator, operand)?;
+                Network::parse(text).map(Self::Network).ok_or_else(|| {
+                    format!("`{text}` is no network: write an address and its bits, as in 10.0.0.0/8 or 2001:db8::/32")
+                })
+            }
+            "exactly" => Ok(Self::Text(string(operator, operand)?.to_owned())),
+            other => Err(match closest(other, OPERATORS) {
+                Some(near) => format!("there is no operator `{other}`; did you mean `{near}`?"),
+                None => format!("there is no operator `{other}`; the operators are {}", OPERATORS.join(", ")),
+            }),
         }
     }
 
@@ -94,8 +134,13 @@ impl Matcher {
             Self::Number(number) => matches!(value, Value::Number(other) if equal(number, other)),
             Self::Text(text) => value.as_str() == Some(text),
             Self::Address(address) => value.as_str().and_then(|text| text.parse().ok()) == Some(*address),
+            Self::IgnoreCase(caseless) => value.as_str().is_some_and(|text| caseless.equals(text)),
             Self::Prefix(prefix) => value.as_str().is_some_and(|text| text.starts_with(prefix)),
+            Self::PrefixIgnoreCase(prefix) => value.as_str().is_some_and(|text| prefix.starts(text)),
             Self::Suffix(suffix) => value.as_str().is_some_and(|text| text.ends_with(suffix)),
+            Self::SuffixIgnoreCase(suffix) => value.as_str().is_some_and(|text| suffix.ends(text)),
+            Self::Wildcard(wildcard) => value.as_str().is_some_and(|text| wildcard.matches(text)),
+            Self::Network(network) => value.as_str().is_some_and(|text| network.contains(text)),
             Self::Numeric(bounds) => match value {
                 Value::Number(number) => {
                     bounds.iter().all(|(comparison, bound)| comparison.holds(number, bound))
@@ -140,14 +185,35 @@ impl Comparison {
     }
 }
 
-fn string(operator: &str, operand: &Value) -> Result<String, String> {
-    match operand {
-        Value::String(text) => Ok(text.clone()),
-        Value::Object(_) => Err(format!("`{operator}` with an operator inside is not supported yet")),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-            Err(format!("`{operator}` takes one string, not {operand}"))
+fn string<'v>(operator: &str, operand: &'v Value) -> Result<&'v str, String> {
+    operand.as_str().ok_or_else(|| match operand {
+        Value::Array(_) => {
+            format!("`{operator}` takes one string: write [{{{operator}: …}}, {{{operator}: …}}] for either")
         }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            format!("`{operator}` takes one string, not {operand}")
+        }
+    })
+}
+
+/// `prefix` or `suffix`, of a string or of one whose case does not count.
+fn affix(
+    operator: &str,
+    operand: &Value,
+    plain: fn(String) -> Matcher,
+    ignore_case: fn(Caseless) -> Matcher,
+) -> Result<Matcher, String> {
+    let Value::Object(inner) = operand else {
+        return Ok(plain(string(operator, operand)?.to_owned()));
+    };
+    match (inner.len(), inner.get("equals-ignore-case")) {
+        (1, Some(text)) => Ok(ignore_case(Caseless::new(string("equals-ignore-case", text)?))),
+        (_, _) => Err(format!("`{operator}` takes one string or {{equals-ignore-case: …}}, not {operand}")),
     }
+}
+
+fn wildcard(text: &str) -> Result<Matcher, String> {
+    Wildcard::parse(text).map(Matcher::Wildcard).map_err(|wrong| format!("wildcard `{text}`: {wrong}"))
 }
 
 fn numeric(operand: &Value) -> Result<Matcher, String> {
@@ -192,8 +258,9 @@ fn bounded(number: &Number) -> Result<(), String> {
 
 fn anything_but(operand: &Value) -> Result<Vec<Matcher>, String> {
     let wrong = || {
+        let operators = EXCLUDABLE.join(", ");
         format!(
-            "`anything-but` takes strings or numbers (not mixed), or {{prefix: …}} or {{suffix: …}}, not {operand}"
+            "`anything-but` takes strings or numbers (not mixed, at least one), or one of {operators}, not {operand}"
         )
     };
     match operand {
@@ -210,32 +277,43 @@ fn anything_but(operand: &Value) -> Result<Vec<Matcher>, String> {
         }
         Value::Object(object) => {
             let mut entries = object.iter();
-            let (Some((operator, operand)), None) = (entries.next(), entries.next()) else {
-                return Err(wrong());
-            };
-            if LATER.contains(&operator.as_str()) {
-                return Err(format!("`{operator}` is not supported yet"));
+            match (entries.next(), entries.next()) {
+                (Some((operator, operand)), None) => anything_but_operator(operator, operand),
+                (_, _) => Err(wrong()),
             }
-            let build = match operator.as_str() {
-                "prefix" => Matcher::Prefix,
-                "suffix" => Matcher::Suffix,
-                _ => return Err(wrong()),
-            };
-            let texts = match operand {
-                Value::Array(items) => {
-                    items.iter().map(|item| string(operator, item)).collect::<Result<Vec<_>, _>>()?
-                }
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
-                    vec![string(operator, operand)?]
-                }
-            };
-            if texts.is_empty() || texts.iter().any(String::is_empty) {
-                return Err(format!(
-                    "`{operator}` inside `anything-but` must not be empty: nothing could match"
-                ));
-            }
-            Ok(texts.into_iter().map(build).collect())
         }
         Value::Null | Value::Bool(_) => Err(wrong()),
     }
+}
+
+/// An operator inside `anything-but`, of one string or of several.
+fn anything_but_operator(operator: &str, operand: &Value) -> Result<Vec<Matcher>, String> {
+    if !EXCLUDABLE.contains(&operator) {
+        let hint = match closest(operator, EXCLUDABLE) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("inside `anything-but` stands one of {}", EXCLUDABLE.join(", ")),
+        };
+        return Err(format!("`{operator}` does not go inside `anything-but`; {hint}"));
+    }
+    let operands = match operand {
+        Value::Array(items) => items.as_slice(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            std::slice::from_ref(operand)
+        }
+    };
+    if operands.is_empty() {
+        return Err(format!("the list of `{operator}` inside `anything-but` is empty: name what to exclude"));
+    }
+    let matcher = |operand: &Value| {
+        let Value::String(text) = operand else {
+            return Err(format!("`{operator}` inside `anything-but` takes strings, not {operand}"));
+        };
+        if text.is_empty() && matches!(operator, "prefix" | "suffix") {
+            return Err(format!(
+                "an empty `{operator}` inside `anything-but` would exclude every string: name what to exclude"
+            ));
+        }
+        Matcher::operator(operator, operand)
+    };
+    operands.iter().map(matcher).collect()
 }

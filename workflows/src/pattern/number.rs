@@ -21,6 +21,28 @@ fn exact(number: &Number) -> Exact {
     }
 }
 
+/// A number in the one form that all its spellings share, to look it up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Canonical {
+    Integer(i128),
+    /// The bits of a double that no 64-bit integer equals.
+    Double(u64),
+}
+
+impl Canonical {
+    pub(super) fn of(number: &Number) -> Self {
+        // 2^64: what lies beyond is no 64-bit integer.
+        const BEYOND: f64 = 18_446_744_073_709_551_616.0;
+        match exact(number) {
+            Exact::Integer(int) => Self::Integer(int),
+            Exact::Double(double) if double.fract() == 0.0 && double.abs() < BEYOND => {
+                Self::Integer(double as i128)
+            }
+            Exact::Double(double) => Self::Double(double.to_bits()),
+        }
+    }
+}
+
 /// The order of two numbers.
 pub(super) fn compare(a: &Number, b: &Number) -> Ordering {
     match (exact(a), exact(b)) {
@@ -71,10 +93,13 @@ mod tests {
             ("9007199254740993", "9007199254740992", Ordering::Greater),
             ("9007199254740993", "9007199254740992.0", Ordering::Greater),
             ("18446744073709551615", "1e300", Ordering::Less),
+            ("18446744073709551615", "18446744073709551616.0", Ordering::Less),
             ("-9223372036854775808", "-1e300", Ordering::Greater),
         ] {
             assert_eq!(compare(&number(a), &number(b)), order, "{a} and {b}");
             assert_eq!(compare(&number(b), &number(a)), order.reverse(), "{b} and {a}");
+            let same = Canonical::of(&number(a)) == Canonical::of(&number(b));
+            assert_eq!(same, order.is_eq(), "{a} and {b}");
         }
         assert!(survives_f64(&number("9007199254740992")) && !survives_f64(&number("9007199254740993")));
     }

@@ -742,6 +742,8 @@ impl Failure {
             Self::RetryAsked | Self::WorkerLost => false,
             Self::Exit { .. }
             | Self::Signal { .. }
+            | Self::Status { .. }
+            | Self::Unanswered
             | Self::TimedOut
             | Self::CouldNotStart
             | Self::InvalidOutput => true,

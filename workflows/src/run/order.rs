@@ -3,13 +3,13 @@
 use serde_json::json;
 
 use super::*;
-use crate::definition::{Command, RunTask, Task, Work};
+use crate::definition::{CallTask, Command, RunTask, Task, Work};
 use crate::expression::{Expression, Scope};
-use crate::template::Template;
-use crate::wire::{AttemptKey, OrderCommand, StepOrder};
+use crate::template::{Template, ValueTemplate};
+use crate::wire::{AttemptKey, CallOrder, OrderCommand, OrderTask, RunOrder, StepOrder};
 
 impl Run {
-    /// The order for a `run` step as it stands: its key carries the step's current epoch.
+    /// The order for a step of a worker as it stands: its key carries the step's current epoch.
     ///
     /// # Errors
     /// A template that cannot be rendered, in words.
@@ -18,24 +18,11 @@ impl Run {
         let Verb::Work(work) = &definition.verb else {
             return Err(format!("{} is no step for a worker", definition.name));
         };
-        let Task::Run(verb) = &work.task else {
-            return Err(format!("`{}` cannot be run yet", work.task.name()));
+        let scope = self.scope(&references(work), Some(step));
+        let task = match &work.task {
+            Task::Run(run) => OrderTask::Run(run_order(run, &scope)?),
+            Task::Call(call) => OrderTask::Call(call_order(call, &scope)?),
         };
-        let scope = self.scope(&references(work, verb), Some(step));
-        let text = |what: &str, template: &Template| {
-            template.render_text(&scope).map_err(|wrong| format!("{what}: {wrong}"))
-        };
-        let command = match &verb.command {
-            Command::Shell(script) => OrderCommand::Shell(script.clone()),
-            Command::Arguments(arguments) => OrderCommand::Arguments(
-                arguments.iter().map(|argument| text("run", argument)).collect::<Result<_, _>>()?,
-            ),
-        };
-        let env = verb
-            .env
-            .iter()
-            .map(|(name, template)| Ok((name.clone(), text(&format!("env.{name}"), template)?)))
-            .collect::<Result<_, String>>()?;
         let inputs = work
             .inputs
             .iter()
@@ -48,11 +35,9 @@ impl Run {
                 epoch: self.steps[step].epoch,
             },
             attempt: self.steps[step].attempt,
-            command,
-            env,
+            task,
             params: self.facts.params.clone(),
             bundle: self.facts.bundle.clone(),
-            requirements: verb.requirements.clone(),
             inputs,
             champion: self.head.champion.as_ref().map(|champion| champion.artifacts.clone()),
             artifacts: work.artifacts.clone(),
@@ -124,16 +109,60 @@ fn artifact(name: &str, template: &Template, scope: &Scope) -> Result<ArtifactRe
     serde_json::from_value(value).map_err(|_| format!("inputs.{name}: {} is no artifact", template.source()))
 }
 
-fn references(work: &Work, verb: &RunTask) -> Vec<Vec<String>> {
-    let arguments: &[Template] = match &verb.command {
-        Command::Arguments(arguments) => arguments,
-        Command::Shell(_) => &[],
+fn text(what: &str, template: &Template, scope: &Scope) -> Result<String, String> {
+    template.render_text(scope).map_err(|wrong| format!("{what}: {wrong}"))
+}
+
+fn texts(
+    what: &str,
+    templates: &BTreeMap<String, Template>,
+    scope: &Scope,
+) -> Result<BTreeMap<String, String>, String> {
+    let named = |(name, template): (&String, &Template)| {
+        Ok((name.clone(), text(&format!("{what}.{name}"), template, scope)?))
     };
-    arguments
-        .iter()
-        .chain(verb.env.values())
-        .chain(work.inputs.values())
-        .flat_map(Template::expressions)
-        .flat_map(Expression::references)
-        .collect()
+    templates.iter().map(named).collect()
+}
+
+fn run_order(run: &RunTask, scope: &Scope) -> Result<RunOrder, String> {
+    let command = match &run.command {
+        Command::Shell(script) => OrderCommand::Shell(script.clone()),
+        Command::Arguments(arguments) => OrderCommand::Arguments(
+            arguments.iter().map(|argument| text("run", argument, scope)).collect::<Result<_, _>>()?,
+        ),
+    };
+    Ok(RunOrder { command, env: texts("env", &run.env, scope)?, requirements: run.requirements.clone() })
+}
+
+fn call_order(call: &CallTask, scope: &Scope) -> Result<CallOrder, String> {
+    let json = match &call.json {
+        Some(json) => Some(json.render(scope).map_err(|wrong| format!("call.json: {wrong}"))?),
+        None => None,
+    };
+    Ok(CallOrder {
+        method: call.method.clone(),
+        url: text("call.url", &call.url, scope)?,
+        headers: texts("call.headers", &call.headers, scope)?,
+        json,
+    })
+}
+
+fn references(work: &Work) -> Vec<Vec<String>> {
+    let mut expressions: Vec<&Expression> = work.inputs.values().flat_map(Template::expressions).collect();
+    match &work.task {
+        Task::Run(run) => {
+            let arguments: &[Template] = match &run.command {
+                Command::Arguments(arguments) => arguments,
+                Command::Shell(_) => &[],
+            };
+            expressions.extend(arguments.iter().chain(run.env.values()).flat_map(Template::expressions));
+        }
+        Task::Call(call) => {
+            let texts = std::iter::once(&call.url).chain(call.headers.values());
+            expressions.extend(texts.flat_map(Template::expressions));
+            let values = call.json.iter().flat_map(ValueTemplate::templates);
+            expressions.extend(values.flat_map(Template::expressions));
+        }
+    }
+    expressions.into_iter().flat_map(Expression::references).collect()
 }

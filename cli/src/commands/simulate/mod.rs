@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use refit_orchestrator::simulation::{Answer, Script, Simulation};
+use refit_orchestrator::simulation::{Answer, Script, Simulation, Stage};
 use refit_workflows::definition::{Trigger, Workflow};
 use refit_workflows::gate::Verdict;
 use refit_workflows::time::Timestamp;
@@ -68,7 +68,11 @@ pub(crate) async fn run(args: SimulateArgs, remote: &Remote) -> anyhow::Result<E
         too_late: arrivals.iter().filter(|arrival| arrival.at > until).count() as u64,
         until,
     };
-    let simulated = simulate(&args, workflows, arrivals, first, until).await?;
+    let simulated = tokio::task::block_in_place(|| {
+        // One thread: what waits for one another does not have to be woken on another.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(simulate(&args, workflows, arrivals, first, until))
+    })?;
     let limit = args.limit.limit as usize;
     render::answer(args.output.format, &simulated, || render::simulate::show(&simulated, &assumed, limit))?;
     Ok(Exit::Ok)
@@ -126,7 +130,8 @@ async fn simulate(
     first: Timestamp,
     until: Timestamp,
 ) -> anyhow::Result<Simulated> {
-    let mut simulation = Simulation::open(first).await?;
+    let mut stage = Stage::new().await?;
+    let mut simulation = Simulation::open(&mut stage, first).await?;
     for Sound { text, workflow } in &workflows {
         let script = Script {
             takes: args.step_takes,

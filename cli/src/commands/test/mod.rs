@@ -9,11 +9,11 @@ mod play;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use futures_util::{StreamExt as _, stream};
+use refit_orchestrator::simulation::Stage;
 use refit_workflows::definition::{Position, Problem};
 use serde::Serialize;
 
@@ -68,7 +68,7 @@ impl CaseResult {
 }
 
 /// Plays the cases of all files and tells.
-pub(crate) async fn run(args: &TestArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &TestArgs) -> anyhow::Result<Exit> {
     let begun = Instant::now();
     let mut cases = Vec::new();
     let mut sound = true;
@@ -88,19 +88,40 @@ pub(crate) async fn run(args: &TestArgs) -> anyhow::Result<Exit> {
     if cases.is_empty() {
         return Err(Usage("no case has such a name: `refit test` without --case plays all".to_owned()).into());
     }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let results: Vec<CaseResult> = stream::iter(cases)
-        .map(|case| async move { tokio::spawn(case.play()).await })
-        .buffered(cores)
-        .filter_map(|done| async move { done.ok() })
-        .collect()
-        .await;
+    let results = play_all(cases)?;
     if let Some(path) = &args.junit {
         junit::write(path, &results)?;
     }
     let failed = results.iter().filter(|result| !result.passed()).count();
     render::answer(args.output.format, &results, || describe(&results, begun.elapsed().as_secs_f64()))?;
     Ok(if failed == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+/// Plays every case, on as many threads as there are CPUs. Each has a runtime of its own: what waits for one another is
+/// on one thread then, and does not have to be woken on another.
+fn play_all(cases: Vec<Planned>) -> anyhow::Result<Vec<CaseResult>> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cases: Mutex<Vec<(usize, Planned)>> = Mutex::new(cases.into_iter().enumerate().rev().collect());
+    let next = || cases.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let play = || -> anyhow::Result<Vec<(usize, CaseResult)>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut stage = runtime.block_on(Stage::new())?;
+        let mut results = Vec::new();
+        while let Some((place, case)) = next() {
+            results.push((place, runtime.block_on(case.play(&mut stage))));
+        }
+        Ok(results)
+    };
+    let played = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(play)).collect();
+        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+    });
+    let mut results = Vec::new();
+    for part in played {
+        results.extend(part.map_err(|_| anyhow::anyhow!("a case ended the thread that played it"))??);
+    }
+    results.sort_by_key(|(place, _)| *place);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
 /// The test files these paths mean: files as they are, of folders every `*.test.yaml` in them, however deep.
@@ -199,9 +220,9 @@ fn malformed(text: &str, place: Option<(u64, u64)>, words: &str) -> Problem {
 }
 
 impl Planned {
-    async fn play(self) -> CaseResult {
+    async fn play(self, stage: &mut Stage) -> CaseResult {
         let begun = Instant::now();
-        let played = play::play(&self.case, &self.workflows).await;
+        let played = play::play(&self.case, &self.workflows, stage).await;
         let (mismatches, error) = match &played {
             Ok(played) => (compare::compare(&self.case.expect, played), None),
             Err(error) => (Vec::new(), Some(format!("{error:#}"))),

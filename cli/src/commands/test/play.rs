@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use refit_orchestrator::simulation::{Answer, Attempt, Came, Script, Simulation};
+use refit_orchestrator::simulation::{Answer, Attempt, Came, Script, Simulation, Stage};
 use refit_workflows::definition::diagnostics::did_you_mean;
 use refit_workflows::definition::{Trigger, Workflow};
 use refit_workflows::event::CloudEvent;
@@ -40,12 +40,12 @@ pub(super) struct Played {
 ///
 /// # Errors
 /// What is wrong with the case, or why it does not come to an end.
-pub(super) async fn play(case: &Case, workflows: &[Sound]) -> anyhow::Result<Played> {
+pub(super) async fn play(case: &Case, workflows: &[Sound], stage: &mut Stage) -> anyhow::Result<Played> {
     let Some(main) = workflows.first().map(|sound| &sound.workflow) else {
         anyhow::bail!("there is no workflow to test");
     };
     let mut scripts = scripts(case, workflows)?;
-    let mut simulation = Simulation::open(case.start).await?;
+    let mut simulation = Simulation::open(stage, case.start).await?;
     if let Some(champion) = &case.champion {
         let Some(model) = &main.model else {
             anyhow::bail!("`champion` is given, but the workflow {} names no model", main.name);
