@@ -11,5 +11,6 @@ mod examples;
 mod layers;
 mod outbox;
 mod recovery;
+mod simulate;
 mod steps;
 mod store;
