@@ -29,6 +29,7 @@ Run it:
   token       Make, list and revoke access tokens
 
 Define:
+  init        A workflow to start from
   check       Check workflow files without a server
   test        Unit tests of workflows, on a virtual clock
   simulate    What events would have started, on a virtual clock
@@ -123,6 +124,7 @@ pub(crate) enum Command {
     Up(UpArgs),
     Serve(ServeArgs),
     Work(WorkArgs),
+    Init(InitArgs),
     Check(CheckArgs),
     Test(TestArgs),
     Simulate(SimulateArgs),
@@ -364,6 +366,22 @@ pub(crate) struct WorkArgs {
 
 // ---------------------------------------------------------------------------------------------------------------
 // Defining
+
+/// A workflow to start from
+///
+/// Writes a commented workflow with a small training script, its tests and a README, which runs as it stands: `refit up`
+/// in that folder works at once. Needs Python 3 and nothing else. Overwrites nothing: exit code 2 when a file is in the way.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  refit init churn               in the new folder churn
+  refit init                     in this folder, which gives the workflow its name")]
+pub(crate) struct InitArgs {
+    /// The workflow's name, and the folder [default: this folder]
+    #[arg(value_parser = name)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
 
 /// Check workflow files without a server
 ///
@@ -876,6 +894,7 @@ pub(crate) fn command() -> clap::Command {
         ("demo", &["server"][..]),
         ("up", &["server"]),
         ("serve", &["server", "token"]),
+        ("init", &["server", "token"]),
         ("check", &["server", "token"]),
         ("completion", &["server", "token"]),
     ] {
@@ -916,6 +935,8 @@ mod tests {
             "serve --listen 0.0.0.0:7433 --data d --database-url postgres://h/d --amqp-url amqp://h --amqp-queue q \
              --amqp-exchange e --grace 90s --host a --host b",
             "work --server http://h:1 --name gpu-7.example --slots 2 --labels zone=eu,disk=nvme --labels a=b --data d",
+            "init",
+            "init churn -o json",
             "check a.yaml b",
             "check --graph a.yaml b",
             "check a.yaml --graph=dot",
@@ -980,6 +1001,8 @@ mod tests {
             "run list --server ftp://x",
             "run list --server http://user:secret@h",
             "check",
+            "init Churn",
+            "init a/b",
             "simulate a.yaml",
             "simulate --events e.jsonl",
             "simulate a.yaml --events e.jsonl --history",

@@ -7,6 +7,7 @@ mod completion;
 mod demo;
 mod event;
 mod event_file;
+mod init;
 mod local;
 mod model;
 mod run;
@@ -42,6 +43,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Up(args) => Box::pin(up::run(args, &cli.remote)).await,
         Command::Serve(args) => Box::pin(serve::run(args)).await,
         Command::Work(args) => Box::pin(work::run(args, &cli.remote)).await,
+        Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Test(args) => tokio::task::block_in_place(|| test::run(&args)),
         Command::Simulate(args) => Box::pin(simulate::run(args, &cli.remote)).await,
