@@ -75,11 +75,11 @@ fn headline(simulated: &Simulated, assumed: &Assumed) -> String {
         "Steps were not run: each took {takes} and succeeded, gates passed, approvals were given at once."
     ));
     if let Some(since) = assumed.history_since {
-        line(format!(
-            "Events: what the server received from outside since {}. Schedules, emitted and lifecycle events are made anew; \
-             runs started by hand are left out.",
-            minute(since)
-        ));
+        line(format!("Events: what the server received from outside since {}.", minute(since)));
+        line(
+            "Schedules, emitted and lifecycle events are made anew; runs started by hand are left out."
+                .to_owned(),
+        );
     }
     let going_on = simulated.runs.iter().filter(|run| !super::run::is_over(run)).count() as u64;
     if going_on > 0 {

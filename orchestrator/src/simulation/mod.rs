@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError, EventFilter, Identity, Settings};
+use crate::store::DECISIONS_MAX;
 use crate::store::database::Database;
 use crate::store::{Store, StoreError};
 
@@ -298,15 +299,18 @@ impl Simulation {
     ///
     /// # Errors
     /// [`SimulationError::Store`].
-    pub async fn log(&self, after: i64, limit: i64) -> Result<Vec<EventView>, SimulationError> {
-        let filter = EventFilter {
-            oldest_first: true,
-            after: Some(after),
-            data: true,
-            limit,
-            ..EventFilter::default()
-        };
-        Ok(self.engine.events(filter).await?)
+    pub async fn log(&self, after: i64, mut limit: i64) -> Result<Vec<EventView>, SimulationError> {
+        loop {
+            let (oldest_first, after, data) = (true, Some(after), true);
+            let filter = EventFilter { oldest_first, after, data, limit, ..EventFilter::default() };
+            let page = self.engine.events(filter).await?;
+            let decisions: usize = page.iter().map(|event| event.decisions.len()).sum();
+            if page.len() < 2 || decisions < DECISIONS_MAX {
+                return Ok(page);
+            }
+            // Some may be missing: fewer events at once.
+            limit = page.len() as i64 / 2;
+        }
     }
 
     /// The model with its versions and aliases, once it has a version.

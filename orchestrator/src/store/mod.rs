@@ -36,6 +36,7 @@ pub use dispatch::Dispatched;
 pub use intake::Recorded;
 pub use logs::LogRow;
 pub use runs::{Advanced, LeaseRow, Leasing};
+pub(crate) use views::DECISIONS_MAX;
 
 /// What the database could not do.
 #[derive(Debug, thiserror::Error)]

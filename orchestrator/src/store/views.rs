@@ -34,17 +34,19 @@ const OLDEST_EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body F
     ORDER BY e.seq LIMIT $7";
 const EVENT: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
     WHERE e.id = $1 AND ($2 = '' OR e.source = $2) ORDER BY e.seq LIMIT 100";
+/// The most decisions that a page of events gives; with so many, later ones may be missing.
+pub(crate) const DECISIONS_MAX: usize = 20_000;
 /// The decisions about several events, each event's in order.
 const DECISIONS: Sql = Sql {
     sqlite: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
             r.workflow AS run_workflow, r.number AS run_number
         FROM decisions d LEFT JOIN runs r ON r.id = d.run
-        WHERE d.event IN (SELECT value FROM json_each($1)) ORDER BY d.seq LIMIT 20000",
+        WHERE d.event IN (SELECT value FROM json_each($1)) ORDER BY d.seq LIMIT $2",
     postgres: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
             r.workflow AS run_workflow, r.number AS run_number
         FROM decisions d LEFT JOIN runs r ON r.id = d.run
         WHERE d.event IN (SELECT CAST(value AS BIGINT) FROM jsonb_array_elements_text($1::jsonb))
-        ORDER BY d.seq LIMIT 20000",
+        ORDER BY d.seq LIMIT $2",
 };
 const RUNS: &str = "SELECT version, facts, head FROM runs
     WHERE ($1 = '' OR workflow = $1) AND ($2 = '' OR state = $2) AND created_at >= $3
@@ -295,7 +297,8 @@ async fn event_rows(tx: &mut Transaction, filter: &EventFilter) -> Result<Vec<Ro
 async fn event_views(tx: &mut Transaction, rows: &[Row], data: bool) -> Result<Vec<EventView>, StoreError> {
     let seqs = rows.iter().map(|row| row.int("seq")).collect::<Result<Vec<_>, _>>()?;
     let mut decided: BTreeMap<i64, Vec<DecisionView>> = BTreeMap::new();
-    for row in tx.all(sql(DECISIONS).bind(serde_json::json!(seqs).to_string())).await? {
+    let decisions = sql(DECISIONS).bind(serde_json::json!(seqs).to_string()).bind(DECISIONS_MAX as i64);
+    for row in tx.all(decisions).await? {
         decided.entry(row.int("event")?).or_default().push(decision_view(&row)?);
     }
     let mut views = Vec::new();

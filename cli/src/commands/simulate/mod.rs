@@ -31,8 +31,8 @@ use arrivals::Arrival;
 const SCHEDULED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// How long it may take after the last event until everything has come to rest.
 const REST_WITHIN: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How many events are read at once from what came of it. Few, for the store bounds how many decisions it gives at once.
-const PAGE: i64 = 50;
+/// How many events are read at once from what came of it.
+const PAGE: i64 = 200;
 /// What takes no longer than this shows no progress.
 const PATIENCE: Duration = Duration::from_secs(2);
 
