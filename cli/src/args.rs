@@ -390,6 +390,7 @@ pub(crate) struct InitArgs {
 #[command(after_help = "Examples:
   refit check .                  all workflow files of this folder
   refit check churn.yaml -o json
+  refit check . --format github  annotations for a pull request
   refit check churn.yaml --graph
   refit check churn.yaml --graph=mermaid > churn.mmd")]
 pub(crate) struct CheckArgs {
@@ -398,8 +399,22 @@ pub(crate) struct CheckArgs {
     pub(crate) paths: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) graph: Graph,
+    /// How problems are told: as a compiler does, as JSON, or as annotations of a pull request
+    #[arg(long = "format", value_enum, value_name = "FORMAT", conflicts_with_all = ["format", "form"])]
+    pub(crate) report: Option<CheckFormat>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// How `check` tells problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckFormat {
+    /// With the source line underlined.
+    Human,
+    /// As `-o json`.
+    Json,
+    /// Workflow commands of GitHub Actions.
+    Github,
 }
 
 /// Unit tests of workflows, on a virtual clock

@@ -15,6 +15,7 @@ CREATE TABLE definitions (
     digest TEXT NOT NULL PRIMARY KEY,
     workflow TEXT NOT NULL,
     text TEXT NOT NULL,
+    used TEXT NOT NULL,
     bundle TEXT
 );
 
@@ -49,29 +50,30 @@ CREATE TABLE decisions (
 CREATE INDEX decisions_event ON decisions (event, seq);
 CREATE INDEX decisions_batch ON decisions (batch, seq) WHERE batch IS NOT NULL;
 
+-- Events that wait together, one open for each workflow, trigger and key: a batch or a join. trigger_id names what the
+-- trigger waits for, so that triggers beside it may come and go; body is the Gathering.
 CREATE TABLE batches (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     workflow TEXT NOT NULL,
-    trigger_index BIGINT NOT NULL,
+    trigger_id TEXT NOT NULL,
     batch_key TEXT NOT NULL,
-    opened_at BIGINT NOT NULL,
-    last_at BIGINT NOT NULL,
-    event_count BIGINT NOT NULL CHECK (event_count >= 1),
     due_at BIGINT,
-    open BIGINT NOT NULL CHECK (open IN (0, 1))
+    open BIGINT NOT NULL CHECK (open IN (0, 1)),
+    body TEXT NOT NULL
 );
-CREATE UNIQUE INDEX batches_open ON batches (workflow, trigger_index, batch_key) WHERE open = 1;
+CREATE UNIQUE INDEX batches_open ON batches (workflow, trigger_id, batch_key) WHERE open = 1;
 CREATE INDEX batches_due ON batches (due_at) WHERE open = 1;
 
 CREATE TABLE schedules (
     workflow TEXT NOT NULL,
-    trigger_index BIGINT NOT NULL,
-    spec TEXT NOT NULL,
+    trigger_id TEXT NOT NULL,
     next_at BIGINT,
-    PRIMARY KEY (workflow, trigger_index)
+    PRIMARY KEY (workflow, trigger_id)
 );
 CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
 
+-- started_at is when the run started for the first time: a cooldown counts from there, and a run without it may still
+-- take events in.
 CREATE TABLE runs (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     workflow TEXT NOT NULL,
@@ -80,16 +82,17 @@ CREATE TABLE runs (
     state TEXT NOT NULL
         CHECK (state IN ('waiting', 'running', 'succeeded', 'rejected', 'failed', 'cancelled', 'coalesced')),
     lane TEXT NOT NULL,
-    lane_limit BIGINT,
     version BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
+    started_at BIGINT,
     wake_at BIGINT,
     facts TEXT NOT NULL,
     head TEXT NOT NULL,
     UNIQUE (workflow, number)
 );
-CREATE INDEX runs_lane ON runs (workflow, lane, state) WHERE state IN ('waiting', 'running');
-CREATE INDEX runs_waiting ON runs (id) WHERE state = 'waiting';
+CREATE INDEX runs_running ON runs (workflow, lane, id) WHERE state = 'running';
+CREATE INDEX runs_waiting ON runs (workflow, lane, id, started_at) WHERE state = 'waiting';
+CREATE INDEX runs_started ON runs (workflow, lane, started_at) WHERE started_at IS NOT NULL;
 CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_state ON runs (state, id);
 CREATE INDEX runs_created ON runs (created_at);
@@ -253,3 +256,22 @@ CREATE TABLE duties (
     expires_at BIGINT NOT NULL
 );
 INSERT INTO duties (name, expires_at) VALUES ('trigger', 0);
+
+-- Runs that steps of other runs ask for, from the question to the answer. due says that something is to be done about
+-- it: created, told to the parent, ended. child is set from 'created' on, result from 'over' on.
+CREATE TABLE children (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    parent BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    epoch BIGINT NOT NULL,
+    phase TEXT NOT NULL CHECK (phase IN ('asked', 'created', 'told', 'over')),
+    cancelled BIGINT NOT NULL CHECK (cancelled IN (0, 1)),
+    due BIGINT NOT NULL CHECK (due IN (0, 1)),
+    tried BIGINT NOT NULL,
+    child BIGINT,
+    body TEXT NOT NULL,
+    result TEXT,
+    UNIQUE (parent, position, epoch)
+);
+CREATE INDEX children_due ON children (tried, seq) WHERE due = 1;
+CREATE INDEX children_child ON children (child) WHERE child IS NOT NULL;

@@ -1,12 +1,14 @@
 //! The examples are what they claim to be: sound workflows, files that exist, events that start them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use refit_tests::processes::{refit, run_to_end, workspace};
-use refit_workflows::definition::{Command, Trigger, Workflow};
+use refit_workflows::definition::{Command, Workflow};
 use refit_workflows::event::CloudEvent;
-use refit_workflows::trigger::Considered;
+use refit_workflows::expression::Scope;
+use refit_workflows::trigger::{Considered, Triggers};
 use serde_json::Value;
 
 fn examples() -> Vec<PathBuf> {
@@ -39,7 +41,7 @@ fn every_file_a_step_needs_is_there() {
     for folder in examples() {
         for step in workflow(&folder).steps {
             let Some(run) = step.verb.process() else { continue };
-            let mut files: Vec<String> = run.requirements.iter().cloned().collect();
+            let mut files: Vec<String> = run.requirements().map(str::to_owned).into_iter().collect();
             if let Command::Arguments(arguments) = &run.command {
                 files.extend(
                     arguments.iter().map(|one| one.source().to_owned()).filter(|one| one.ends_with(".py")),
@@ -69,25 +71,24 @@ fn every_case_of_an_example_passes() {
 fn every_event_of_an_example_starts_its_workflow() {
     for folder in examples() {
         let Ok(entries) = std::fs::read_dir(folder.join("events")) else { continue };
-        let triggers = workflow(&folder).triggers;
+        let workflow = Arc::new(workflow(&folder));
         for file in entries.map(|entry| entry.unwrap().path()) {
             for line in read(&file).lines() {
                 let event = CloudEvent::parse(serde_json::from_str(line).unwrap()).unwrap();
-                let starts = triggers.iter().any(|trigger| starts(trigger, &event));
-                assert!(starts, "{}: event {} starts nothing", file.display(), event.id());
+                assert!(starts(&workflow, &event), "{}: event {} starts nothing", file.display(), event.id());
             }
         }
     }
 }
 
-fn starts(trigger: &Trigger, event: &CloudEvent) -> bool {
-    match trigger {
-        Trigger::Event(trigger) => {
-            let object = Value::Object(event.attributes().clone());
-            matches!(trigger.consider(event, &object), Considered::Matched { .. })
-        }
-        Trigger::Join(_) | Trigger::Cron(_) => false,
-    }
+fn starts(workflow: &Arc<Workflow>, event: &CloudEvent) -> bool {
+    let object = Value::Object(event.attributes().clone());
+    let scope = Scope { roots: event.attributes().clone(), ..Scope::default() };
+    let matches = Triggers::new([Arc::clone(workflow)]).matching(event, &object);
+    matches.into_iter().any(|matched| {
+        let considered = workflow.triggers[matched.trigger].consider(matched.parts, &scope);
+        matches!(considered, Considered::Accepted(_))
+    })
 }
 
 #[test]

@@ -14,3 +14,4 @@ mod recovery;
 mod simulate;
 mod steps;
 mod store;
+mod triggers;

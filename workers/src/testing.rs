@@ -166,7 +166,7 @@ pub(crate) fn shell(text: &str) -> StepOrder {
 pub(crate) fn process(order: &mut StepOrder) -> &mut RunOrder {
     match &mut order.task {
         OrderTask::Run(run) => run,
-        OrderTask::Call(_) => panic!("the order runs no process"),
+        OrderTask::Call(_) | OrderTask::NotYet { .. } => panic!("the order runs no process"),
     }
 }
 

@@ -16,6 +16,25 @@ pub struct Gate {
     pub checks: Vec<Check>,
     /// What to do when there is no champion to compare with.
     pub no_champion: NoChampion,
+    /// `alpha`: how often a statistical check may err, one-sided, above 0 and below 0.5.
+    pub alpha: f64,
+    /// `inconclusive`: what it means when the evidence does not suffice.
+    pub inconclusive: OnInconclusive,
+}
+
+impl Gate {
+    /// `alpha` of a gate that names none.
+    pub const ALPHA: f64 = 0.05;
+}
+
+/// What a gate makes of evidence that does not suffice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInconclusive {
+    /// The candidate is rejected (the default).
+    Fail,
+    /// An approval after the gate decides.
+    Approval,
 }
 
 /// What a gate does when the model has no champion yet.
@@ -52,6 +71,8 @@ pub enum Check {
         /// Why the check is there.
         because: Option<String>,
     },
+    /// `{metric, role, …}` with a role that compares statistically, or with `by`.
+    Statistical(Box<StatisticalCheck>),
     /// `{metric, min_change, direction}`: the candidate's metric against the champion's own. The change is counted
     /// in the metric's unit and towards better: with `direction: lower` a smaller candidate is a positive change.
     Change {
@@ -71,6 +92,56 @@ pub enum Check {
         /// Why the check is there.
         because: Option<String>,
     },
+}
+
+/// A check over examples on which both models were tried, or over slices of them.
+#[derive(Clone, Debug)]
+pub struct StatisticalCheck {
+    /// The metric's name.
+    pub metric: String,
+    /// What must be shown.
+    pub role: Role,
+    /// Which way is better.
+    pub direction: Direction,
+    /// `by`: it must hold in each slice of this column.
+    pub by: Option<String>,
+    /// `min_examples`: with fewer, overall or in a slice, the check is inconclusive.
+    pub min_examples: Option<u64>,
+    /// Why the check is there.
+    pub because: Option<String>,
+}
+
+/// What a statistical check must show, at the gate's `alpha`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Role {
+    /// The candidate alone lies within bounds, both inclusive; at least one is set.
+    Absolute {
+        /// The least allowed.
+        min: Option<f64>,
+        /// The most allowed.
+        max: Option<f64>,
+    },
+    /// The candidate is significantly better (Holm's correction over all checks of this role).
+    Success,
+    /// The candidate is proven not to be worse by more than a margin (non-inferiority).
+    Guardrail {
+        /// `margin`: in the metric's unit, at least 0.
+        margin: f64,
+    },
+    /// The candidate is not significantly worse.
+    Deterioration,
+}
+
+impl Role {
+    /// As written in YAML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absolute { .. } => "absolute",
+            Self::Success => "success",
+            Self::Guardrail { .. } => "guardrail",
+            Self::Deterioration => "deterioration",
+        }
+    }
 }
 
 /// What a gate or a check came to.
@@ -153,8 +224,8 @@ pub enum Found {
 }
 
 impl Gate {
-    /// A gate that comes to this verdict whatever it finds: for simulations.
-    pub fn that_comes_to(verdict: Verdict) -> Self {
+    /// The gate as it comes to this verdict whatever it finds: for simulations.
+    pub fn that_comes_to(&self, verdict: Verdict) -> Self {
         let source = match verdict {
             Verdict::Pass => Some("true"),
             Verdict::Fail => Some("false"),
@@ -165,7 +236,7 @@ impl Gate {
         let because = Some("as the script says".to_owned());
         let check = source.and_then(|source| Expression::parse(source).ok());
         let checks = check.map(|expr| Check::Condition { expr, because }).into_iter().collect();
-        Self { checks, no_champion: NoChampion::Absolute }
+        Self { checks, no_champion: NoChampion::Absolute, ..*self }
     }
 
     /// Decides. `find` looks a metric up among the steps the gate waits for; `scope` is what its expressions see.
@@ -238,6 +309,7 @@ impl Check {
             Self::Bounds { because, .. } | Self::Change { because, .. } | Self::Condition { because, .. } => {
                 because.as_deref()
             }
+            Self::Statistical(check) => check.because.as_deref(),
         }
     }
 
@@ -253,6 +325,7 @@ impl Check {
                 judge_change(metric, *min_change, *direction, find, champion)
             }
             Self::Condition { expr, .. } => judge_condition(expr, scope),
+            Self::Statistical(check) => undecided(check),
         };
         if let (Some(because), Some(Verdict::Fail)) = (self.because(), result.verdict) {
             result.reason = format!("{} ({because})", result.reason);
@@ -389,6 +462,21 @@ fn judge_condition(expr: &Expression, scope: &Scope) -> CheckResult {
     }
 }
 
+/// Statistical checks are not decided by this version; that is never a pass.
+fn undecided(check: &StatisticalCheck) -> CheckResult {
+    let slices = check.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let check = format!("{} {}{slices}", check.role.as_str(), check.metric);
+    let reason = format!("{check}: this version of Refit cannot decide statistical checks");
+    CheckResult {
+        check,
+        verdict: Some(Verdict::Error),
+        candidate: None,
+        champion: None,
+        required: None,
+        reason,
+    }
+}
+
 /// A number as people read it: at most five digits behind the point.
 fn number(value: f64) -> String {
     let text = format!("{value:.5}");
@@ -419,8 +507,12 @@ mod tests {
         Check::Change { metric: "accuracy".to_owned(), min_change, direction, because: None }
     }
 
+    fn gate(checks: Vec<Check>, no_champion: NoChampion) -> Gate {
+        Gate { checks, no_champion, alpha: Gate::ALPHA, inconclusive: OnInconclusive::Fail }
+    }
+
     fn decide(checks: Vec<Check>, candidate: Option<f64>, champion: Option<Champion>) -> Decision {
-        let gate = Gate { checks, no_champion: NoChampion::Absolute };
+        let gate = gate(checks, NoChampion::Absolute);
         let find = |name: &str| (name == "accuracy").then_some(()).and(candidate).map(Found::One);
         gate.decide(&find, champion.as_ref(), &Scope::default())
     }
@@ -475,8 +567,34 @@ mod tests {
 
     #[test]
     fn a_gate_without_champion_may_be_told_to_fail() {
-        let gate = Gate { checks: vec![bounds(0.5)], no_champion: NoChampion::Fail };
+        let gate = gate(vec![bounds(0.5)], NoChampion::Fail);
         let decision = gate.decide(&|_| Some(Found::One(0.9)), None, &Scope::default());
         assert_eq!(decision.verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn what_this_version_cannot_decide_is_never_a_pass() {
+        let check = |role| {
+            Check::Statistical(Box::new(StatisticalCheck {
+                metric: "accuracy".to_owned(),
+                role,
+                direction: Direction::Higher,
+                by: Some("country".to_owned()),
+                min_examples: None,
+                because: None,
+            }))
+        };
+        for role in [
+            Role::Absolute { min: Some(0.0), max: None },
+            Role::Success,
+            Role::Guardrail { margin: 1.0 },
+            Role::Deterioration,
+        ] {
+            for champion in [None, Some(champion(0.1))] {
+                let decision = decide(vec![check(role), bounds(0.0)], Some(0.99), champion);
+                assert_eq!(decision.verdict, Verdict::Error, "{role:?}");
+                assert!(decision.reason.contains(role.as_str()), "{}", decision.reason);
+            }
+        }
     }
 }

@@ -21,4 +21,5 @@ pub mod schedule;
 pub mod template;
 pub mod time;
 pub mod trigger;
+pub mod units;
 pub mod wire;

@@ -209,6 +209,12 @@ pub enum OrderTask {
     Run(RunOrder),
     /// Make an HTTP request.
     Call(CallOrder),
+    /// What the language has and workers of this version cannot do. Only simulations meet it: workflows with such steps are
+    /// not registered.
+    NotYet {
+        /// The verb.
+        verb: String,
+    },
 }
 
 /// A process to run.
@@ -419,16 +425,31 @@ pub struct RunView {
     /// The ids of its events, oldest first; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<String>>,
-    /// The waiting runs it replaced.
+    /// The runs whose events it inherited: those it replaced while they waited, or that were cancelled for it.
     #[serde(default)]
     pub coalesced: Vec<RunName>,
-    /// Its steps, in the file's order; left out of listings.
+    /// Its steps, in the file's order, the instances of a matrix behind their step; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<StepView>>,
     /// What it promoted.
     pub promoted: Option<Promoted>,
+    /// The workflow's `outputs`, once it succeeded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, Value>,
+    /// The step of another run that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentView>,
     /// Grows with every change.
     pub version: i64,
+}
+
+/// The step that asked for a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentView {
+    /// The run.
+    pub run: RunName,
+    /// The step's name there.
+    pub step: String,
 }
 
 /// What a run promoted.
@@ -447,7 +468,7 @@ pub struct Promoted {
 pub struct StepView {
     /// Its name.
     pub step: String,
-    /// `run`, `gate`, `approval`, `promote` or `emit`.
+    /// `run`, `select`, `gate`, `approval`, `promote`, `emit`, …
     pub verb: String,
     /// The names of the steps it waits for.
     #[serde(default)]
@@ -481,6 +502,45 @@ pub struct StepView {
     pub decision: Option<crate::gate::Decision>,
     /// The run whose outcome was reused.
     pub cached_from: Option<String>,
+    /// The run it started, of a step that runs a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<RunName>,
+    /// The step whose instance it is, of an instance of a matrix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// An instance's values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<serde_json::Map<String, Value>>,
+    /// How its instances stand, of a step with a matrix that has started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<InstancesView>,
+}
+
+/// How many instances of a matrix stand where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstancesView {
+    /// All of them.
+    pub total: usize,
+    /// Not begun.
+    pub waiting: usize,
+    /// Begun and not settled.
+    pub at_work: usize,
+    /// Succeeded.
+    pub succeeded: usize,
+    /// Settled in any other way.
+    pub lost: usize,
+}
+
+impl std::fmt::Display for InstancesView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} instances succeeded, {} at work", self.succeeded, self.total, self.at_work)?;
+        for (count, what) in [(self.waiting, "to come"), (self.lost, "lost")] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An event with what became of it.
@@ -551,8 +611,11 @@ pub struct Receipt {
 /// `POST /api/v1/workflows`: register a workflow file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Apply {
-    /// The file's text.
+    /// The workflow's own document.
     pub text: String,
+    /// The text of the files it uses, by their path in its folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub used: BTreeMap<String, String>,
     /// Digest of the [`Tree`] of its folder, whose blobs are uploaded already.
     pub bundle: Option<Digest>,
 }
@@ -586,6 +649,9 @@ pub struct WorkflowView {
     /// Batches that are gathering.
     #[serde(default)]
     pub open_batches: Vec<OpenBatch>,
+    /// How many of its runs go on at once, and what happens to one more, in words.
+    #[serde(default)]
+    pub concurrency: String,
     /// How many of its runs are waiting or running.
     pub active_runs: i64,
     /// The text as applied; left out of listings.
@@ -613,9 +679,15 @@ pub struct OpenBatch {
     pub key: String,
     /// Events so far.
     pub count: i64,
+    /// What `batch.sum` comes to so far, where the trigger has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sum: Option<f64>,
+    /// The places of a join's patterns that have not been seen, from 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<i64>,
     /// When the first came.
     pub opened_at: Timestamp,
-    /// When it fires at the latest, as things stand.
+    /// When it fires, or a join expires, at the latest, as things stand.
     pub due_at: Option<Timestamp>,
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use refit_workflows::definition::Sources;
 use refit_workflows::digest::Digest;
 use refit_workflows::wire::{Apply, WorkflowView};
 
@@ -49,6 +50,12 @@ pub(crate) async fn apply(
     if !check::passes(&sources, format)? {
         return Ok(None);
     }
+    if let Some(source) =
+        sources.iter().find(|source| source.workflows.iter().any(|it| !it.not_yet.is_empty()))
+    {
+        render::note(format!("{} cannot be registered: see above", source.path.display()));
+        return Ok(None);
+    }
     let mut packed: BTreeMap<PathBuf, (Bundle, usize)> = BTreeMap::new();
     let mut applied = Vec::new();
     for source in &sources {
@@ -61,13 +68,16 @@ pub(crate) async fn apply(
         }
         let Some((bundle, uploaded)) = packed.get(&key) else { continue };
         names_are_packed(source, bundle)?;
-        let request = Apply { text: source.text.clone(), bundle: Some(bundle.digest()) };
-        let view = client
-            .apply(&request)
-            .await
-            .with_context(|| format!("failed to apply {}", source.path.display()))?;
-        let (files, bytes) = (bundle.tree.files.len(), bundle.tree.bytes());
-        applied.push(Applied { view, files, bytes, uploaded: *uploaded });
+        for workflow in &source.workflows {
+            let Sources { main, used } = workflow.sources.clone();
+            let request = Apply { text: main, used, bundle: Some(bundle.digest()) };
+            let view = client
+                .apply(&request)
+                .await
+                .with_context(|| format!("failed to apply {}", source.path.display()))?;
+            let (files, bytes) = (bundle.tree.files.len(), bundle.tree.bytes());
+            applied.push(Applied { view, files, bytes, uploaded: *uploaded });
+        }
     }
     Ok(Some(applied))
 }
@@ -79,10 +89,10 @@ async fn pack(folder: &Path) -> anyhow::Result<Bundle> {
 
 /// A requirements file that is there but ignored would only fail on the worker.
 fn names_are_packed(source: &Source, bundle: &Bundle) -> anyhow::Result<()> {
-    let steps = source.workflow.iter().flat_map(|workflow| &workflow.steps);
+    let steps = source.workflows.iter().flat_map(|workflow| &workflow.steps);
     for step in steps {
         let Some(run) = step.verb.process() else { continue };
-        if let Some(name) = run.requirements.as_deref().filter(|name| !bundle.holds(name)) {
+        if let Some(name) = run.requirements().filter(|name| !bundle.holds(name)) {
             anyhow::bail!(
                 "failed to apply {}: step `{}` needs `{name}`, which .gitignore or .refitignore keeps out of the bundle",
                 source.path.display(),

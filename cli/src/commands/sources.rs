@@ -1,10 +1,12 @@
 //! Finds the workflow files a path means and checks them, offline: the file itself, and that the files it names are
 //! there. Prints nothing, uploads nothing.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use refit_workflows::definition::{Command, FILE_BYTES_MAX, Position, Problem, Workflow};
+use refit_workflows::definition::{Command, FILE_BYTES_MAX, Files, Position, Problem, Workflow};
 
 use crate::exit::Usage;
 use crate::render::diagnostics::Severity;
@@ -16,16 +18,41 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// Its text.
     pub(crate) text: String,
-    /// The workflow, when it is sound.
-    pub(crate) workflow: Option<Workflow>,
+    /// Its workflows, one per document, when all are sound.
+    pub(crate) workflows: Vec<Workflow>,
     /// What is wrong with it, and what may be.
     pub(crate) findings: Vec<(Severity, Problem)>,
+    /// The text of the files that its steps use, for problems in those.
+    used: BTreeMap<String, String>,
+}
+
+/// The files beside a workflow that its steps may use.
+struct Folder {
+    path: PathBuf,
+    read: RefCell<BTreeMap<String, String>>,
+}
+
+impl Files for Folder {
+    fn read(&self, path: &str) -> Result<String, String> {
+        let folder = self.path.canonicalize().map_err(|cause| cause.to_string())?;
+        let file = folder.join(path).canonicalize().map_err(|cause| cause.to_string())?;
+        if !file.starts_with(&folder) {
+            return Err("it is a link that leads out of the workflow's folder".to_owned());
+        }
+        let size = std::fs::metadata(&file).map_err(|cause| cause.to_string())?.len();
+        if size > FILE_BYTES_MAX as u64 {
+            return Err(format!("it is larger than {} KiB", FILE_BYTES_MAX / 1024));
+        }
+        let text = std::fs::read_to_string(&file).map_err(|cause| cause.to_string())?;
+        self.read.borrow_mut().insert(path.to_owned(), text.clone());
+        Ok(text)
+    }
 }
 
 impl Source {
     /// Whether it can be registered.
     pub(crate) fn is_sound(&self) -> bool {
-        self.workflow.is_some() && self.findings.iter().all(|(severity, _)| *severity == Severity::Warning)
+        !self.workflows.is_empty() && self.findings.iter().all(|(severity, _)| *severity == Severity::Warning)
     }
 
     /// The folder around it: what its bundle is made of.
@@ -46,17 +73,32 @@ impl Source {
         let bytes = std::fs::read(&path).with_context(failed)?;
         let text =
             String::from_utf8(bytes).map_err(|_| Usage(format!("{}: it is not UTF-8 text", failed())))?;
-        let mut source = Self { path, text, workflow: None, findings: Vec::new() };
-        match Workflow::parse(&source.text) {
-            Ok(workflow) => {
-                source.findings = missing_files(&workflow, &source.text, source.folder());
-                source.workflow = Some(workflow);
+        let mut source =
+            Self { path, text, workflows: Vec::new(), findings: Vec::new(), used: BTreeMap::new() };
+        let folder = Folder { path: source.folder().to_owned(), read: RefCell::default() };
+        match Workflow::parse_all_with(&source.text, &folder) {
+            Ok(workflows) => {
+                for workflow in &workflows {
+                    source.findings.extend(missing_files(workflow, &source.text, source.folder()));
+                    let not_yet = workflow.not_yet.iter().cloned();
+                    source.findings.extend(not_yet.map(|problem| (Severity::Warning, problem)));
+                }
+                source.workflows = workflows;
             }
             Err(problems) => {
                 source.findings = problems.0.into_iter().map(|problem| (Severity::Error, problem)).collect();
             }
         }
+        source.used = folder.read.into_inner();
         Ok(source)
+    }
+
+    /// The path and the text that a problem of this source is about: its own, or those of a file that it uses.
+    pub(crate) fn place_of(&self, problem: &Problem) -> (String, &str) {
+        match problem.file.as_ref().and_then(|file| Some((file, self.used.get(file)?))) {
+            Some((file, text)) => (self.folder().join(file).display().to_string(), text),
+            None => (self.path.display().to_string(), &self.text),
+        }
     }
 }
 
@@ -107,7 +149,8 @@ pub(crate) fn workflow_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
                 .lines()
                 .any(|line| line.trim_start_matches('\u{feff}').starts_with("workflow:"))
         };
-        if is_yaml && path.is_file() && std::fs::read(&path).is_ok_and(has_key) {
+        let is_test = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(".test"));
+        if is_yaml && !is_test && path.is_file() && std::fs::read(&path).is_ok_and(has_key) {
             files.push(path);
         }
     }
@@ -121,7 +164,7 @@ fn missing_files(workflow: &Workflow, text: &str, folder: &Path) -> Vec<(Severit
     let mut findings: Vec<(Severity, Problem)> = Vec::new();
     for step in &workflow.steps {
         let Some(run) = step.verb.process() else { continue };
-        if let Some(requirements) = run.requirements.as_deref().filter(|name| !folder.join(name).is_file()) {
+        if let Some(requirements) = run.requirements().filter(|name| !folder.join(name).is_file()) {
             findings.push((Severity::Error, missing(&step.name, requirements, text)));
         }
         if let Some(script) = script(&run.command).filter(|name| !folder.join(name).is_file()) {
@@ -148,6 +191,7 @@ fn missing(step: &str, file: &str, text: &str) -> Problem {
         message: format!("step `{step}` names `{file}`, which is not in the workflow's folder"),
         position: mention(text, step, file),
         hint: Some("paths are relative to the folder of the workflow file".to_owned()),
+        file: None,
     }
 }
 

@@ -68,6 +68,7 @@ mod tests {
             message: "unknown key `need`".to_owned(),
             position: at(4, 5, 4),
             hint: Some("did you mean `needs`?".to_owned()),
+            file: None,
         };
         let text = plain(&problem("churn.yaml", source, &wrong, Severity::Error));
         assert!(text.starts_with("error[unknown-key]: unknown key `need`\n"), "{text}");

@@ -75,7 +75,7 @@ fn facts(run: &RunView, now: Timestamp) -> Facts {
     facts.line("events", events(run));
     if !run.coalesced.is_empty() {
         let names: Vec<String> = run.coalesced.iter().map(ToString::to_string).collect();
-        facts.line("stands for", format!("{} as well, which waited", names.join(", ")));
+        facts.line("stands for", format!("{} as well, which it replaced", names.join(", ")));
     }
     if let Some(promoted) = &run.promoted {
         let moved = format!(
@@ -258,7 +258,7 @@ churn/12  ✗ rejected
   took        30.0s
   definition  sha256:aaaaaaaaaaaa
   events      7: e1, e2, e3, e4, e5 and 2 more
-  stands for  churn/11 as well, which waited
+  stands for  churn/11 as well, which it replaced
 
   STEP     VERB     STATE        ATTEMPT  TOOK   WORKER  WHAT CAME OF IT
   train    run      ✓ succeeded  1/2      20.0s  host-a  accuracy 0.8125

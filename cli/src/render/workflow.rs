@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::WorkflowView;
+use refit_workflows::wire::{OpenBatch, WorkflowView};
 
 use super::table::{self, Grid};
 use super::time::{exact, relative};
@@ -44,13 +44,11 @@ pub(crate) fn show(workflow: &WorkflowView, now: Timestamp) -> String {
     for (index, trigger) in workflow.triggers.iter().enumerate() {
         facts.line(&format!("trigger {}", index + 1), clean(trigger));
     }
+    if !workflow.concurrency.is_empty() {
+        facts.line("concurrency", clean(&workflow.concurrency));
+    }
     for batch in &workflow.open_batches {
-        let key = if batch.key.is_empty() { String::new() } else { format!(" of `{}`", clean(&batch.key)) };
-        let due = batch.due_at.map(|due| format!(", fires {}", relative(due, now))).unwrap_or_default();
-        let gathered = count(u64::try_from(batch.count).unwrap_or(0), "event");
-        let opened = relative(batch.opened_at, now);
-        let trigger = batch.trigger + 1;
-        facts.line("gathering", format!("{gathered}{key} for trigger {trigger}, opened {opened}{due}"));
+        facts.line("gathering", gathering(batch, now));
     }
     let _ = write!(text, "{facts}");
     let mut grid = Grid::new(&["STEP", "VERB", "NEEDS"]);
@@ -61,4 +59,47 @@ pub(crate) fn show(workflow: &WorkflowView, now: Timestamp) -> String {
         let _ = write!(text, "\n{}", super::indent(&grid.to_string(), 2));
     }
     text
+}
+
+fn gathering(batch: &OpenBatch, now: Timestamp) -> String {
+    let mut line = count(u64::try_from(batch.count).unwrap_or(0), "event");
+    if !batch.key.is_empty() {
+        let _ = write!(line, " of `{}`", clean(&batch.key));
+    }
+    if let Some(sum) = batch.sum {
+        let _ = write!(line, ", sum {sum}");
+    }
+    let _ = write!(line, " for trigger {}, opened {}", batch.trigger + 1, relative(batch.opened_at, now));
+    if !batch.missing.is_empty() {
+        let parts: Vec<String> = batch.missing.iter().map(|part| (part + 1).to_string()).collect();
+        let _ = write!(line, ", part {} is missing", parts.join(" and "));
+    }
+    if let Some(due) = batch.due_at {
+        let due_word = if batch.missing.is_empty() { "fires" } else { "expires" };
+        let _ = write!(line, ", {due_word} {}", relative(due, now));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gathered_is_one_line() {
+        let at = |seconds: i64| Timestamp::from_millis(1_800_000_000_000 + seconds * 1000);
+        let mut batch = OpenBatch {
+            trigger: 0,
+            key: "eu".to_owned(),
+            count: 2,
+            sum: Some(10.5),
+            missing: Vec::new(),
+            opened_at: at(0),
+            due_at: None,
+        };
+        assert_eq!(gathering(&batch, at(60)), "2 events of `eu`, sum 10.5 for trigger 1, opened 1m ago");
+        (batch.sum, batch.missing, batch.due_at) = (None, vec![1], Some(at(120)));
+        let line = gathering(&batch, at(60));
+        assert_eq!(line, "2 events of `eu` for trigger 1, opened 1m ago, part 2 is missing, expires in 1m");
+    }
 }

@@ -336,7 +336,7 @@ mod tests {
     async fn what_is_wrong_in_a_body_is_named() {
         let unknown = refused::<Apply>(r#"{"text": "", "bundel": null}"#).await;
         assert_eq!((unknown.status, unknown.field.as_deref()), (400, Some("bundel")));
-        assert_eq!(unknown.hint.as_deref(), Some("the fields are: text, bundle"));
+        assert_eq!(unknown.hint.as_deref(), Some("the fields are: text, used, bundle"));
         let missing = refused::<StartRun>(r#"{"params": {}}"#).await;
         assert_eq!((missing.status, missing.field.as_deref()), (400, Some("workflow")));
         let typed = refused::<CreateToken>(r#"{"name": "ci", "role": "root"}"#).await;

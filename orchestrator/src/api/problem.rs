@@ -174,6 +174,7 @@ mod tests {
             message: format!("`nedes` in line {line} is not a key"),
             position: Position { line, column: 5, length: 5 },
             hint: Some("did you mean `needs`?".to_owned()),
+            file: None,
         };
         EngineError::Definition(Problems((1..=count).map(|n| one(n * 10)).collect()))
     }

@@ -1,5 +1,5 @@
-//! What happens by itself: events are routed, batches and slots fire, waiting runs start, time passes for runs, lost
-//! workers are noticed. Each loop survives a database that is away: it says so once, waits, and goes on.
+//! What happens by itself: events are routed, batches and slots fire, waiting runs start, runs that other runs asked for
+//! are followed, time passes for runs, lost workers are noticed. Each loop survives a database that is away: it says so once, waits, and goes on.
 
 use std::time::Duration;
 
@@ -27,6 +27,10 @@ impl Engine {
         let (engine, token) = (self.clone(), shutdown.clone());
         loops.spawn(async move {
             let _ = token.run_until_cancelled(engine.dispatch_forever()).await;
+        });
+        let (engine, token) = (self.clone(), shutdown.clone());
+        loops.spawn(async move {
+            let _ = token.run_until_cancelled(engine.follow_children_forever()).await;
         });
         let (engine, token) = (self.clone(), shutdown.clone());
         loops.spawn(async move {
@@ -71,6 +75,30 @@ impl Engine {
                 Ok(due) => {
                     outage.over();
                     self.pause(&mut signal, due).await;
+                }
+                Err(error) => outage.wait(&error).await,
+            }
+        }
+    }
+
+    async fn follow_children_forever(&self) {
+        let mut signal = self.inner.signals.children();
+        let mut outage = Outage::new("follow the runs that other runs asked for");
+        loop {
+            signal.mark_unchanged();
+            let done = match self.store().follow_children().await {
+                Ok(followed) => {
+                    self.wake(followed.hints);
+                    followed.trouble.map_or(Ok(followed.more), Err)
+                }
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(more) => {
+                    outage.over();
+                    if !more {
+                        self.pause(&mut signal, None).await;
+                    }
                 }
                 Err(error) => outage.wait(&error).await,
             }

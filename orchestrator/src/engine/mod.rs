@@ -130,10 +130,11 @@ impl Engine {
         self.store().clock().now()
     }
 
-    /// Follows what there may be to do: events to route or lanes with room, steps to lease, runs that changed.
-    pub(crate) fn news(&self) -> (watch::Receiver<u64>, watch::Receiver<u64>, watch::Receiver<u64>) {
+    /// Follows what there may be to do: events to route or lanes with room, steps to lease, runs that changed, runs that
+    /// other runs asked for.
+    pub(crate) fn news(&self) -> [watch::Receiver<u64>; 4] {
         let signals = &self.inner.signals;
-        (signals.dispatch(), signals.ready(), signals.runs())
+        [signals.dispatch(), signals.ready(), signals.runs(), signals.children()]
     }
 
     pub(crate) fn wake(&self, hints: Hints) {
@@ -155,12 +156,15 @@ impl Engine {
     /// Registers a workflow file, whose bundle is uploaded already.
     pub async fn apply_workflow(&self, apply: Apply, by: &Identity) -> Result<WorkflowView, EngineError> {
         // Parsing is bounded, but not short enough for a thread that serves others.
-        let text = apply.text.clone();
-        let parsed = tokio::task::spawn_blocking(move || Workflow::parse(&text)).await;
+        let Apply { text, used, bundle } = apply;
+        let parsed = tokio::task::spawn_blocking(move || Workflow::parse_with(&text, &used)).await;
         let workflow = parsed
             .map_err(|gone| StoreError::Broken(format!("the parser ended early: {gone}")))?
             .map_err(EngineError::Definition)?;
-        if let Some(bundle) = &apply.bundle
+        if !workflow.not_yet.is_empty() {
+            return Err(EngineError::Definition(Problems(workflow.not_yet)));
+        }
+        if let Some(bundle) = &bundle
             && !self.store().missing_blobs(vec![bundle.clone()]).await?.is_empty()
         {
             return Err(EngineError::Invalid {
@@ -170,7 +174,7 @@ impl Engine {
             });
         }
         let name = workflow.name.clone();
-        let (changed, hints) = self.store().apply_workflow(apply, workflow, &by.name).await?;
+        let (changed, hints) = self.store().apply_workflow(bundle, workflow, &by.name).await?;
         self.wake(hints);
         let view = self.workflow(&name).await?;
         Ok(WorkflowView { unchanged: !changed, ..view })

@@ -202,13 +202,11 @@ impl Engine {
 
 /// The approval a person means: the one they name, or the only one that waits.
 fn awaiting_step(run: &Run, named: Option<&str>) -> Result<usize, ChangeError> {
-    let names = |steps: &[usize]| {
-        steps.iter().map(|&step| run.workflow().steps[step].name.as_str()).collect::<Vec<_>>().join(", ")
-    };
+    let names =
+        |steps: &[usize]| steps.iter().map(|&step| run.step_name(step)).collect::<Vec<_>>().join(", ");
     if let Some(name) = named {
         return run
-            .workflow()
-            .step_index(name)
+            .place_of(name)
             .ok_or_else(|| ChangeError::Invalid(format!("{} has no step {name}", run.name())));
     }
     let awaiting: Vec<usize> = (0..run.steps().len())

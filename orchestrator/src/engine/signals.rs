@@ -14,6 +14,7 @@ pub(super) struct Signals {
     runs: watch::Sender<u64>,
     outbox: watch::Sender<u64>,
     timers: watch::Sender<u64>,
+    children: watch::Sender<u64>,
     /// Hints to pass on to other orchestrators, as a bit set.
     unsent: AtomicU8,
     send: Notify,
@@ -28,6 +29,7 @@ impl Default for Signals {
             runs: counter(),
             outbox: counter(),
             timers: counter(),
+            children: counter(),
             unsent: AtomicU8::new(0),
             send: Notify::new(),
         }
@@ -39,6 +41,7 @@ const READY: u8 = 2;
 const LANES: u8 = 4;
 const RUNS: u8 = 8;
 const OUTBOX: u8 = 16;
+const CHILDREN: u8 = 32;
 
 impl Signals {
     /// Wakes whoever waits here, and remembers to tell the others.
@@ -66,6 +69,9 @@ impl Signals {
         if hints.outbox {
             bump(&self.outbox);
         }
+        if hints.children {
+            bump(&self.children);
+        }
     }
 
     /// Wakes whoever waits here for a hint of another orchestrator.
@@ -77,6 +83,7 @@ impl Signals {
             lanes: bits & LANES != 0,
             runs: bits & RUNS != 0,
             outbox: bits & OUTBOX != 0,
+            children: bits & CHILDREN != 0,
         });
     }
 
@@ -107,6 +114,10 @@ impl Signals {
         self.timers.subscribe()
     }
 
+    pub(super) fn children(&self) -> watch::Receiver<u64> {
+        self.children.subscribe()
+    }
+
     pub(super) fn outbox(&self) -> watch::Receiver<u64> {
         self.outbox.subscribe()
     }
@@ -119,6 +130,7 @@ fn bits(hints: Hints) -> u8 {
         | bit(hints.lanes, LANES)
         | bit(hints.runs, RUNS)
         | bit(hints.outbox, OUTBOX)
+        | bit(hints.children, CHILDREN)
 }
 
 #[cfg(test)]

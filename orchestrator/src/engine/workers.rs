@@ -163,7 +163,7 @@ impl Engine {
             let mut leased = inputs_leased.lock().unwrap_or_else(PoisonError::into_inner);
             if done == 0 {
                 leased.clear();
-                let step = run.workflow().step_index(&inputs_key.step);
+                let step = run.place_of(&inputs_key.step);
                 let step = step.ok_or(refit_workflows::run::Refused::UnknownStep)?;
                 let outcome = outcome.clone();
                 return Ok(Some(Input::Finished { step, epoch: inputs_key.epoch, outcome }));

@@ -16,7 +16,7 @@ use refit_workflows::names::RunName;
 use refit_workflows::run::StepState;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{
-    Apply, AttemptKey, Decide, EventView, Finish, LeaseRequest, ModelView, Outcome, Register, Role, RunView,
+    AttemptKey, Decide, EventView, Finish, LeaseRequest, ModelView, Outcome, Register, Role, RunView,
     StartRun, WORKER_PROTOCOL,
 };
 use serde_json::{Map, Value};
@@ -104,6 +104,7 @@ struct News {
     dispatch: watch::Receiver<u64>,
     ready: watch::Receiver<u64>,
     runs: watch::Receiver<u64>,
+    children: watch::Receiver<u64>,
 }
 
 /// Whether something changed since this was last asked. The engine holds the sending end.
@@ -122,7 +123,7 @@ impl Simulation {
         stage.0.clear().await?;
         let store = Store::over(stage.0.clone(), Clock::standing_at(start), Vec::new());
         let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
-        let (dispatch, ready, runs) = engine.news();
+        let [dispatch, ready, runs, children] = engine.news();
         engine
             .register(Register {
                 protocol: WORKER_PROTOCOL,
@@ -145,7 +146,7 @@ impl Simulation {
             seen: BTreeMap::new(),
             begun: 0,
             moments: 0,
-            news: News { dispatch, ready, runs },
+            news: News { dispatch, ready, runs, children },
         })
     }
 
@@ -154,20 +155,14 @@ impl Simulation {
         self.engine.store().clock().now()
     }
 
-    /// Registers a workflow, whose steps come to what the script says. `text` is its file.
+    /// Registers a workflow, whose steps come to what the script says.
     ///
     /// # Errors
     /// [`SimulationError::Store`].
-    pub async fn apply(
-        &mut self,
-        text: &str,
-        workflow: &Workflow,
-        script: Script,
-    ) -> Result<(), SimulationError> {
+    pub async fn apply(&mut self, workflow: &Workflow, script: Script) -> Result<(), SimulationError> {
         let workflow = script.fix_gates(workflow);
         let name = workflow.name.clone();
-        let apply = Apply { text: text.to_owned(), bundle: None };
-        self.engine.store().apply_workflow(apply, workflow, WORKER).await?;
+        self.engine.store().apply_workflow(None, workflow, WORKER).await?;
         self.scripts.insert(name, script);
         Ok(())
     }
@@ -192,7 +187,7 @@ impl Simulation {
         let came = Came::Success { outputs: BTreeMap::new(), metrics };
         let train = vec![Attempt { takes: Duration::ZERO, came }];
         let attempts = BTreeMap::from([("train".to_owned(), train)]);
-        self.apply(&text, &workflow, Script { attempts, ..Script::default() }).await?;
+        self.apply(&workflow, Script { attempts, ..Script::default() }).await?;
         self.start_run(ORIGIN, Map::new()).await?;
         self.advance(self.now()).await
     }
@@ -359,6 +354,14 @@ impl Simulation {
                 self.engine.wake(dispatched.hints);
                 if dispatched.more {
                     self.news.dispatch.mark_changed();
+                }
+            }
+            while take(&mut self.news.children) {
+                quiet = false;
+                let followed = self.engine.store().follow_children().await?;
+                self.engine.wake(followed.hints);
+                if let Some(trouble) = followed.trouble {
+                    return Err(trouble.into());
                 }
             }
             if take(&mut self.news.ready) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use refit_workflows::definition::{Verb, Workflow};
 use refit_workflows::digest::Digest;
-use refit_workflows::gate::{Gate, Verdict};
+use refit_workflows::gate::Verdict;
 use refit_workflows::wire::{ArtifactKind, ArtifactRef, Failure, Outcome, StepOrder};
 use serde_json::Value;
 
@@ -115,7 +115,7 @@ impl Script {
         for step in &mut workflow.steps {
             let verdict = self.verdicts.get(&step.name).copied().or(self.other_verdicts);
             if let (Verb::Gate(gate), Some(verdict)) = (&mut step.verb, verdict) {
-                *gate = Gate::that_comes_to(verdict);
+                *gate = gate.that_comes_to(verdict);
             }
         }
         workflow

@@ -49,7 +49,7 @@ fn approved(after: u64) -> Answer {
 
 async fn simulation(script: Script) -> Simulation {
     let mut simulation = Simulation::open(&mut Stage::new().await.unwrap(), START).await.unwrap();
-    simulation.apply(RETRAIN, &Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
+    simulation.apply(&Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
     simulation
 }
 
@@ -94,7 +94,7 @@ async fn a_candidate_is_compared_with_the_champion_that_was_there_before() {
     let mut simulation = Simulation::open(&mut Stage::new().await.unwrap(), START).await.unwrap();
     let metrics = BTreeMap::from([("auc".to_owned(), 0.9)]);
     simulation.adopt("churn", "champion", metrics).await.unwrap();
-    simulation.apply(RETRAIN, &Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
+    simulation.apply(&Workflow::parse(RETRAIN).unwrap(), script).await.unwrap();
     simulation.start_run("churn", Map::new()).await.unwrap();
     simulation.advance(START.plus(seconds(3600))).await.unwrap();
     let run = &simulation.runs().await.unwrap()[0];
@@ -142,7 +142,7 @@ async fn nothing_of_one_simulation_is_left_in_the_next() {
     let mut told = Vec::new();
     for _ in 0..2 {
         let mut simulation = Simulation::open(&mut stage, START).await.unwrap();
-        simulation.apply(RETRAIN, &Workflow::parse(RETRAIN).unwrap(), Script::default()).await.unwrap();
+        simulation.apply(&Workflow::parse(RETRAIN).unwrap(), Script::default()).await.unwrap();
         simulation.record(vec![updated(1)]).await.unwrap();
         simulation.start_run("churn", Map::new()).await.unwrap();
         simulation.advance(START.plus(seconds(3600))).await.unwrap();
@@ -163,7 +163,7 @@ async fn an_approval_that_is_asked_for_again_at_the_same_moment_is_answered_agai
     };
     let mut stage = Stage::new().await.unwrap();
     let mut simulation = Simulation::open(&mut stage, START).await.unwrap();
-    simulation.apply(&text, &Workflow::parse(&text).unwrap(), script).await.unwrap();
+    simulation.apply(&Workflow::parse(&text).unwrap(), script).await.unwrap();
     simulation.start_run("churn", Map::new()).await.unwrap();
     simulation.advance(START.plus(seconds(60))).await.unwrap();
     // It was compared with no champion, and finds one when it comes to promote.
@@ -180,7 +180,7 @@ async fn no_decision_is_missing_from_the_log_however_many_there_are() {
     let mut stage = Stage::new().await.unwrap();
     let mut simulation = Simulation::open(&mut stage, START).await.unwrap();
     let script = Script { takes: seconds(3600), ..Script::default() };
-    simulation.apply(&text, &Workflow::parse(&text).unwrap(), script).await.unwrap();
+    simulation.apply(&Workflow::parse(&text).unwrap(), script).await.unwrap();
     // One runs; of those that wait, each takes over the events of the one before.
     const EVENTS: usize = 250;
     for number in 0..EVENTS {

@@ -1,19 +1,26 @@
-//! From events to triggers that fire: routes events, gathers batches, fires batches and schedule slots. All of it holds
-//! the `trigger` duty's row, so that over any number of orchestrators one event is routed once, one batch fires once
-//! and one slot fires once. What a trigger that fires starts is `launch`'s business.
+//! From events to triggers that fire: looks at everything that is due and routes events. All of it holds the `trigger`
+//! duty's row, so that over any number of orchestrators one event is routed once, one batch fires once and one slot
+//! fires once. What is gathered is `gather`'s business, what a trigger that fires starts `launch`'s. Must never happen
+//! here: one thing that cannot be done holding up the others.
 
-use refit_workflows::definition::{BatchRule, CatchUp, CronTrigger, EventTrigger, Trigger};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use refit_workflows::definition::Trigger;
+use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
-use refit_workflows::run::Run;
+use refit_workflows::expression::Scope;
 use refit_workflows::time::Timestamp;
-use refit_workflows::trigger::{BatchFacts, Considered, Gathering, render_params};
+use refit_workflows::trigger::{BatchFacts, Considered, Triggers, render_params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::database::{Sql, Transaction, sql};
-use super::launch::{Lane, Launch};
+use super::gather::Gatherings;
+use super::lanes::{LaneName, LaneState};
+use super::launch::{Held, Launch, Launched};
 use super::workflows::CurrentWorkflow;
-use super::{ChangeError, Hints, Store, StoreError};
+use super::{ChangeError, Hints, Store, StoreError, unpoisoned};
 
 /// What a look at everything that is due came to.
 #[derive(Debug, Default)]
@@ -30,15 +37,13 @@ pub struct Dispatched {
 #[derive(Default)]
 struct Due {
     unrouted: bool,
-    slots: Vec<(String, i64)>,
+    slots: Vec<(String, String)>,
     batches: Vec<i64>,
-    lanes: Vec<Lane>,
+    lanes: Vec<LaneName>,
 }
 
 /// How many events one transaction routes.
 const ROUTE_MAX: i64 = 200;
-/// A slot fired later than this counts as missed, and `catch_up` decides.
-const MISSED_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
 const LOCK: Sql = Sql {
     sqlite: "SELECT name FROM duties WHERE name = 'trigger'",
@@ -48,7 +53,7 @@ const TRY_LOCK: Sql = Sql {
     sqlite: "SELECT name FROM duties WHERE name = 'trigger'",
     postgres: "SELECT name FROM duties WHERE name = 'trigger' FOR UPDATE SKIP LOCKED",
 };
-const UNROUTED: &str = "SELECT seq, body FROM events WHERE routed = 0 ORDER BY seq LIMIT $1";
+const UNROUTED: &str = "SELECT seq, received_at, body FROM events WHERE routed = 0 ORDER BY seq LIMIT $1";
 const ROUTED: Sql = Sql {
     sqlite: "UPDATE events SET routed = 1 WHERE seq IN (SELECT value FROM json_each($1))",
     postgres: "UPDATE events SET routed = 1
@@ -65,36 +70,22 @@ const DECIDE: Sql = Sql {
             decision TEXT, reason TEXT, batch BIGINT, run BIGINT)
         ORDER BY d.place",
 };
-const OPEN_BATCH: &str = "SELECT seq, opened_at, event_count FROM batches
-    WHERE workflow = $1 AND trigger_index = $2 AND batch_key = $3 AND open = 1";
-const INSERT_BATCH: &str = "INSERT INTO batches
-    (workflow, trigger_index, batch_key, opened_at, last_at, event_count, due_at, open)
-    VALUES ($1, $2, $3, $4, $4, 1, $5, 1) RETURNING seq";
-const UPDATE_BATCH: &str = "UPDATE batches SET last_at = $2, event_count = $3, due_at = $4 WHERE seq = $1";
-const DUE_BATCHES: &str = "SELECT seq FROM batches WHERE open = 1 AND due_at <= $1 ORDER BY due_at LIMIT 50";
-const DUE_BATCH: &str = "SELECT seq, workflow, trigger_index, batch_key, event_count FROM batches
-    WHERE seq = $1 AND open = 1 AND due_at <= $2";
-const CLOSE_BATCH: &str = "UPDATE batches SET open = 0 WHERE seq = $1";
-const BATCH_EDGE: &str = "SELECT e.body FROM events e WHERE e.seq =
-    (SELECT CASE WHEN $2 = 0 THEN MIN(d.event) ELSE MAX(d.event) END FROM decisions d WHERE d.batch = $1)";
 const DECIDE_BATCH: &str =
     "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run)
     SELECT d.event, $2, d.workflow, d.trigger_index, $3, $4, d.batch, $5 FROM decisions d
-    WHERE d.batch = $1 AND d.decision = 'batched' ORDER BY d.seq";
-const WAITING_LANES: &str = "SELECT workflow, lane, MIN(lane_limit) AS lane_limit FROM runs
-    WHERE state = 'waiting' GROUP BY workflow, lane";
-const DUE_SLOTS: &str = "SELECT workflow, trigger_index FROM schedules WHERE next_at <= $1 LIMIT 100";
-const DUE_SLOT: &str = "SELECT next_at FROM schedules
-    WHERE workflow = $1 AND trigger_index = $2 AND next_at <= $3";
+    WHERE d.batch = $1 AND d.decision IN ('batched', 'joined') ORDER BY d.seq";
 const ANY_UNROUTED: &str = "SELECT seq FROM events WHERE routed = 0 LIMIT 1";
 const ANY_DECISION: &str = "SELECT seq FROM decisions WHERE event = $1 LIMIT 1";
-const NEXT_SLOT: &str = "UPDATE schedules SET next_at = $3 WHERE workflow = $1 AND trigger_index = $2";
+const DUE_BATCHES: &str = "SELECT seq FROM batches WHERE open = 1 AND due_at <= $1 ORDER BY due_at LIMIT 50";
+const DUE_SLOTS: &str = "SELECT workflow, trigger_id FROM schedules WHERE next_at <= $1 LIMIT 100";
 const NEXT_DUE: &str = "SELECT MIN(at) AS at FROM (
     SELECT MIN(due_at) AS at FROM batches WHERE open = 1
     UNION ALL SELECT MIN(next_at) AS at FROM schedules WHERE next_at IS NOT NULL) AS due";
 
-/// The type of a schedule slot's event.
-const SCHEDULE_TYPE: &str = "refit.schedule";
+/// The triggers of the workflows as they are applied now, kept from one round to the next, with the digests of their
+/// definitions.
+#[derive(Default)]
+pub(super) struct KnownTriggers(Vec<Digest>, Option<Arc<Triggers>>);
 
 /// Where a new run's events come from.
 #[derive(Clone, Copy)]
@@ -114,14 +105,19 @@ pub(super) struct Decision<'a> {
     pub(super) run: Option<i64>,
 }
 
-/// One round: a transaction that holds the `trigger` duty's row, and what it has done so far.
+/// One round: a transaction that holds the `trigger` duty's row, and what it knows and has done so far. What may change
+/// several times in a round is written once, when the round is committed.
 pub(super) struct Round {
     pub(super) store: Store,
     pub(super) tx: Transaction,
     pub(super) now: Timestamp,
     pub(super) hints: Hints,
-    /// Runs as they are after the commit, to be kept in memory then.
-    pub(super) hot: Vec<(i64, Run)>,
+    /// The runs this transaction has locked or made, by row; kept in memory after the commit.
+    pub(super) held: BTreeMap<i64, Held>,
+    /// The lanes it has looked at.
+    pub(super) lanes: HashMap<LaneName, LaneState>,
+    /// The gatherings it has looked at.
+    pub(super) gatherings: Gatherings,
     /// Decisions about single events, in order, that are not written yet: see [`Round::flush`].
     decided: Vec<Value>,
 }
@@ -141,8 +137,8 @@ impl Store {
     pub async fn dispatch(&self) -> Result<Dispatched, StoreError> {
         let due = self.due().await?;
         let mut dispatched = Dispatched::default();
-        for (workflow, index) in due.slots {
-            dispatched.note("fire a schedule slot", self.fire_slot(workflow, index).await)?;
+        for (workflow, trigger) in due.slots {
+            dispatched.note("fire a schedule slot", self.fire_slot(workflow, trigger).await)?;
         }
         if due.unrouted {
             match self.route_some(ROUTE_MAX).await {
@@ -158,7 +154,7 @@ impl Store {
             }
         }
         for batch in due.batches {
-            dispatched.note("fire a batch", self.fire_due_batch(batch).await)?;
+            dispatched.note("end a batch", self.end_due_batch(batch).await)?;
         }
         for lane in due.lanes {
             dispatched.note("start a waiting run", self.admit_waiting(lane).await)?;
@@ -168,19 +164,16 @@ impl Store {
 
     async fn due(&self) -> Result<Due, StoreError> {
         self.durably(|store| async move {
-            let now = store.clock().now().as_millis();
             let mut tx = store.database().read().await?;
+            let now = store.clock().now().as_millis();
             let mut due = Due { unrouted: tx.first(sql(ANY_UNROUTED)).await?.is_some(), ..Due::default() };
             for row in tx.all(sql(DUE_SLOTS).bind(now)).await? {
-                due.slots.push((row.text("workflow")?, row.int("trigger_index")?));
+                due.slots.push((row.text("workflow")?, row.text("trigger_id")?));
             }
             for row in tx.all(sql(DUE_BATCHES).bind(now)).await? {
                 due.batches.push(row.int("seq")?);
             }
-            for row in tx.all(sql(WAITING_LANES)).await? {
-                let (workflow, lane) = (row.text("workflow")?, row.text("lane")?);
-                due.lanes.push(Lane { workflow, lane, limit: row.opt_int("lane_limit")? });
-            }
+            due.lanes = store.waiting_lanes(&mut tx).await?.ready;
             Ok(due)
         })
         .await
@@ -191,11 +184,12 @@ impl Store {
         self.durably(move |store| async move {
             let Some(mut round) = Round::try_begin(store).await? else { return Ok((0, Hints::default())) };
             let current = round.store.current_workflows(&mut round.tx).await?;
+            let triggers = round.store.triggers_of(&current);
             let mut routed = Vec::new();
             for row in round.tx.all(sql(UNROUTED).bind(limit)).await? {
                 let event: CloudEvent = row.json("body")?;
-                let seq = row.int("seq")?;
-                round.route(seq, &event, &current).await?;
+                let (seq, at) = (row.int("seq")?, Timestamp::from_millis(row.int("received_at")?));
+                round.route(seq, at, &event, &current, &triggers).await?;
                 routed.push(seq);
             }
             if !routed.is_empty() {
@@ -227,28 +221,28 @@ impl Store {
         .await
     }
 
-    async fn fire_slot(&self, workflow: String, index: i64) -> Result<Hints, StoreError> {
+    async fn fire_slot(&self, workflow: String, trigger: String) -> Result<Hints, StoreError> {
         self.durably(move |store| {
-            let workflow = workflow.clone();
+            let (workflow, trigger) = (workflow.clone(), trigger.clone());
             async move {
                 let Some(mut round) = Round::try_begin(store).await? else { return Ok(Hints::default()) };
-                round.fire_slot(&workflow, index).await?;
+                round.fire_slot(&workflow, &trigger).await?;
                 round.commit().await
             }
         })
         .await
     }
 
-    async fn fire_due_batch(&self, batch: i64) -> Result<Hints, StoreError> {
+    async fn end_due_batch(&self, batch: i64) -> Result<Hints, StoreError> {
         self.durably(move |store| async move {
             let Some(mut round) = Round::try_begin(store).await? else { return Ok(Hints::default()) };
-            round.fire_batch(batch).await?;
+            round.end_due(batch).await?;
             round.commit().await
         })
         .await
     }
 
-    async fn admit_waiting(&self, lane: Lane) -> Result<Hints, StoreError> {
+    async fn admit_waiting(&self, lane: LaneName) -> Result<Hints, StoreError> {
         self.durably(move |store| {
             let lane = lane.clone();
             async move {
@@ -260,20 +254,46 @@ impl Store {
         .await
     }
 
-    /// When the next batch or slot is due.
+    /// When the next batch or slot is due, or the next cooldown over for which a run waits.
     pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         self.durably(|store| async move {
             let mut tx = store.database().read().await?;
-            Ok(tx.one(sql(NEXT_DUE)).await?.opt_int("at")?.map(Timestamp::from_millis))
+            let due = tx.one(sql(NEXT_DUE)).await?.opt_int("at")?.map(Timestamp::from_millis);
+            let cooldown = store.waiting_lanes(&mut tx).await?.cooldown_until;
+            Ok([due, cooldown].into_iter().flatten().min())
         })
         .await
+    }
+
+    /// The triggers of these workflows; made ready once for as long as the workflows stay what they are.
+    fn triggers_of(&self, current: &[CurrentWorkflow]) -> Arc<Triggers> {
+        let digests = current.iter().map(|current| &current.digest);
+        let mut known = unpoisoned(&self.inner.triggers);
+        if let KnownTriggers(of, Some(triggers)) = &*known
+            && of.iter().eq(digests.clone())
+        {
+            return Arc::clone(triggers);
+        }
+        let workflows = current.iter().map(|current| Arc::clone(&current.workflow));
+        let triggers = Arc::new(Triggers::new(workflows));
+        *known = KnownTriggers(digests.cloned().collect(), Some(Arc::clone(&triggers)));
+        triggers
     }
 }
 
 impl Round {
     fn new(store: Store, tx: Transaction) -> Self {
         let now = store.clock().now();
-        Self { store, tx, now, hints: Hints::default(), hot: Vec::new(), decided: Vec::new() }
+        Self {
+            store,
+            tx,
+            now,
+            hints: Hints::default(),
+            held: BTreeMap::new(),
+            lanes: HashMap::new(),
+            gatherings: Gatherings::default(),
+            decided: Vec::new(),
+        }
     }
 
     /// Takes the duty; waits for whoever has it.
@@ -293,42 +313,58 @@ impl Round {
     /// Makes everything durable, and then keeps the runs in memory.
     pub(super) async fn commit(mut self) -> Result<Hints, StoreError> {
         self.flush().await?;
+        self.write_gatherings().await?;
+        self.write_grown().await?;
         self.tx.commit().await?;
-        for (id, run) in self.hot {
-            self.store.inner.hot.keep(id, run);
+        for (id, held) in self.held {
+            self.store.inner.hot.keep(id, held.run);
         }
         Ok(self.hints)
     }
 
-    /// Routes one event through every trigger and writes down what became of it.
+    /// Routes one event, received at `at`, through every trigger and writes down what became of it.
     async fn route(
         &mut self,
         seq: i64,
+        at: Timestamp,
         event: &CloudEvent,
         current: &[CurrentWorkflow],
+        triggers: &Triggers,
     ) -> Result<(), StoreError> {
         let object = Value::Object(event.attributes().clone());
-        let mut decided = false;
-        for workflow in current {
-            for (index, trigger) in workflow.workflow.triggers.iter().enumerate() {
-                let name = workflow.workflow.name.as_str();
-                let (decision, reason) = match consider(trigger, name, index, event, &object) {
-                    Considered::Unmatched => continue,
-                    Considered::Filtered => {
-                        ("unmatched", "the pattern matches, `where` does not hold".to_owned())
-                    }
-                    Considered::FilterError(wrong) => ("filter_error", wrong),
-                    Considered::Matched { key } => {
-                        self.matched(seq, event, workflow, index, key).await?;
-                        decided = true;
-                        continue;
-                    }
-                };
-                decided = true;
-                let (trigger, reason) = (Some(index), Some(reason.as_str()));
-                let decision = Decision { workflow: name, trigger, decision, reason, ..Decision::default() };
-                self.decide(seq, &decision);
-            }
+        let matches = triggers.matching(event, &object);
+        let decided = !matches.is_empty();
+        let Value::Object(roots) = object else { return Ok(()) };
+        let scope = Scope { roots, ..Scope::default() };
+        for matched in matches {
+            let (workflow, index) = (&current[matched.workflow], matched.trigger);
+            let id = triggers.id(&matched).to_owned();
+            let trigger = &workflow.workflow.triggers[index];
+            let (decision, reason) = match trigger.consider(matched.parts, &scope) {
+                Considered::Filtered => {
+                    ("unmatched", "the pattern matches, `where` does not hold".to_owned())
+                }
+                Considered::FilterError(wrong) => ("filter_error", wrong),
+                Considered::Accepted(arrival) if trigger.gathers() => {
+                    self.gather(seq, at, workflow, (index, id), &arrival).await?;
+                    continue;
+                }
+                Considered::Accepted(arrival) => {
+                    let object = Value::Object(scope.roots.clone());
+                    let (first, last) = (object.clone(), object);
+                    let facts = BatchFacts { key: arrival.key, count: 1, sum: None, first, last };
+                    let words = match trigger {
+                        Trigger::Event(_) | Trigger::Join(_) => format!("event {}", event.kind()),
+                        Trigger::Cron(_) => trigger.words(),
+                    };
+                    self.fire(workflow, index, facts, Origin::Event(seq), words).await?;
+                    continue;
+                }
+            };
+            let (trigger, reason) = (Some(index), Some(reason.as_str()));
+            let name = workflow.workflow.name.as_str();
+            let decision = Decision { workflow: name, trigger, decision, reason, ..Decision::default() };
+            self.decide(seq, &decision);
         }
         // A run that was started by hand was decided about when it was.
         if !decided && self.tx.first(sql(ANY_DECISION).bind(seq)).await?.is_none() {
@@ -340,7 +376,7 @@ impl Round {
     }
 
     /// Decides about one event; written down with the next [`Round::flush`].
-    fn decide(&mut self, event: i64, decision: &Decision<'_>) {
+    pub(super) fn decide(&mut self, event: i64, decision: &Decision<'_>) {
         let mut row = json!(decision);
         row["event"] = json!(event);
         row["place"] = json!(self.decided.len());
@@ -382,82 +418,8 @@ impl Round {
         }
     }
 
-    /// A trigger matched: the event joins a batch, or fires at once.
-    async fn matched(
-        &mut self,
-        seq: i64,
-        event: &CloudEvent,
-        workflow: &CurrentWorkflow,
-        index: usize,
-        key: String,
-    ) -> Result<(), StoreError> {
-        let trigger = &workflow.workflow.triggers[index];
-        if let Trigger::Event(EventTrigger { batch: Some(rule), .. }) = trigger {
-            let name = workflow.workflow.name.as_str();
-            let (batch, due) = self.join_batch(name, index, &key, rule).await?;
-            let decision = Decision {
-                workflow: name,
-                trigger: Some(index),
-                decision: "batched",
-                batch: Some(batch),
-                ..Decision::default()
-            };
-            self.hints.lanes = true;
-            self.decide(seq, &decision);
-            // At `count` events, not at however many one transaction routes.
-            return if due.is_some_and(|due| due <= self.now) {
-                self.fire_batch(batch).await
-            } else {
-                Ok(())
-            };
-        }
-        let object = Value::Object(event.attributes().clone());
-        let facts = BatchFacts { key, count: 1, first: object.clone(), last: object };
-        let words = match trigger {
-            Trigger::Event(_) | Trigger::Join(_) => format!("event {}", event.kind()),
-            Trigger::Cron(cron) => {
-                let (expression, zone) = cron.schedule.source();
-                format!("cron {expression} {zone}")
-            }
-        };
-        self.fire(workflow, index, facts, Origin::Event(seq), words).await
-    }
-
-    /// Adds an event to the open batch of a key, or opens one. Returns the batch and when it is due.
-    async fn join_batch(
-        &mut self,
-        workflow: &str,
-        index: usize,
-        key: &str,
-        rule: &BatchRule,
-    ) -> Result<(i64, Option<Timestamp>), StoreError> {
-        let now = self.now;
-        let open = self.tx.first(sql(OPEN_BATCH).bind(workflow).bind(index as i64).bind(key)).await?;
-        let Some(row) = open else {
-            let due = rule.due_at(&Gathering { opened_at: now, last_at: now, count: 1 });
-            let insert = sql(INSERT_BATCH)
-                .bind(workflow)
-                .bind(index as i64)
-                .bind(key)
-                .bind(now.as_millis())
-                .bind(due.map(Timestamp::as_millis));
-            return Ok((self.tx.one(insert).await?.int("seq")?, due));
-        };
-        let batch = row.int("seq")?;
-        let opened_at = Timestamp::from_millis(row.int("opened_at")?);
-        let count = row.int("event_count")? + 1;
-        let due = rule.due_at(&Gathering { opened_at, last_at: now, count: count.unsigned_abs() });
-        let update = sql(UPDATE_BATCH)
-            .bind(batch)
-            .bind(now.as_millis())
-            .bind(count)
-            .bind(due.map(Timestamp::as_millis));
-        self.tx.execute(update).await?;
-        Ok((batch, due))
-    }
-
     /// Creates the run of a trigger that fires; params that cannot be rendered are written down with the events.
-    async fn fire(
+    pub(super) async fn fire(
         &mut self,
         current: &CurrentWorkflow,
         index: usize,
@@ -471,13 +433,14 @@ impl Round {
         let launched = match params {
             Ok(params) => {
                 let (current, trigger_index) = (current.clone(), Some(index));
-                let launch = Launch { current, trigger_index, trigger: words, params, batch, origin };
-                self.launch(launch).await.map(|_| ())
+                let launch =
+                    Launch { current, trigger_index, trigger: words, params, batch, origin, parent: None };
+                self.launch(launch).await
             }
             Err(reason) => Err(ChangeError::Invalid(reason)),
         };
         match launched {
-            Ok(()) => Ok(()),
+            Ok(Launched::Run(_) | Launched::Skipped(_)) => Ok(()),
             Err(ChangeError::Store(error)) => Err(error),
             Err(other) => {
                 let reason = other.to_string();
@@ -491,53 +454,6 @@ impl Round {
                 self.decide_all(origin, decision).await
             }
         }
-    }
-
-    /// Fires a batch that is due.
-    async fn fire_batch(&mut self, batch: i64) -> Result<(), StoreError> {
-        self.flush().await?;
-        let due = sql(DUE_BATCH).bind(batch).bind(self.now.as_millis());
-        let Some(row) = self.tx.first(due).await? else { return Ok(()) };
-        self.tx.execute(sql(CLOSE_BATCH).bind(batch)).await?;
-        let index = usize::try_from(row.int("trigger_index")?).unwrap_or(usize::MAX);
-        let found = self.store.current_workflow(&mut self.tx, &row.text("workflow")?).await?;
-        let Some(workflow) = found.filter(|current| index < current.workflow.triggers.len()) else {
-            let reason = Some("the trigger was taken out of the workflow before its batch fired");
-            let decision = Decision { decision: "skipped", reason, ..Decision::default() };
-            return self.decide_all(Origin::Batch(batch), decision).await;
-        };
-        let facts = BatchFacts {
-            key: row.text("batch_key")?,
-            count: row.int("event_count")?.unsigned_abs(),
-            first: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(0)).await?.json("body")?,
-            last: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(1)).await?.json("body")?,
-        };
-        let words = match facts.count {
-            1 => "a batch of 1 event".to_owned(),
-            count => format!("a batch of {count} events"),
-        };
-        self.fire(&workflow, index, facts, Origin::Batch(batch), words).await
-    }
-
-    /// Turns a trigger's due slots into events; the slot's instant is the id, so that a slot is one event for ever.
-    async fn fire_slot(&mut self, name: &str, index: i64) -> Result<(), StoreError> {
-        let due = sql(DUE_SLOT).bind(name).bind(index).bind(self.now.as_millis());
-        let Some(row) = self.tx.first(due).await? else { return Ok(()) };
-        let place = usize::try_from(index).unwrap_or(usize::MAX);
-        let found = self.store.current_workflow(&mut self.tx, name).await?;
-        let trigger = found.as_ref().and_then(|current| current.workflow.triggers.get(place));
-        let Some(Trigger::Cron(cron)) = trigger else { return Ok(()) };
-        let (slots, next) = due_slots(cron, Timestamp::from_millis(row.int("next_at")?), self.now);
-        for at in slots {
-            let data = json!({ "workflow": name, "trigger": index, "slot": at });
-            let source = schedule_source(name, place);
-            let event = CloudEvent::new(&at.to_string(), &source, SCHEDULE_TYPE, Some(name), at, data);
-            self.store.record_in(&mut self.tx, &event, self.now).await?;
-            self.hints.events = true;
-        }
-        let next = next.map(Timestamp::as_millis);
-        self.tx.execute(sql(NEXT_SLOT).bind(name).bind(index).bind(next)).await?;
-        Ok(())
     }
 }
 
@@ -559,47 +475,4 @@ impl Dispatched {
         }
         Ok(())
     }
-}
-
-/// The slots from `due` to `now` that fire by the trigger's `catch_up`, oldest first, and the next one after `now`.
-fn due_slots(cron: &CronTrigger, due: Timestamp, now: Timestamp) -> (Vec<Timestamp>, Option<Timestamp>) {
-    let mut slots = std::collections::VecDeque::new();
-    let mut slot = Some(due);
-    while let Some(at) = slot.filter(|&at| at <= now) {
-        slots.push_back(at);
-        if slots.len() > CatchUp::ALL_MAX {
-            slots.pop_front();
-        }
-        slot = cron.schedule.next_after(at);
-    }
-    let fire = match cron.catch_up {
-        CatchUp::None => slots.into_iter().filter(|at| now.since(*at) <= MISSED_AFTER).collect(),
-        CatchUp::Last => slots.pop_back().into_iter().collect(),
-        CatchUp::All => slots.into(),
-    };
-    (fire, slot)
-}
-
-fn consider(
-    trigger: &Trigger,
-    workflow: &str,
-    index: usize,
-    event: &CloudEvent,
-    object: &Value,
-) -> Considered {
-    match trigger {
-        Trigger::Event(trigger) => trigger.consider(event, object),
-        Trigger::Join(_) => Considered::Unmatched,
-        Trigger::Cron(_) => {
-            if event.kind() == SCHEDULE_TYPE && event.source() == schedule_source(workflow, index) {
-                Considered::Matched { key: String::new() }
-            } else {
-                Considered::Unmatched
-            }
-        }
-    }
-}
-
-fn schedule_source(workflow: &str, index: usize) -> String {
-    format!("/refit/workflows/{workflow}/schedules/{index}")
 }

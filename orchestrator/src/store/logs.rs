@@ -27,7 +27,9 @@ const KEEP_METRICS: &str = "INSERT INTO live_metrics (run, step, epoch, metrics)
     ON CONFLICT (run, step) DO UPDATE SET epoch = excluded.epoch, metrics = excluded.metrics
     WHERE live_metrics.epoch <= excluded.epoch";
 const LOGS: &str = "SELECT seq, step, attempt, at, text FROM logs
-    WHERE run = $1 AND seq > $2 AND ($3 = '' OR step = $3) ORDER BY seq LIMIT 200";
+    WHERE run = $1 AND seq > $2
+        AND ($3 = '' OR step = $3 OR substr(step, 1, length($3) + 1) = $3 || '[')
+    ORDER BY seq LIMIT 200";
 
 impl Store {
     /// Keeps what a running attempt reports. Refused once a newer lease was given.
@@ -73,7 +75,8 @@ impl Store {
         .await
     }
 
-    /// Log pieces of a run behind `after`, of one step or of all, in the order they arrived; a page of them.
+    /// Log pieces of a run behind `after`, of one step (with its instances, when it has
+    /// a matrix) or of all, in the order they arrived; a page of them.
     pub async fn logs(
         &self,
         run: &RunName,

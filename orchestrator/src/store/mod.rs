@@ -2,17 +2,21 @@
 //! task of its own, so that a caller that goes away cannot stop one half-way.
 //!
 //! Locks are always taken in this order: the `trigger` duty (whoever creates or admits runs), the run row, the model
-//! row. Nothing here decides what happens to a run: that is `Run::apply`.
+//! row, a row of `children`. Nothing here decides what happens to a run: that is `Run::apply`.
 
 mod blobs;
+mod children;
 pub mod database;
 mod dispatch;
+mod gather;
 mod intake;
+mod lanes;
 mod launch;
 mod logs;
 mod outbox;
 mod registry;
 mod runs;
+mod slots;
 mod tokens;
 mod views;
 mod workers;
@@ -168,6 +172,8 @@ pub struct Hints {
     pub runs: bool,
     /// Outbound events.
     pub outbox: bool,
+    /// Runs that other runs asked for.
+    pub children: bool,
 }
 
 impl Hints {
@@ -179,6 +185,7 @@ impl Hints {
             lanes: self.lanes || other.lanes,
             runs: self.runs || other.runs,
             outbox: self.outbox || other.outbox,
+            children: self.children || other.children,
         }
     }
 }
@@ -196,6 +203,7 @@ struct Inner {
     targets: Vec<String>,
     hot: runs::HotRuns,
     definitions: Mutex<HashMap<Digest, Arc<Workflow>>>,
+    triggers: Mutex<dispatch::KnownTriggers>,
 }
 
 impl Store {
@@ -211,8 +219,15 @@ impl Store {
 
     /// A store over an open database, going by this clock.
     pub(crate) fn over(database: Database, clock: Clock, targets: Vec<String>) -> Self {
-        let (hot, definitions) = (runs::HotRuns::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { database, clock, targets, hot, definitions }) }
+        let inner = Inner {
+            database,
+            clock,
+            targets,
+            hot: runs::HotRuns::default(),
+            definitions: Mutex::default(),
+            triggers: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Sets the clock by the database's.

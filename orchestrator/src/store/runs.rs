@@ -9,7 +9,7 @@ use refit_workflows::names::RunName;
 use refit_workflows::run::{Effect, Input, Refused, Run, RunFacts, RunHead, RunState, Step, StepState};
 use refit_workflows::time::Timestamp;
 
-use super::database::{Row, Sql, Transaction, sql};
+use super::database::{Row, Sql, Statement, Transaction, sql};
 use super::{ChangeError, Hints, Store, StoreError, to_json, unpoisoned};
 
 /// Runs in memory, by row id, each good for exactly the version it holds.
@@ -93,13 +93,17 @@ const RUN: &str = "SELECT id, definition, version, facts, head FROM runs WHERE w
 const STEPS: &str = "SELECT body FROM steps WHERE run = $1 ORDER BY position";
 const UPDATE_RUN: &str = "UPDATE runs SET state = $2, version = $3, wake_at = $4, head = $5 WHERE id = $1";
 const UPDATE_STEP: &str =
-    "UPDATE steps SET state = $3, ready_at = $4, session = $5, leased_at = $6, body = $7
+    "UPDATE steps SET name = $3, state = $4, ready_at = $5, session = $6, leased_at = $7, body = $8
     WHERE run = $1 AND position = $2";
 const INSERT_STEP: &str = "INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, body)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+const KEEP_STEP: &str = "INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, body)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (run, position) DO UPDATE SET state = excluded.state, ready_at = excluded.ready_at,
+        session = excluded.session, leased_at = excluded.leased_at, body = excluded.body";
 const INSERT_RUN: &str = "INSERT INTO runs
-    (workflow, number, definition, state, lane, lane_limit, version, created_at, wake_at, facts, head)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id";
+    (workflow, number, definition, state, lane, version, created_at, wake_at, facts, head)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id";
 const APPEND_JOURNAL: &str = "INSERT INTO journal (run, version, at, input) VALUES ($1, $2, $3, $4)";
 // Only for a session that is its worker's own and takes work: a long poll may outlive either.
 const NEXT_READY: Sql = Sql {
@@ -159,11 +163,11 @@ impl Store {
             .iter()
             .map(|row| row.json("body"))
             .collect::<Result<_, _>>()?;
-        if steps.len() != workflow.steps.len() {
+        if !Run::fits(&workflow, &steps) {
             return Err(StoreError::Corrupt(format!(
-                "run {} has {} steps, its definition {}",
-                facts.name,
+                "the {} steps of run {} are not those of its definition, which has {}",
                 steps.len(),
+                facts.name,
                 workflow.steps.len()
             )));
         }
@@ -329,9 +333,14 @@ impl Store {
                     Effect::Promote(promotion) => {
                         open.push_back(self.promote_in(tx, id, run, &promotion, now).await?);
                     }
+                    Effect::StartRun(order) => hints = hints.and(self.ask_in(tx, id, &order).await?),
+                    Effect::CancelRun { step, epoch } => {
+                        hints = hints.and(self.cancel_child_in(tx, id, step, epoch).await?);
+                    }
                 }
             }
         }
+        hints = hints.and(self.over_in(tx, id, run).await?);
         hints.ready |= run.ready_steps().next().is_some();
         hints.lanes |= matches!(run.head().state, RunState::Over { .. } | RunState::Waiting { .. });
         Ok(hints)
@@ -345,19 +354,9 @@ impl Store {
         run: &mut Run,
     ) -> Result<(), StoreError> {
         for position in run.take_changed() {
-            let step = &run.steps()[position];
-            let columns = StepColumns::of(step)?;
-            tx.execute(
-                sql(UPDATE_STEP)
-                    .bind(id)
-                    .bind(position as i64)
-                    .bind(columns.state)
-                    .bind(columns.ready_at)
-                    .bind(columns.session)
-                    .bind(columns.leased_at)
-                    .bind(columns.body),
-            )
-            .await?;
+            // Instances appear while the run goes on: whether the row is there is the database's to say.
+            let statement = if position < run.workflow().steps.len() { UPDATE_STEP } else { KEEP_STEP };
+            tx.execute(step_row(statement, id, position, run)?).await?;
         }
         if matches!(run.head().state, RunState::Over { .. }) {
             tx.execute(sql(DELETE_LIVE).bind(id)).await?;
@@ -375,12 +374,7 @@ impl Store {
     }
 
     /// Inserts a run that was just created (and perhaps admitted).
-    pub(super) async fn insert_run(
-        &self,
-        tx: &mut Transaction,
-        run: &Run,
-        lane_limit: Option<u32>,
-    ) -> Result<i64, StoreError> {
+    pub(super) async fn insert_run(&self, tx: &mut Transaction, run: &Run) -> Result<i64, StoreError> {
         let facts = run.facts();
         let row = tx
             .one(
@@ -390,7 +384,6 @@ impl Store {
                     .bind(facts.definition.as_str())
                     .bind(run.head().state.name())
                     .bind(&facts.lane)
-                    .bind(lane_limit.map(i64::from))
                     .bind(run.version())
                     .bind(facts.created_at.as_millis())
                     .bind(run.next_wake().map(Timestamp::as_millis))
@@ -399,20 +392,8 @@ impl Store {
             )
             .await?;
         let id = row.int("id")?;
-        for (position, step) in run.steps().iter().enumerate() {
-            let columns = StepColumns::of(step)?;
-            tx.execute(
-                sql(INSERT_STEP)
-                    .bind(id)
-                    .bind(position as i64)
-                    .bind(run.workflow().steps[position].name.as_str())
-                    .bind(columns.state)
-                    .bind(columns.ready_at)
-                    .bind(columns.session)
-                    .bind(columns.leased_at)
-                    .bind(columns.body),
-            )
-            .await?;
+        for position in 0..run.steps().len() {
+            tx.execute(step_row(INSERT_STEP, id, position, run)?).await?;
         }
         Ok(id)
     }
@@ -492,25 +473,23 @@ impl Store {
     }
 }
 
-/// The columns of a step's row.
-struct StepColumns {
-    state: &'static str,
-    ready_at: Option<i64>,
-    session: Option<String>,
-    leased_at: Option<i64>,
-    body: String,
-}
-
-impl StepColumns {
-    fn of(step: &Step) -> Result<Self, StoreError> {
-        let lease = step.state.lease();
-        let ready = matches!(step.state, StepState::Ready);
-        Ok(Self {
-            state: step.state.name(),
-            ready_at: if ready { Some(step.ready_at.unwrap_or_default().as_millis()) } else { None },
-            session: lease.map(|lease| lease.session.clone()),
-            leased_at: lease.map(|lease| lease.since.as_millis()),
-            body: to_json(step)?,
-        })
-    }
+/// A statement over the row of one step: its run, position, name, state, when it became ready, session, lease, body.
+fn step_row(
+    statement: &'static str,
+    run_id: i64,
+    position: usize,
+    run: &Run,
+) -> Result<Statement, StoreError> {
+    let step = &run.steps()[position];
+    let lease = step.state.lease();
+    let ready = matches!(step.state, StepState::Ready);
+    Ok(sql(statement)
+        .bind(run_id)
+        .bind(position as i64)
+        .bind(run.step_name(position))
+        .bind(step.state.name())
+        .bind(ready.then(|| step.ready_at.unwrap_or_default().as_millis()))
+        .bind(lease.map(|lease| lease.session.clone()))
+        .bind(lease.map(|lease| lease.since.as_millis()))
+        .bind(to_json(&**step)?))
 }

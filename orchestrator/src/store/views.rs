@@ -1,12 +1,14 @@
 //! What people look at: events with their decisions, runs, workflows. Reads only.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
-use refit_workflows::definition::Trigger;
+use refit_workflows::definition::{Trigger, Workflow};
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
-use refit_workflows::run::{Live, Run, RunFacts, RunHead};
+use refit_workflows::run::{Live, Run, RunFacts, RunHead, RunState};
 use refit_workflows::time::Timestamp;
+use refit_workflows::trigger::{Gathering, Hindrance, trigger_ids};
 use refit_workflows::wire::{
     AttemptKey, DecisionView, EventView, OpenBatch, RunView, StepSummary, WorkflowView,
 };
@@ -57,12 +59,11 @@ const RUN_EVENTS: &str = "SELECT e.id FROM run_events r JOIN events e ON e.seq =
 const PAGE: i64 = 50;
 const RUN_EVENT_BODIES: &str = "SELECT e.seq, e.body FROM run_events r JOIN events e ON e.seq = r.event
     WHERE r.run = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3";
-const RUN_EVENT_COUNT: &str = "SELECT COUNT(*) AS events FROM run_events WHERE run = $1";
 const VERSION: &str = "SELECT version FROM runs WHERE workflow = $1 AND number = $2";
 const WORKFLOWS: &str = "SELECT name FROM workflows ORDER BY name LIMIT 1000";
 const WORKFLOW: &str = "SELECT w.name, w.definition, w.version, w.applied_at, d.text, d.bundle
     FROM workflows w JOIN definitions d ON d.digest = w.definition WHERE w.name = $1";
-const OPEN_BATCHES: &str = "SELECT trigger_index, batch_key, event_count, opened_at, due_at FROM batches
+const OPEN_BATCHES: &str = "SELECT trigger_id, batch_key, due_at, body FROM batches
     WHERE workflow = $1 AND open = 1 ORDER BY seq LIMIT 1000";
 const NEXT_SLOT: &str = "SELECT MIN(next_at) AS at FROM schedules WHERE workflow = $1";
 const ACTIVE: &str =
@@ -111,12 +112,29 @@ impl Store {
                     .bind(filter.limit.clamp(1, LIMIT_MAX));
                 let summary = |row: &Row| {
                     let (facts, head): (RunFacts, RunHead) = (row.json("facts")?, row.json("head")?);
-                    Ok(refit_workflows::run::summary(&facts, &head, row.int("version")?))
+                    let view = refit_workflows::run::summary(&facts, &head, row.int("version")?);
+                    let waits = matches!(head.state, RunState::Waiting { .. });
+                    Ok((view, waits.then_some((facts.name.workflow, facts.lane))))
                 };
+                // Why runs wait is asked once a lane.
+                let mut hindrances: HashMap<(String, String), Option<Hindrance>> = HashMap::new();
                 let mut views = Vec::new();
                 for row in tx.all(list).await? {
                     match summary(&row) {
-                        Ok(view) => views.push(view),
+                        Ok((mut view, lane)) => {
+                            if let Some((workflow, lane)) = lane {
+                                let hindrance = match hindrances.entry((workflow, lane)) {
+                                    Entry::Occupied(known) => *known.get(),
+                                    Entry::Vacant(place) => {
+                                        let (workflow, lane) = place.key();
+                                        let found = store.hindrance(&mut tx, workflow, lane).await?;
+                                        *place.insert(found)
+                                    }
+                                };
+                                view.reason = hindrance.map(|it| it.to_string()).or(view.reason);
+                            }
+                            views.push(view);
+                        }
                         Err(StoreError::Corrupt(reason)) => tracing::error!(reason, "a run cannot be read"),
                         Err(error) => return Err(error),
                     }
@@ -146,8 +164,11 @@ impl Store {
         let events = rows.iter().map(|row| row.text("id")).collect::<Result<_, _>>()?;
         let metrics = self.live_metrics_in(tx, id).await?;
         let mut view = run.view(&Live { events, metrics });
-        // Inherited events may overlap; the rows are the truth.
-        view.event_count = tx.one(sql(RUN_EVENT_COUNT).bind(id)).await?.int("events")?.unsigned_abs();
+        if matches!(run.head().state, RunState::Waiting { .. })
+            && let Some(hindrance) = self.hindrance_of(tx, id, run).await?
+        {
+            view.reason = Some(hindrance.to_string());
+        }
         Ok(view)
     }
 
@@ -229,6 +250,7 @@ impl Store {
                     .map(|text| text.parse().map_err(StoreError::Corrupt))
                     .transpose()?;
                 let batches = tx.all(sql(OPEN_BATCHES).bind(&name)).await?;
+                let open_batches = open_batches(&workflow, &batches)?;
                 Ok(Some(WorkflowView {
                     workflow: name.clone(),
                     description: workflow.description.clone(),
@@ -238,7 +260,7 @@ impl Store {
                     version: row.int("version")?,
                     applied_at: Timestamp::from_millis(row.int("applied_at")?),
                     unchanged: false,
-                    triggers: workflow.triggers.iter().map(trigger_words).collect(),
+                    triggers: workflow.triggers.iter().map(Trigger::words).collect(),
                     steps: workflow
                         .steps
                         .iter()
@@ -253,7 +275,8 @@ impl Store {
                         .await?
                         .opt_int("at")?
                         .map(Timestamp::from_millis),
-                    open_batches: batches.iter().map(open_batch).collect::<Result<_, _>>()?,
+                    open_batches,
+                    concurrency: workflow.concurrency_words(),
                     active_runs: tx.one(sql(ACTIVE).bind(&name)).await?.int("runs")?,
                     text: Some(row.text("text")?),
                 }))
@@ -357,48 +380,23 @@ fn decision_view(row: &Row) -> Result<DecisionView, StoreError> {
     })
 }
 
-fn open_batch(row: &Row) -> Result<OpenBatch, StoreError> {
-    Ok(OpenBatch {
-        trigger: row.int("trigger_index")?,
-        key: row.text("batch_key")?,
-        count: row.int("event_count")?,
-        opened_at: Timestamp::from_millis(row.int("opened_at")?),
-        due_at: row.opt_int("due_at")?.map(Timestamp::from_millis),
-    })
-}
-
-fn trigger_words(trigger: &Trigger) -> String {
-    use refit_workflows::time::show_duration;
-    match trigger {
-        Trigger::Join(join) => {
-            format!("all of {} patterns within {}", join.parts.len(), show_duration(join.within))
-        }
-        Trigger::Event(event) => {
-            let kinds = event.pattern.source()["type"].as_array();
-            let kinds: Vec<String> = kinds
-                .map(|kinds| {
-                    kinds.iter().map(|kind| kind.as_str().map_or(kind.to_string(), str::to_owned)).collect()
-                })
-                .unwrap_or_default();
-            let mut words = format!("event {}", kinds.join(" or "));
-            if let Some(filter) = &event.filter {
-                words.push_str(&format!(" where {}", filter.source()));
-            }
-            if let Some(key) = &event.key {
-                words.push_str(&format!(" by {}", key.source()));
-            }
-            if let Some(batch) = &event.batch {
-                let mut bounds = Vec::new();
-                bounds.extend(batch.quiet.map(|quiet| format!("quiet {}", show_duration(quiet))));
-                bounds.extend(batch.max_wait.map(|wait| format!("max_wait {}", show_duration(wait))));
-                bounds.extend(batch.count.map(|count| format!("count {count}")));
-                words.push_str(&format!(" in batches ({})", bounds.join(", ")));
-            }
-            words
-        }
-        Trigger::Cron(cron) => {
-            let (expression, zone) = cron.schedule.source();
-            format!("cron {expression} {zone}")
-        }
+fn open_batches(workflow: &Workflow, rows: &[Row]) -> Result<Vec<OpenBatch>, StoreError> {
+    let ids = trigger_ids(workflow);
+    let mut open = Vec::new();
+    for row in rows {
+        let id = row.text("trigger_id")?;
+        let Some(place) = ids.iter().position(|known| *known == id) else { continue };
+        let gathering: Gathering = row.json("body")?;
+        let missing = workflow.triggers[place].missing(&gathering);
+        open.push(OpenBatch {
+            trigger: place as i64,
+            key: row.text("batch_key")?,
+            count: gathering.count as i64,
+            sum: gathering.sum,
+            missing: missing.into_iter().map(|part| part as i64).collect(),
+            opened_at: gathering.opened_at,
+            due_at: row.opt_int("due_at")?.map(Timestamp::from_millis),
+        });
     }
+    Ok(open)
 }

@@ -154,8 +154,8 @@ fn bad_workflows() -> Vec<Bad> {
         ),
         bad_workflow(
             "a verb of later",
-            "workflow: w\nsteps:\n  a:\n    validate: { data: x }\n",
-            &[("detail", "not supported yet"), ("line", "4")],
+            "workflow: w\nsteps:\n  a:\n    validate: { data: x.csv, checks: [{ rows: { min: 1 } }] }\n",
+            &[("detail", "cannot be run by this version yet"), ("line", "4")],
         ),
         bad_workflow(
             "a value in a shell string",

@@ -158,7 +158,10 @@ const BROKEN: [Broken; 9] = [
         "workflow: w\nsteps:\n  a: { run: [a], needs: [b] }\n  b: { run: [b], needs: [a] }\n",
         &[(3, 26, "b", "needs")],
     ),
-    ("workflow: w\nsteps:\n  a:\n    validate: { data: x }\n", &[(4, 5, "validate", "")]),
+    (
+        "workflow: w\nsteps:\n  a:\n    validate: { data: x.csv }\n",
+        &[(4, 5, "validate", "rows: { min: 1000 }")],
+    ),
     (
         "workflow: w\nparams: { p: { type: string, default: x } }\nsteps:\n  a: { run: 'echo ${{ params.p }}' }\n",
         &[(4, 19, "${{", "env")],

@@ -18,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Decided, MAX_WAIT, QUIET, WORKFLOWS, arrivals, takes};
 
-/// What is still to be done: events to route, batches to fire, waiting runs to start.
+/// What is still to be done: events to route, batches to fire, waiting runs to start. Of `picky` two may run at once.
 const UNDONE: &str = "SELECT (SELECT COUNT(*) FROM events WHERE routed = 0)
     + (SELECT COUNT(*) FROM batches WHERE open = 1 AND due_at = 0)
     + (SELECT COUNT(*) FROM (SELECT workflow, lane FROM runs WHERE state IN ('waiting', 'running')
         GROUP BY workflow, lane HAVING SUM(CASE WHEN state = 'waiting' THEN 1 ELSE 0 END) > 0
-            AND (MIN(lane_limit) IS NULL OR SUM(CASE WHEN state = 'running' THEN 1 ELSE 0 END) < MIN(lane_limit))) AS lanes)";
+            AND SUM(CASE WHEN state = 'running' THEN 1 ELSE 0 END) < CASE WHEN workflow = 'picky' THEN 2 ELSE 1 END) AS lanes)";
 
 pub(super) struct Live {
     engine: Engine,
@@ -50,7 +50,7 @@ impl Live {
         let engine = open_engine(config).await.unwrap();
         let by = Identity { name: "ada".to_owned(), role: Role::Admin };
         for text in WORKFLOWS {
-            let apply = Apply { text: text.to_owned(), bundle: None };
+            let apply = Apply { text: text.to_owned(), bundle: None, used: Default::default() };
             engine.apply_workflow(apply, &by).await.unwrap();
         }
         let register = Register {

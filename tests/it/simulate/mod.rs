@@ -26,7 +26,7 @@ const MAX_WAIT: Duration = Duration::from_secs(50 * 60);
 const END: Duration = Duration::from_secs(20 * 24 * 3600);
 
 /// Every way an event can go. Names are in the order in which a file would be read.
-const WORKFLOWS: [&str; 7] = [
+const WORKFLOWS: [&str; 9] = [
     "
 workflow: counted
 on:
@@ -83,6 +83,21 @@ steps: { a: { run: [x] } }
 workflow: listener
 on: [{ event: { type: [told] } }]
 concurrency: { limit: 1, on_conflict: queue }
+steps: { a: { run: [x] } }
+",
+    "
+workflow: joined
+on:
+  - all: [{ type: [rows] }, { type: [wide] }]
+    by: data.region
+    within: 30d
+concurrency: { on_conflict: parallel }
+steps: { a: { run: [x] } }
+",
+    "
+workflow: skipping
+on: [{ event: { type: [merge, wide] } }]
+concurrency: { limit: 1, on_conflict: skip }
 steps: { a: { run: [x] } }
 ",
 ];
@@ -183,7 +198,7 @@ async fn simulated() -> Decided {
             |step: &str| vec![Attempt { takes: takes(&workflow.name, step), came: Came::default() }];
         let attempts = ["a", "b"].map(|step| (step.to_owned(), attempt(step)));
         let script = Script { attempts: attempts.into(), ..Script::default() };
-        simulation.apply(text, &workflow, script).await.unwrap();
+        simulation.apply(&workflow, script).await.unwrap();
     }
     for (at, event) in arrivals() {
         simulation.advance(at).await.unwrap();
@@ -211,11 +226,22 @@ async fn the_live_server_and_a_simulation_decide_alike(database: Database) {
     }
     assert_eq!((simulated.events.len(), simulated.runs.len()), (live.events.len(), live.runs.len()));
     // It compares nothing if nothing happened.
-    for decision in ["started", "batched", "queued", "coalesced", "unmatched", "filter_error", "duplicate"] {
+    for decision in [
+        "started",
+        "batched",
+        "joined",
+        "queued",
+        "coalesced",
+        "skipped",
+        "unmatched",
+        "filter_error",
+        "duplicate",
+    ] {
         assert!(live.count(decision) >= 10, "{decision}: {}", live.count(decision));
     }
-    for workflow in ["counted", "gathered", "merged", "picky", "wide", "chained", "listener"] {
-        let runs = live.runs.keys().filter(|run| run.starts_with(workflow)).count();
+    for text in WORKFLOWS {
+        let workflow = Workflow::parse(text).unwrap().name;
+        let runs = live.runs.keys().filter(|run| run.starts_with(&workflow)).count();
         assert!(runs >= 10, "{runs} runs of {workflow}");
     }
 }

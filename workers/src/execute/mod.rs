@@ -93,6 +93,9 @@ pub(crate) async fn execute(
             match &order.task {
                 OrderTask::Run(run) => attempt.run(run, ending.clone()).await,
                 OrderTask::Call(call) => attempt.call(call, ending.clone()).await,
+                OrderTask::NotYet { verb } => Came::CouldNotStart(format!(
+                    "this worker cannot do `{verb}`: run the same version of refit here as on the orchestrator"
+                )),
             }
         };
         tokio::select! {

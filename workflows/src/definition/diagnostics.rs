@@ -25,7 +25,7 @@ impl Position {
 /// One thing wrong in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// A stable word: `unknown-key`, `duplicate-key`, `cycle`, `unknown-step`, `not-supported`, …
+    /// A stable word: `unknown-key`, `duplicate-key`, `cycle`, `unknown-step`, `not-yet`, …
     pub code: String,
     /// What is wrong.
     pub message: String,
@@ -34,6 +34,24 @@ pub struct Problem {
     /// What would be right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The file it is in, when that is one the workflow's own file uses: its path from the workflow's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+/// A place in one of the files that make up a workflow: the workflow's own, or one that it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Spot {
+    pub(super) file: FileNumber,
+    pub(super) position: Position,
+}
+
+/// Which of the files: 0 is the workflow's own, the others count in the order they were first used.
+pub(super) type FileNumber = u16;
+
+impl Spot {
+    /// The beginning of a workflow's own file.
+    pub(super) const START: Self = Self { file: 0, position: Position::START };
 }
 
 /// Everything wrong in one file, in the file's order; never empty.
@@ -56,40 +74,71 @@ impl Problems {
 /// Gathers the problems of a file while it is checked, so that one does not hide the others.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    problems: Vec<Problem>,
+    problems: Vec<(FileNumber, Problem)>,
+    not_yet: Vec<(FileNumber, Problem)>,
+    /// The paths of the files that are used, from number 1.
+    files: Vec<String>,
 }
 
 impl Findings {
     /// Notes a problem.
-    pub(super) fn add(&mut self, code: &str, position: Position, message: impl Into<String>) {
-        self.push(code, position, message.into(), None);
+    pub(super) fn add(&mut self, code: &str, spot: Spot, message: impl Into<String>) {
+        self.push(code, spot, message.into(), None);
     }
 
     /// Notes a problem with what would be right.
     pub(super) fn add_with_hint(
         &mut self,
         code: &str,
-        position: Position,
+        spot: Spot,
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.push(code, position, message.into(), Some(hint.into()));
+        self.push(code, spot, message.into(), Some(hint.into()));
     }
 
     /// Notes that a name is not one of `known`, with the nearest one as a hint.
     pub(super) fn add_unknown<'a>(
         &mut self,
         code: &str,
-        position: Position,
+        spot: Spot,
         message: impl Into<String>,
         name: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) {
-        self.push(code, position, message.into(), did_you_mean(name, known));
+        self.push(code, spot, message.into(), did_you_mean(name, known));
     }
 
-    fn push(&mut self, code: &str, position: Position, message: String, hint: Option<String>) {
-        self.problems.push(Problem { code: code.to_owned(), message, position, hint });
+    /// Notes something that is part of the language and that this version cannot run: no problem of the file.
+    pub(super) fn not_yet(&mut self, spot: Spot, what: &str) {
+        let message = format!("{what} cannot be run by this version yet");
+        let hint = "it can be checked, simulated and tested; `refit apply` refuses it in this version";
+        let problem = self.problem("not-yet", spot, message, Some(hint.to_owned()));
+        self.not_yet.push((spot.file, problem));
+    }
+
+    /// The number of a file that is used; `None` when there are too many of them.
+    pub(super) fn number_of(&mut self, path: &str) -> Option<FileNumber> {
+        let index = self.files.iter().position(|known| known == path).unwrap_or_else(|| {
+            self.files.push(path.to_owned());
+            self.files.len() - 1
+        });
+        FileNumber::try_from(index + 1).ok()
+    }
+
+    /// The path of a file that is used.
+    pub(super) fn path_of(&self, file: FileNumber) -> Option<&str> {
+        self.files.get(usize::from(file).checked_sub(1)?).map(String::as_str)
+    }
+
+    fn problem(&self, code: &str, spot: Spot, message: String, hint: Option<String>) -> Problem {
+        let file = self.path_of(spot.file).map(str::to_owned);
+        Problem { code: code.to_owned(), message, position: spot.position, hint, file }
+    }
+
+    fn push(&mut self, code: &str, spot: Spot, message: String, hint: Option<String>) {
+        let problem = self.problem(code, spot, message, hint);
+        self.problems.push((spot.file, problem));
     }
 
     /// How many problems there are so far.
@@ -102,13 +151,24 @@ impl Findings {
         self.problems.is_empty()
     }
 
-    /// All problems in the file's order, each once, at most [`PROBLEMS_MAX`].
-    pub(super) fn into_problems(mut self) -> Problems {
-        self.problems.sort_by_key(|problem| problem.position);
-        self.problems.dedup();
-        self.problems.truncate(PROBLEMS_MAX);
-        Problems(self.problems)
+    /// What was noted as not to be run yet since this was last asked, in order, each once.
+    pub(super) fn take_not_yet(&mut self) -> Vec<Problem> {
+        in_order(std::mem::take(&mut self.not_yet))
     }
+
+    /// All problems in order, each once, at most [`PROBLEMS_MAX`]: those of the workflow's own file, then those of the
+    /// files it uses.
+    pub(super) fn into_problems(self) -> Problems {
+        let mut problems = in_order(self.problems);
+        problems.truncate(PROBLEMS_MAX);
+        Problems(problems)
+    }
+}
+
+fn in_order(mut problems: Vec<(FileNumber, Problem)>) -> Vec<Problem> {
+    problems.sort_by_key(|(file, problem)| (*file, problem.position));
+    problems.dedup();
+    problems.into_iter().map(|(_, problem)| problem).collect()
 }
 
 /// `did you mean `needs`?`, when one of the known names is near enough to be a slip of the finger.
@@ -155,7 +215,7 @@ mod tests {
     #[test]
     fn problems_are_in_the_file_s_order() {
         let mut findings = Findings::default();
-        let at = |line, column| Position { line, column, length: 1 };
+        let at = |line, column| Spot { file: 0, position: Position { line, column, length: 1 } };
         findings.add("b", at(3, 1), "later");
         findings.add("a", at(1, 9), "first");
         findings.add("a", at(1, 9), "first");

@@ -6,37 +6,42 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use serde_yaml::granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, ScanError, Span};
 
 use super::FILE_BYTES_MAX;
-use super::diagnostics::{Findings, Position};
+use super::diagnostics::{FileNumber, Findings, Position, Spot};
 
 /// The deepest nesting of lists and mappings.
 const DEPTH_MAX: usize = 32;
 
-/// The most keys and values.
-const NODES_MAX: usize = 100_000;
+/// The most workflows in one file.
+const DOCUMENTS_MAX: usize = 100;
+
+/// The most keys and values of a file.
+pub(super) const NODES_MAX: usize = 100_000;
 
 /// A file's text.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'a> {
-    text: &'a str,
+#[derive(Clone, Debug)]
+struct Source {
+    file: FileNumber,
+    text: Rc<str>,
 }
 
 /// A value with its place.
-#[derive(Debug)]
-pub(super) struct Node<'a> {
-    pub(super) position: Position,
-    pub(super) value: Raw<'a>,
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) position: Spot,
+    pub(super) value: Raw,
 }
 
 /// A value as YAML writes it.
-#[derive(Debug)]
-pub(super) enum Raw<'a> {
-    Scalar(Scalar<'a>),
-    List(Vec<Node<'a>>),
-    Map(Vec<(Key, Node<'a>)>),
+#[derive(Clone, Debug)]
+pub(super) enum Raw {
+    Scalar(Scalar),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
     /// Something that has been reported already.
     Broken,
 }
@@ -45,36 +50,37 @@ pub(super) enum Raw<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub(super) name: String,
-    pub(super) position: Position,
+    pub(super) position: Spot,
 }
 
 /// A scalar: its text, and whether it was written without quotes.
-#[derive(Debug)]
-pub(super) struct Scalar<'a> {
+#[derive(Clone, Debug)]
+pub(super) struct Scalar {
     pub(super) text: String,
     pub(super) plain: bool,
-    source: Source<'a>,
+    source: Source,
     /// The bytes of the file it was written in, quotes included.
     written: Range<usize>,
 }
 
-impl<'a> Source<'a> {
-    fn position(self, start: usize, length: usize) -> Position {
+impl Source {
+    fn position(&self, start: usize, length: usize) -> Spot {
         let before = &self.text[..start];
         let line_start = before.rfind('\n').map_or(0, |found| found + 1);
         let rest_of_line = self.text[start..].lines().next().unwrap_or("");
         let on_this_line = rest_of_line.len().min(length);
         let covered =
             self.text.get(start..start + on_this_line).map_or(1, |text| text.trim_end().chars().count());
-        Position {
+        let position = Position {
             line: number(before.matches('\n').count() + 1),
             column: number(before[line_start..].chars().count() + 1),
             length: number(covered.max(1)),
-        }
+        };
+        Spot { file: self.file, position }
     }
 
     /// The position of a marker; the reader has counted lines and columns already.
-    fn at(self, start: Marker, end: Option<usize>) -> Position {
+    fn at(&self, start: Marker, end: Option<usize>) -> Spot {
         let length = match (start.byte_offset(), end) {
             (Some(from), Some(to)) => self
                 .text
@@ -82,18 +88,19 @@ impl<'a> Source<'a> {
                 .map_or(1, |text| text.lines().next().unwrap_or("").trim_end().chars().count()),
             (None, _) | (_, None) => 1,
         };
-        Position {
+        let position = Position {
             line: number(start.line()),
             column: number(start.col() + 1),
             length: number(length.max(1)),
-        }
+        };
+        Spot { file: self.file, position }
     }
 }
 
-impl Scalar<'_> {
+impl Scalar {
     /// Where `length` bytes of the text from `offset` on stand in the file. Exact where the text was written as it is
     /// (plain, quoted without escapes, blocks); else the nearest thing known, the whole scalar.
-    pub(super) fn position_of(&self, offset: usize, length: usize) -> Option<Position> {
+    pub(super) fn position_of(&self, offset: usize, length: usize) -> Option<Spot> {
         let written = self.source.text.get(self.written.clone())?;
         let offset = offset.min(self.text.len());
         let line_start = self.text.get(..offset)?.rfind('\n').map_or(0, |found| found + 1);
@@ -115,19 +122,29 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Reads a file. None when there is nothing to check further; the findings say why.
-pub(super) fn read<'a>(text: &'a str, findings: &mut Findings) -> Option<Node<'a>> {
+/// One document of a file.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) root: Node,
+    /// Its own text, which stands alone: that of the whole file when it is the only one.
+    pub(super) text: String,
+}
+
+/// Reads every document of a file. None when there is nothing to check further; the findings say why.
+pub(super) fn read(text: &str, file: FileNumber, findings: &mut Findings) -> Option<Vec<Document>> {
+    let start = Spot { file, position: Position::START };
     if text.len() > FILE_BYTES_MAX {
         findings.add(
             "too-large",
-            Position::START,
+            start,
             format!("the file has {} bytes; a workflow has at most {FILE_BYTES_MAX}", text.len()),
         );
         return None;
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let source = Source { text };
-    let mut reader = Reader { source, findings, open: Vec::new(), root: None, nodes: 0, documents: 0 };
+    let source = Source { file, text: text.into() };
+    let mut reader =
+        Reader { source, findings, open: Vec::new(), roots: Vec::new(), nodes: 0, documents: 0, begin: 0 };
     let mut options = Options::default();
     options.emit_anchor_events = true;
     options.emit_unresolved_aliases = true;
@@ -144,16 +161,33 @@ pub(super) fn read<'a>(text: &'a str, findings: &mut Findings) -> Option<Node<'a
             Flow::Stop => return None,
         }
     }
-    let root = reader.root;
-    if root.is_none() {
+    let roots = reader.roots;
+    if roots.is_empty() {
         findings.add_with_hint(
             "empty",
-            Position::START,
+            start,
             "the file is empty",
             "a workflow has a name and steps: `workflow: churn`, `steps: …`",
         );
+        return None;
     }
-    root
+    let is_alone = roots.len() == 1;
+    let document = |(root, written): (Node, Range<usize>)| {
+        let own = if is_alone { text } else { text.get(written).unwrap_or(text) };
+        Document { root, text: own.to_owned() }
+    };
+    Some(roots.into_iter().map(document).collect())
+}
+
+impl Node {
+    /// How many keys and values it holds, itself included.
+    pub(super) fn size(&self) -> usize {
+        1 + match &self.value {
+            Raw::Map(entries) => entries.iter().map(|(_, node)| 1 + node.size()).sum(),
+            Raw::List(items) => items.iter().map(Self::size).sum(),
+            Raw::Scalar(_) | Raw::Broken => 0,
+        }
+    }
 }
 
 enum Flow {
@@ -162,31 +196,34 @@ enum Flow {
 }
 
 /// A list or mapping that has not ended yet.
-struct Open<'a> {
-    position: Position,
-    container: Container<'a>,
+struct Open {
+    position: Spot,
+    container: Container,
 }
 
-enum Container<'a> {
-    List(Vec<Node<'a>>),
+enum Container {
+    List(Vec<Node>),
     Map {
-        entries: Vec<(Key, Node<'a>)>,
+        entries: Vec<(Key, Node)>,
         /// Where each key was first seen; none for a mapping that is a key itself.
-        seen: HashMap<String, Position>,
+        seen: HashMap<String, Spot>,
         key: Option<Key>,
     },
 }
 
-struct Reader<'a, 'f> {
-    source: Source<'a>,
+struct Reader<'f> {
+    source: Source,
     findings: &'f mut Findings,
-    open: Vec<Open<'a>>,
-    root: Option<Node<'a>>,
+    open: Vec<Open>,
+    /// The documents that have a value, with the bytes they were written in.
+    roots: Vec<(Node, Range<usize>)>,
     nodes: usize,
     documents: usize,
+    /// Where the document began that is being read.
+    begin: usize,
 }
 
-impl<'a> Reader<'a, '_> {
+impl Reader<'_> {
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "the reader's events may grow; all that are data have an arm"
@@ -213,14 +250,21 @@ impl<'a> Reader<'a, '_> {
         match event {
             Event::DocumentStart(..) => {
                 self.documents += 1;
-                if self.documents > 1 {
-                    self.findings.add_with_hint(
-                        "not-supported",
-                        position,
-                        "more than one workflow in a file is not supported yet",
-                        "write each workflow into a file of its own",
-                    );
+                if self.documents > DOCUMENTS_MAX {
+                    let message = format!("the file holds more than {DOCUMENTS_MAX} workflows");
+                    self.findings.add("too-many", position, message);
                     return Flow::Stop;
+                }
+                // What stands before the first belongs to it: comments, such as the editor's header.
+                self.begin = if self.documents == 1 { 0 } else { span.start.byte_offset().unwrap_or(0) };
+                Flow::On
+            }
+            Event::DocumentEnd => {
+                let end = span.start.byte_offset().unwrap_or(self.source.text.len());
+                if let Some((_, written)) =
+                    self.roots.last_mut().filter(|(_, written)| written.start == self.begin)
+                {
+                    written.end = end.max(written.start);
                 }
                 Flow::On
             }
@@ -228,7 +272,8 @@ impl<'a> Reader<'a, '_> {
                 let start = span.start.byte_offset().unwrap_or(0);
                 let written = start..end.unwrap_or(start).max(start);
                 let plain = style == ScalarStyle::Plain;
-                let scalar = Scalar { text: text.into_owned(), plain, source: self.source, written };
+                let source = self.source.clone();
+                let scalar = Scalar { text: text.into_owned(), plain, source, written };
                 self.check_characters(&scalar, position);
                 self.put(Node { position, value: Raw::Scalar(scalar) })
             }
@@ -243,7 +288,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn start(&mut self, position: Position, container: Container<'a>) -> Flow {
+    fn start(&mut self, position: Spot, container: Container) -> Flow {
         if self.open.len() >= DEPTH_MAX {
             self.too_deep(position);
             return Flow::Stop;
@@ -263,10 +308,11 @@ impl<'a> Reader<'a, '_> {
         self.put(Node { position, value })
     }
 
-    fn put(&mut self, node: Node<'a>) -> Flow {
+    fn put(&mut self, node: Node) -> Flow {
         let position = node.position;
         match self.open.last_mut().map(|open| &mut open.container) {
-            None => self.root = Some(node),
+            None if is_nothing(&node) => {}
+            None => self.roots.push((node, self.begin..self.source.text.len())),
             Some(Container::List(items)) => items.push(node),
             Some(Container::Map { entries, seen, key }) => match key.take() {
                 Some(key) => entries.push((key, node)),
@@ -276,7 +322,7 @@ impl<'a> Reader<'a, '_> {
         self.count(position)
     }
 
-    fn count(&mut self, position: Position) -> Flow {
+    fn count(&mut self, position: Spot) -> Flow {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
             self.findings.add(
@@ -289,7 +335,7 @@ impl<'a> Reader<'a, '_> {
         Flow::On
     }
 
-    fn check_characters(&mut self, scalar: &Scalar<'_>, position: Position) {
+    fn check_characters(&mut self, scalar: &Scalar, position: Spot) {
         let control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
         if let Some((offset, found)) = scalar.text.char_indices().find(|(_, c)| control(*c)) {
             self.findings.add(
@@ -309,12 +355,17 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn too_deep(&mut self, position: Position) {
+    fn too_deep(&mut self, position: Spot) {
         self.findings.add("too-deep", position, format!("the file nests deeper than {DEPTH_MAX} levels"));
     }
 }
 
-fn make_key(node: Node<'_>, seen: &mut HashMap<String, Position>, findings: &mut Findings) -> Key {
+/// Nothing at all between two `---`, or after the last.
+fn is_nothing(node: &Node) -> bool {
+    matches!(&node.value, Raw::Scalar(scalar) if scalar.plain && scalar.written.is_empty())
+}
+
+fn make_key(node: Node, seen: &mut HashMap<String, Spot>, findings: &mut Findings) -> Key {
     let position = node.position;
     let name = match node.value {
         Raw::Scalar(scalar) if scalar.plain && scalar.text == "<<" => {
@@ -336,7 +387,7 @@ fn make_key(node: Node<'_>, seen: &mut HashMap<String, Position>, findings: &mut
                     "duplicate-key",
                     position,
                     format!("`{}` is written twice", scalar.text),
-                    format!("it is on line {} already; remove one of them", first.line),
+                    format!("it is on line {} already; remove one of them", first.position.line),
                 );
             } else {
                 seen.insert(scalar.text.clone(), position);
@@ -358,7 +409,7 @@ mod tests {
 
     fn problems(text: &str) -> Vec<(String, u32, u32)> {
         let mut findings = Findings::default();
-        read(text, &mut findings);
+        read(text, 0, &mut findings);
         findings.into_problems().0.into_iter().map(|p| (p.code, p.position.line, p.position.column)).collect()
     }
 
@@ -375,7 +426,7 @@ mod tests {
             ("a:\n  x: 1\n  \"x\": 2\n", one("duplicate-key", 3, 3)),
             ("a: 1\n<<: {b: 1}\n", one("merge-key", 2, 1)),
             ("a: !!python/object:os.system x\n", one("tag", 1, 4)),
-            ("a: 1\n---\nb: 2\n", one("not-supported", 2, 1)),
+            ("---\n---\n", one("empty", 1, 1)),
             ("a: \"x\\0y\"\n", one("control-character", 1, 4)),
             ("a: [1, 2\nb: 3\n", problems("a: [1, 2\nb: 3\n")),
             ("? [a]\n: b\n", one("wrong-type", 1, 3)),
@@ -393,16 +444,32 @@ mod tests {
     fn texts_are_found_again_where_they_were_written() {
         let mut findings = Findings::default();
         let text = "é: \"abc def\"\nb: |\n  first\n  second def\nc: >-\n  one\n  two def\n";
-        let root = read(text, &mut findings).unwrap();
+        let root = read(text, 0, &mut findings).unwrap().remove(0).root;
         let Raw::Map(entries) = root.value else { panic!("no mapping") };
         let found: Vec<_> = entries
             .iter()
             .map(|(_, node)| {
                 let Raw::Scalar(scalar) = &node.value else { panic!("no scalar") };
-                scalar.position_of(scalar.text.find("def").unwrap(), 3).map(|p| (p.line, p.column, p.length))
+                let spot = scalar.position_of(scalar.text.find("def").unwrap(), 3);
+                spot.map(|spot| spot.position).map(|p| (p.line, p.column, p.length))
             })
             .collect();
         // A folded text has lost its line breaks: no exact place.
         assert_eq!(found, [Some((1, 9, 3)), Some((4, 10, 3)), None]);
+    }
+
+    #[test]
+    fn documents_of_one_file_stand_alone() {
+        let text = "# head\na: 1\n---\nb: |\n  x\n  y\n...\n---\n# c\nc: 3\n---\n";
+        let mut findings = Findings::default();
+        let documents = read(text, 0, &mut findings).unwrap();
+        assert!(findings.is_empty(), "{findings:?}");
+        let places: Vec<_> = documents.iter().map(|document| document.root.position.position.line).collect();
+        assert_eq!(places, [2, 4, 10]);
+        let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
+        assert_eq!(texts, ["# head\na: 1\n", "---\nb: |\n  x\n  y\n", "---\n# c\nc: 3\n"]);
+        for document in &documents {
+            assert_eq!(read(&document.text, 0, &mut findings).map(|again| again.len()), Some(1));
+        }
     }
 }

@@ -14,14 +14,14 @@ impl Run {
     /// # Errors
     /// A template that cannot be rendered, in words.
     pub fn order(&self, step: usize) -> Result<StepOrder, String> {
-        let definition = &self.workflow.steps[step];
-        let Verb::Work(work) = &definition.verb else {
-            return Err(format!("{} is no step for a worker", definition.name));
+        let Verb::Work(work) = &self.definition(step).verb else {
+            return Err(format!("{} is no step for a worker", self.step_name(step)));
         };
         let scope = self.scope(&references(work), Some(step));
         let task = match &work.task {
             Task::Run(run) => OrderTask::Run(run_order(run, &scope)?),
             Task::Call(call) => OrderTask::Call(call_order(call, &scope)?),
+            Task::Validate(_) | Task::Evaluate(_) => OrderTask::NotYet { verb: work.task.name().to_owned() },
         };
         let inputs = work
             .inputs
@@ -31,7 +31,7 @@ impl Run {
         Ok(StepOrder {
             key: AttemptKey {
                 run: self.facts.name.clone(),
-                step: definition.name.clone(),
+                step: self.step_name(step).to_owned(),
                 epoch: self.steps[step].epoch,
             },
             attempt: self.steps[step].attempt,
@@ -48,58 +48,120 @@ impl Run {
 
     /// What expressions see, limited to the steps that `references` names: a run of thousands of steps must not be
     /// written out for each expression.
-    pub(super) fn scope(&self, references: &[Vec<String>], step: Option<usize>) -> Scope {
+    pub(super) fn scope(&self, references: &[Vec<String>], place: Option<usize>) -> Scope {
+        let handed = place.map(|place| self.definition(place).with.as_slice()).unwrap_or_default();
+        let handed = handed.iter().flat_map(|(_, value)| value.templates());
+        let handed = handed.flat_map(Template::expressions).flat_map(Expression::references);
+        let references: Vec<Vec<String>> = references.iter().cloned().chain(handed).collect();
         let mut steps = Map::new();
-        for reference in references {
-            if let [root, name, ..] = reference.as_slice()
+        let mut whole = BTreeSet::new();
+        for reference in &references {
+            if let [root, name, rest @ ..] = reference.as_slice()
                 && root == "steps"
-                && let Some(index) = self.workflow.step_index(name)
+                && rest.first().is_none_or(|field| field == "instances")
             {
-                steps.insert(name.clone(), self.step_value(index));
+                whole.insert(name);
             }
         }
-        self.scope_with(steps, step)
+        for reference in &references {
+            if let [root, name, ..] = reference.as_slice()
+                && root == "steps"
+                && !steps.contains_key(name)
+                && let Some(index) = self.workflow.step_index(name)
+            {
+                steps.insert(name.clone(), self.step_value(index, whole.contains(name)));
+            }
+        }
+        self.scope_with(steps, place)
     }
 
     /// What expressions see, with every step before this one.
-    pub(super) fn whole_scope(&self, step: usize) -> Scope {
-        let steps = self
-            .workflow
-            .ancestors(step)
+    pub(super) fn whole_scope(&self, place: usize) -> Scope {
+        let step = self.of(place);
+        let mut before = self.workflow.ancestors(step);
+        if self.workflow.steps[step].finally {
+            before.extend(0..self.first_finally());
+        }
+        let steps = before
             .into_iter()
-            .map(|index| (self.step_name(index).to_owned(), self.step_value(index)))
+            .map(|index| (self.step_name(index).to_owned(), self.step_value(index, true)))
             .collect();
-        self.scope_with(steps, Some(step))
+        self.scope_with(steps, Some(place))
     }
 
-    fn scope_with(&self, steps: Map<String, Value>, step: Option<usize>) -> Scope {
+    fn scope_with(&self, steps: Map<String, Value>, place: Option<usize>) -> Scope {
         let mut roots = Map::new();
         roots.insert("params".to_owned(), Value::Object(self.facts.params.clone()));
         roots.insert("steps".to_owned(), Value::Object(steps));
         roots.insert("batch".to_owned(), self.facts.batch.to_value());
         roots.insert("champion".to_owned(), json!(self.head.champion));
-        roots.insert(
-            "run".to_owned(),
-            json!({
-                "name": self.facts.name,
-                "number": self.facts.name.number,
-                "workflow": self.workflow.name,
-                "state": self.head.state.name(),
-            }),
-        );
-        Scope { roots, needs: step.map(|step| self.needs_of(step)).unwrap_or_default() }
+        let state = match place {
+            Some(place) if self.definition(place).finally => self.ending_before_finally().name(),
+            Some(_) | None => self.head.state.name(),
+        };
+        roots.insert("run".to_owned(), self.run_value(state));
+        if let Some(values) = place.and_then(|place| self.matrix_value(place)) {
+            roots.insert("matrix".to_owned(), values);
+        }
+        let needs = place.map(|place| self.needs_of(place)).unwrap_or_default();
+        let mut scope = Scope { roots, needs };
+        if let Some(place) = place {
+            self.hand_over(place, &mut scope);
+        }
+        scope
     }
 
-    fn step_value(&self, step: usize) -> Value {
-        let entry = &self.steps[step];
-        let empty = Results::default();
-        let results = entry.state.results().unwrap_or(&empty);
+    /// What the step is handed by the file that uses it, each value seeing those before it. One that cannot be evaluated
+    /// is left out: what reads it fails.
+    fn hand_over(&self, place: usize, scope: &mut Scope) {
+        for (name, value) in &self.definition(place).with {
+            if let Ok(value) = value.render(scope)
+                && let Value::Object(handed) = scope.roots.entry("with").or_insert_with(|| json!({}))
+            {
+                handed.insert(name.clone(), value);
+            }
+        }
+    }
+
+    pub(super) fn run_value(&self, state: &str) -> Value {
         json!({
-            "state": entry.state.name(),
+            "name": self.facts.name,
+            "number": self.facts.name.number,
+            "workflow": self.workflow.name,
+            "state": state,
+        })
+    }
+
+    /// An instance's own values.
+    pub(super) fn matrix_value(&self, place: usize) -> Option<Value> {
+        self.steps[place].instance.as_ref().map(|instance| Value::Object(instance.values.clone()))
+    }
+
+    /// A step as expressions see it; of a group its instances too, if they are asked for.
+    fn step_value(&self, step: usize, with_instances: bool) -> Value {
+        let entry = &self.steps[step];
+        let mut value = self.results_value(step);
+        value["verdict"] = json!(entry.decision.as_ref().map(|decision| decision.verdict.as_str()));
+        if with_instances && self.workflow.steps[step].matrix.is_some() {
+            let instance = |&place: &usize| {
+                let mut value = self.results_value(place);
+                value["name"] = json!(self.step_name(place));
+                value["matrix"] = self.matrix_value(place).unwrap_or_default();
+                value
+            };
+            value["instances"] = self.instances(step).iter().map(instance).collect();
+        }
+        value
+    }
+
+    fn results_value(&self, place: usize) -> Value {
+        let empty = Results::default();
+        let results = self.steps[place].state.results().unwrap_or(&empty);
+        json!({
+            "state": self.steps[place].state.name(),
             "outputs": results.outputs,
             "metrics": results.metrics,
             "artifacts": results.artifacts,
-            "verdict": entry.decision.as_ref().map(|decision| decision.verdict.as_str()),
         })
     }
 }
@@ -131,7 +193,11 @@ fn run_order(run: &RunTask, scope: &Scope) -> Result<RunOrder, String> {
             arguments.iter().map(|argument| text("run", argument, scope)).collect::<Result<_, _>>()?,
         ),
     };
-    Ok(RunOrder { command, env: texts("env", &run.env, scope)?, requirements: run.requirements.clone() })
+    Ok(RunOrder {
+        command,
+        env: texts("env", &run.env, scope)?,
+        requirements: run.requirements().map(str::to_owned),
+    })
 }
 
 fn call_order(call: &CallTask, scope: &Scope) -> Result<CallOrder, String> {
@@ -163,6 +229,7 @@ fn references(work: &Work) -> Vec<Vec<String>> {
             let values = call.json.iter().flat_map(ValueTemplate::templates);
             expressions.extend(values.flat_map(Template::expressions));
         }
+        Task::Validate(_) | Task::Evaluate(_) => {}
     }
     expressions.into_iter().flat_map(Expression::references).collect()
 }

@@ -4,7 +4,7 @@
 use super::*;
 
 /// Steps whose needs' dependents are to be looked at.
-pub(super) type Settled = Vec<usize>;
+pub(super) type Touched = Vec<usize>;
 
 impl Run {
     pub(super) fn transition(
@@ -12,10 +12,11 @@ impl Run {
         input: &Input,
         at: Timestamp,
         effects: &mut Vec<Effect>,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         match input {
             Input::Admitted { champion } => self.on_admitted(champion, at),
             Input::Coalesced { into } => self.on_coalesced(into, at, effects),
+            Input::Absorbed { params, batch, coalesced } => self.on_absorbed(params, batch, coalesced),
             Input::Leased { step, worker, session } => self.on_leased(*step, worker, session, at),
             Input::Finished { step, epoch, outcome } => self.on_finished(*step, *epoch, outcome, at),
             Input::WorkerLost { step, epoch, reason } => self.on_worker_lost(*step, *epoch, reason, at),
@@ -27,12 +28,17 @@ impl Run {
                 self.on_promoted(*step, *version, evidence, at, effects)
             }
             Input::ChampionMoved { step, champion } => self.on_champion_moved(*step, champion),
-            Input::Cancelled { by } => self.on_cancelled(by, at),
+            Input::ChildStarted { step, epoch, run } => self.on_child_started(*step, *epoch, run),
+            Input::ChildEnded { step, epoch, run, ending, outputs } => {
+                self.on_child_ended(*step, *epoch, run, ending, outputs, at)
+            }
+            Input::ChildRefused { step, epoch, reason } => self.on_child_refused(*step, *epoch, reason, at),
+            Input::Cancelled { by } => self.on_cancelled(by, at, effects),
             Input::Retried { all, by: _ } => self.on_retried(*all, at),
         }
     }
 
-    fn must_be_running(&self) -> Result<(), Refused> {
+    pub(super) fn must_be_running(&self) -> Result<(), Refused> {
         match &self.head.state {
             RunState::Running { .. } => Ok(()),
             RunState::Waiting { .. } => Err(Refused::NotNow("the run has not started".to_owned())),
@@ -40,11 +46,11 @@ impl Run {
         }
     }
 
-    fn must_exist(&self, step: usize) -> Result<(), Refused> {
+    pub(super) fn must_exist(&self, step: usize) -> Result<(), Refused> {
         if step < self.steps.len() { Ok(()) } else { Err(Refused::UnknownStep) }
     }
 
-    fn wrong_state(&self, step: usize) -> Refused {
+    pub(super) fn wrong_state(&self, step: usize) -> Refused {
         Refused::WrongState { step: self.step_name(step).to_owned(), state: self.steps[step].state.name() }
     }
 
@@ -61,7 +67,7 @@ impl Run {
         }
     }
 
-    fn on_admitted(&mut self, champion: &Option<Champion>, at: Timestamp) -> Result<Settled, Refused> {
+    fn on_admitted(&mut self, champion: &Option<Champion>, at: Timestamp) -> Result<Touched, Refused> {
         match &self.head.state {
             RunState::Waiting { .. } => {}
             RunState::Running { .. } => {
@@ -71,14 +77,14 @@ impl Run {
         }
         let before = self.head.champion.as_ref().map(|champion| champion.version);
         let moved = before != champion.as_ref().map(|champion| champion.version);
-        self.head.state = RunState::Running { since: at, cancelled_by: None };
+        self.head.state = RunState::Running { since: at, cancel: None };
         self.head.champion = champion.clone();
         if moved {
             // A retried run may hold an evaluation against a champion of the past.
             self.reopen_evaluation();
         }
         // Steps without unsettled needs start: all roots of a new run, whatever was reset of a retried one.
-        Ok(self.startable())
+        Ok(self.startable(0))
     }
 
     fn on_coalesced(
@@ -86,7 +92,7 @@ impl Run {
         into: &RunName,
         at: Timestamp,
         effects: &mut Vec<Effect>,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         match &self.head.state {
             RunState::Waiting { .. } => {}
             RunState::Running { .. } => {
@@ -97,7 +103,7 @@ impl Run {
         for step in 0..self.steps.len() {
             if !self.steps[step].state.is_settled() {
                 let reason = format!("the run's events went into {into}");
-                self.set_state(step, StepState::Cancelled { at, reason });
+                self.conclude(step, at, Settled::Cancelled { reason });
             }
         }
         self.end(Ending::Coalesced { into: into.clone() }, None, at, effects);
@@ -110,22 +116,11 @@ impl Run {
         worker: &str,
         session: &str,
         at: Timestamp,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         self.must_be_running()?;
         self.must_exist(step)?;
-        match self.steps[step].state {
-            StepState::Ready => {}
-            StepState::Blocked
-            | StepState::Leased { .. }
-            | StepState::Cancelling { .. }
-            | StepState::Pausing { .. }
-            | StepState::Awaiting { .. }
-            | StepState::Promoting
-            | StepState::Succeeded { .. }
-            | StepState::Rejected { .. }
-            | StepState::Failed { .. }
-            | StepState::Skipped { .. }
-            | StepState::Cancelled { .. } => return Err(self.wrong_state(step)),
+        if !matches!(self.steps[step].state, StepState::Ready) {
+            return Err(self.wrong_state(step));
         }
         let entry = self.step_mut(step);
         entry.epoch += 1;
@@ -144,7 +139,7 @@ impl Run {
         epoch: i64,
         outcome: &Outcome,
         at: Timestamp,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         // An outcome that arrives after a newer lease is stale even when the run is over: say that first.
         self.held_lease(step, epoch)?;
         self.must_be_running()?;
@@ -158,11 +153,11 @@ impl Run {
                     artifacts: artifacts.clone(),
                     reason: None,
                 };
-                self.set_state(step, StepState::Succeeded { at, results });
+                self.conclude(step, at, Settled::Succeeded { results });
                 Ok(vec![step])
             }
             Outcome::Failed { .. } | Outcome::Cancelled if cancelling => {
-                self.set_state(step, StepState::Cancelled { at, reason: "the run was cancelled".to_owned() });
+                self.conclude(step, at, Settled::Cancelled { reason: "the run was cancelled".to_owned() });
                 Ok(vec![step])
             }
             Outcome::Failed { failure, reason } => Ok(self.attempt_failed(step, failure, reason, at)),
@@ -180,21 +175,21 @@ impl Run {
         epoch: i64,
         reason: &str,
         at: Timestamp,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         self.held_lease(step, epoch)?;
         self.must_be_running()?;
         if matches!(self.steps[step].state, StepState::Cancelling { .. }) {
             let reason = format!("the run was cancelled; {reason}, so its end is not confirmed");
-            self.set_state(step, StepState::Cancelled { at, reason });
+            self.conclude(step, at, Settled::Cancelled { reason });
             return Ok(vec![step]);
         }
         Ok(self.attempt_failed(step, &Failure::WorkerLost, reason, at))
     }
 
     /// One attempt did not work out: the next one, now or after a pause, or the end of the step.
-    fn attempt_failed(&mut self, step: usize, failure: &Failure, reason: &str, at: Timestamp) -> Settled {
-        let definition = Arc::clone(&self.workflow);
-        let retry = definition.steps[step].verb.work().map(|work| &work.retry);
+    fn attempt_failed(&mut self, step: usize, failure: &Failure, reason: &str, at: Timestamp) -> Touched {
+        let workflow = Arc::clone(&self.workflow);
+        let retry = workflow.steps[self.of(step)].verb.work().map(|work| &work.retry);
         let entry = self.step_mut(step);
         if !failure.counts() {
             entry.uncounted += 1;
@@ -219,8 +214,7 @@ impl Run {
                 Vec::new()
             }
             (true, _, Some(retry)) => {
-                let name = &definition.steps[step].name;
-                let until = at.plus(retry.pause(&self.facts.name, name, attempt));
+                let until = at.plus(retry.pause(&self.facts.name, self.step_name(step), attempt));
                 self.set_state(step, StepState::Pausing { until, reason: reason.to_owned() });
                 Vec::new()
             }
@@ -229,13 +223,13 @@ impl Run {
                     0 | 1 => reason.to_owned(),
                     many => format!("{reason} (after {many} attempts)"),
                 };
-                self.set_state(step, StepState::Failed { at, reason });
+                self.conclude(step, at, Settled::Failed { reason });
                 vec![step]
             }
         }
     }
 
-    fn on_ticked(&mut self, at: Timestamp) -> Result<Settled, Refused> {
+    fn on_ticked(&mut self, at: Timestamp) -> Result<Touched, Refused> {
         self.must_be_running()?;
         let due: Vec<usize> =
             self.timers.iter().take_while(|&&(due, _)| due <= at).map(|&(_, step)| step).collect();
@@ -244,45 +238,25 @@ impl Run {
         }
         let mut settled = Vec::new();
         for step in due {
-            match &self.steps[step].state {
-                StepState::Pausing { .. } => {
-                    self.step_mut(step).ready_at = Some(at);
-                    self.set_state(step, StepState::Ready);
-                }
-                StepState::Awaiting { .. } => {
-                    let silence_approves = match &self.workflow.steps[step].verb {
-                        Verb::Approval(approval) => {
-                            approval.on_timeout == crate::definition::OnTimeout::Approve
-                        }
-                        Verb::Work(_)
-                        | Verb::Select(_)
-                        | Verb::Workflow(_)
-                        | Verb::Gate(_)
-                        | Verb::Promote(_)
-                        | Verb::Emit(_) => false,
-                    };
-                    let state = if silence_approves {
-                        let reason = Some("approved by silence: nobody answered in time".to_owned());
-                        StepState::Succeeded { at, results: Results { reason, ..Results::default() } }
-                    } else {
-                        StepState::Rejected { at, reason: "nobody answered in time".to_owned() }
-                    };
-                    self.set_state(step, state);
-                    settled.push(step);
-                }
-                StepState::Blocked
-                | StepState::Ready
-                | StepState::Leased { .. }
-                | StepState::Cancelling { .. }
-                | StepState::Promoting
-                | StepState::Succeeded { .. }
-                | StepState::Rejected { .. }
-                | StepState::Failed { .. }
-                | StepState::Skipped { .. }
-                | StepState::Cancelled { .. } => debug_assert!(false, "a timer without a state that has one"),
+            if matches!(self.steps[step].state, StepState::Awaiting { .. }) {
+                let how = if self.silence_approves(step) {
+                    Settled::done("approved by silence: nobody answered in time".to_owned())
+                } else {
+                    Settled::Rejected { reason: "nobody answered in time".to_owned() }
+                };
+                self.conclude(step, at, how);
+                settled.push(step);
+            } else {
+                self.step_mut(step).ready_at = Some(at);
+                self.set_state(step, StepState::Ready);
             }
         }
         Ok(settled)
+    }
+
+    fn silence_approves(&self, step: usize) -> bool {
+        use crate::definition::OnTimeout;
+        matches!(&self.definition(step).verb, Verb::Approval(approval) if approval.on_timeout == OnTimeout::Approve)
     }
 
     fn on_decided(
@@ -293,48 +267,28 @@ impl Run {
         admin: bool,
         reason: Option<&str>,
         at: Timestamp,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         self.must_be_running()?;
         self.must_exist(step)?;
-        match &self.steps[step].state {
-            StepState::Awaiting { until, .. } if until.is_some_and(|until| until <= at) => {
-                return Err(Refused::NotNow("the time to answer is over".to_owned()));
-            }
-            StepState::Awaiting { .. } => {}
-            StepState::Blocked
-            | StepState::Ready
-            | StepState::Leased { .. }
-            | StepState::Cancelling { .. }
-            | StepState::Pausing { .. }
-            | StepState::Promoting
-            | StepState::Succeeded { .. }
-            | StepState::Rejected { .. }
-            | StepState::Failed { .. }
-            | StepState::Skipped { .. }
-            | StepState::Cancelled { .. } => return Err(self.wrong_state(step)),
-        }
-        let from = match &self.workflow.steps[step].verb {
-            Verb::Approval(approval) => &approval.from,
-            Verb::Work(_)
-            | Verb::Select(_)
-            | Verb::Workflow(_)
-            | Verb::Gate(_)
-            | Verb::Promote(_)
-            | Verb::Emit(_) => {
-                return Err(self.wrong_state(step));
-            }
+        let (StepState::Awaiting { until, .. }, Verb::Approval(approval)) =
+            (&self.steps[step].state, &self.definition(step).verb)
+        else {
+            return Err(self.wrong_state(step));
         };
+        if until.is_some_and(|until| until <= at) {
+            return Err(Refused::NotNow("the time to answer is over".to_owned()));
+        }
+        let from = &approval.from;
         if !admin && !from.is_empty() && !from.iter().any(|name| name == by) {
             return Err(Refused::NotTheirs { by: by.to_owned(), from: from.join(", ") });
         }
         let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        let state = if approve {
-            let reason = Some(format!("approved by {by}{because}"));
-            StepState::Succeeded { at, results: Results { reason, ..Results::default() } }
+        let how = if approve {
+            Settled::done(format!("approved by {by}{because}"))
         } else {
-            StepState::Rejected { at, reason: format!("rejected by {by}{because}") }
+            Settled::Rejected { reason: format!("rejected by {by}{because}") }
         };
-        self.set_state(step, state);
+        self.conclude(step, at, how);
         Ok(vec![step])
     }
 
@@ -355,10 +309,10 @@ impl Run {
         evidence: &Digest,
         at: Timestamp,
         effects: &mut Vec<Effect>,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Touched, Refused> {
         self.must_be_promoting(step)?;
         let (Verb::Promote(promote), Some(model)) =
-            (&self.workflow.steps[step].verb, self.workflow.model.clone())
+            (&self.definition(step).verb, self.workflow.model.clone())
         else {
             return Err(self.wrong_state(step));
         };
@@ -376,54 +330,75 @@ impl Run {
         effects.push(Effect::Emit(self.lifecycle_event("refit.model.promoted", &promoted.model, at, data)));
         let reason = Some(format!("{} {version} is {}", promoted.model, promoted.alias));
         self.head.promoted = Some(promoted);
-        self.set_state(
-            step,
-            StepState::Succeeded { at, results: Results { outputs, reason, ..Results::default() } },
-        );
+        let results = Results { outputs, reason, ..Results::default() };
+        self.conclude(step, at, Settled::Succeeded { results });
         Ok(vec![step])
     }
 
-    fn on_champion_moved(&mut self, step: usize, champion: &Option<Champion>) -> Result<Settled, Refused> {
+    fn on_champion_moved(&mut self, step: usize, champion: &Option<Champion>) -> Result<Touched, Refused> {
         self.must_be_promoting(step)?;
         self.head.champion = champion.clone();
         self.reopen_evaluation();
         self.set_state(step, StepState::Blocked);
-        Ok(self.startable())
+        Ok(self.startable(0))
     }
 
-    fn on_cancelled(&mut self, by: &str, at: Timestamp) -> Result<Settled, Refused> {
-        let started_at = match &self.head.state {
+    fn on_cancelled(
+        &mut self,
+        by: &str,
+        at: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Touched, Refused> {
+        let finally_open = self.unsettled > self.unsettled_before_finally;
+        let (since, cancel) = match &self.head.state {
             RunState::Over { ending, .. } => return Err(Refused::RunIsOver(ending.name().to_owned())),
-            RunState::Running { cancelled_by: Some(_), .. } => {
+            RunState::Running { since, cancel: None } => {
+                (*since, Cancel { by: by.to_owned(), finally_too: false })
+            }
+            // Asked once more: what cleans up ends too.
+            RunState::Running { since, cancel: Some(Cancel { by, finally_too: false }) } if finally_open => {
+                (*since, Cancel { by: by.clone(), finally_too: true })
+            }
+            RunState::Running { cancel: Some(_), .. } => {
                 return Err(Refused::NotNow("the run is being cancelled already".to_owned()));
             }
-            RunState::Running { since, cancelled_by: None } => *since,
-            RunState::Waiting { .. } => at,
+            // Nothing has begun, so there is nothing to clean up.
+            RunState::Waiting { .. } => (at, Cancel { by: by.to_owned(), finally_too: true }),
         };
-        self.head.state = RunState::Running { since: started_at, cancelled_by: Some(by.to_owned()) };
+        self.head.state = RunState::Running { since, cancel: Some(cancel) };
+        let mut groups = Vec::new();
         for step in 0..self.steps.len() {
-            let next = match &self.steps[step].state {
-                StepState::Leased { lease } => StepState::Cancelling { lease: lease.clone() },
+            if !self.is_cancelled(self.of(step)) {
+                continue;
+            }
+            match &self.steps[step].state {
+                StepState::Leased { lease } => {
+                    let lease = lease.clone();
+                    self.set_state(step, StepState::Cancelling { lease });
+                }
+                StepState::Child { cancelling: false } => {
+                    effects.push(Effect::CancelRun { step, epoch: self.steps[step].epoch });
+                    self.set_state(step, StepState::Child { cancelling: true });
+                }
                 StepState::Blocked
                 | StepState::Ready
                 | StepState::Pausing { .. }
                 | StepState::Awaiting { .. }
                 | StepState::Promoting => {
-                    StepState::Cancelled { at, reason: "the run was cancelled".to_owned() }
+                    let reason = "the run was cancelled".to_owned();
+                    self.conclude(step, at, Settled::Cancelled { reason });
                 }
+                // Ends with its instances.
+                StepState::Instances => groups.push(step),
                 StepState::Cancelling { .. }
-                | StepState::Succeeded { .. }
-                | StepState::Rejected { .. }
-                | StepState::Failed { .. }
-                | StepState::Skipped { .. }
-                | StepState::Cancelled { .. } => continue,
-            };
-            self.set_state(step, next);
+                | StepState::Child { cancelling: true }
+                | StepState::Settled { .. } => {}
+            }
         }
-        Ok(Vec::new())
+        Ok(groups)
     }
 
-    fn on_retried(&mut self, all: bool, at: Timestamp) -> Result<Settled, Refused> {
+    fn on_retried(&mut self, all: bool, at: Timestamp) -> Result<Touched, Refused> {
         let ending = match &self.head.state {
             RunState::Over { ending, .. } => ending,
             RunState::Waiting { .. } | RunState::Running { .. } => {
@@ -445,52 +420,72 @@ impl Run {
             | Ending::Failed { .. }
             | Ending::Cancelled { .. } => {}
         }
-        let reset = if all { vec![true; self.steps.len()] } else { self.did_not_work_out() };
-        for step in (0..self.steps.len()).filter(|&step| reset[step]) {
-            if matches!(self.workflow.steps[step].verb, Verb::Promote(_)) {
+        let again = if all { vec![Again::Whole; self.workflow.steps.len()] } else { self.did_not_work_out() };
+        for (step, again) in again.into_iter().enumerate() {
+            if again != Again::No && matches!(self.workflow.steps[step].verb, Verb::Promote(_)) {
                 self.head.promoted = None;
             }
-            self.reset(step);
+            match again {
+                Again::No => {}
+                Again::Rest => {
+                    self.reset_place(step);
+                    self.reset_instances(step, false);
+                }
+                Again::Whole => self.reset(step),
+            }
         }
+        self.head.outputs.clear();
         self.head.state = RunState::Waiting { since: at };
         Ok(Vec::new())
     }
 
-    /// The steps that failed, were rejected, cancelled or held back, and everything after them.
-    fn did_not_work_out(&self) -> Vec<bool> {
-        let mut marked: Vec<bool> = self
-            .steps
+    /// The steps that failed, were rejected, cancelled or held back, and everything after them; with any of the others
+    /// the steps of `finally`.
+    fn did_not_work_out(&self) -> Vec<Again> {
+        let all = self.workflow.steps.len();
+        let mut again: Vec<Again> = self.steps[..all]
             .iter()
-            .map(|step| match &step.state {
-                StepState::Succeeded { .. } | StepState::Skipped { not_needed: true, .. } => false,
-                StepState::Blocked
-                | StepState::Ready
-                | StepState::Leased { .. }
-                | StepState::Cancelling { .. }
-                | StepState::Pausing { .. }
-                | StepState::Awaiting { .. }
-                | StepState::Promoting
-                | StepState::Rejected { .. }
-                | StepState::Failed { .. }
-                | StepState::Skipped { not_needed: false, .. }
-                | StepState::Cancelled { .. } => true,
+            .map(|step| match step.state.settled().is_some_and(Settled::lets_on) {
+                true => Again::No,
+                false => Again::Rest,
             })
             .collect();
-        let mut open: Vec<usize> = (0..marked.len()).filter(|&step| marked[step]).collect();
+        let mut open: Vec<usize> = (0..all).filter(|&step| again[step] != Again::No).collect();
         while let Some(step) = open.pop() {
             for &dependent in &self.dependents[step] {
-                if !std::mem::replace(&mut marked[dependent], true) {
+                if std::mem::replace(&mut again[dependent], Again::Whole) == Again::No {
                     open.push(dependent);
                 }
             }
         }
-        marked
+        let (before, finally) = again.split_at_mut(self.first_finally());
+        if before.iter().any(|again| *again != Again::No) {
+            finally.fill(Again::Whole);
+        }
+        again
     }
 
-    /// Back to blocked, as if it had never run; the epoch stays, so that no old lease fits.
+    /// Back to blocked, as if it had never run, instances too; epochs stay, so that no old lease fits.
     pub(super) fn reset(&mut self, step: usize) {
-        let epoch = self.steps[step].epoch;
-        self.set_state(step, StepState::Blocked);
-        *self.step_mut(step) = Step::blocked(epoch);
+        self.reset_place(step);
+        self.reset_instances(step, true);
     }
+
+    pub(super) fn reset_place(&mut self, place: usize) {
+        self.set_state(place, StepState::Blocked);
+        let old = &self.steps[place];
+        let fresh = Step { instance: old.instance.clone(), ..Step::blocked(old.epoch) };
+        *self.step_mut(place) = fresh;
+    }
+}
+
+/// What a retry does to a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// It worked out, and nothing it needs runs again.
+    No,
+    /// It runs again; of a matrix, the instances that did not succeed.
+    Rest,
+    /// It runs again, and so does all of a matrix: what it needs may come out differently.
+    Whole,
 }

@@ -1,7 +1,7 @@
 //! A run as the API shows it. Pure conversion; what the store alone knows (events, live metrics) comes in.
 
 use super::*;
-use crate::wire::{RunView, StepView};
+use crate::wire::{InstancesView, ParentView, RunView, StepView};
 
 /// What the store knows about a run beyond the run itself.
 #[derive(Clone, Debug, Default)]
@@ -16,8 +16,8 @@ pub struct Live {
 pub fn summary(facts: &RunFacts, head: &RunHead, version: i64) -> RunView {
     let (started_at, finished_at, reason) = match &head.state {
         RunState::Waiting { .. } => (None, None, Some("waiting to start".to_owned())),
-        RunState::Running { since, cancelled_by: None } => (Some(*since), None, None),
-        RunState::Running { since, cancelled_by: Some(by) } => {
+        RunState::Running { since, cancel: None } => (Some(*since), None, None),
+        RunState::Running { since, cancel: Some(Cancel { by, .. }) } => {
             (Some(*since), None, Some(format!("being cancelled by {by}: steps are still ending")))
         }
         RunState::Over { started_at, at, ending } => (*started_at, Some(*at), ending.reason()),
@@ -39,6 +39,11 @@ pub fn summary(facts: &RunFacts, head: &RunHead, version: i64) -> RunView {
         coalesced: facts.coalesced.clone(),
         steps: None,
         promoted: head.promoted.clone(),
+        outputs: head.outputs.clone(),
+        parent: facts
+            .parent
+            .as_ref()
+            .map(|parent| ParentView { run: parent.run.clone(), step: parent.step.clone() }),
         version,
     }
 }
@@ -53,9 +58,21 @@ impl Run {
         })
     }
 
+    /// That a cancelled run still has steps of `finally` to run, and how to end these too.
+    fn cleans_up(&self) -> Option<String> {
+        let RunState::Running { cancel: Some(Cancel { by, finally_too: false }), .. } = &self.head.state
+        else {
+            return None;
+        };
+        let open = self.unsettled > self.unsettled_before_finally;
+        open.then(|| {
+            format!("being cancelled by {by}: `finally` still runs; cancel once more to end that too")
+        })
+    }
+
     /// Whom an approval step asks, in words.
     fn asked(&self, index: usize) -> String {
-        match &self.workflow.steps[index].verb {
+        match &self.definition(index).verb {
             Verb::Approval(approval) if !approval.from.is_empty() => approval.from.join(" or "),
             Verb::Approval(_)
             | Verb::Work(_)
@@ -69,17 +86,48 @@ impl Run {
 
     /// The whole run.
     pub fn view(&self, live: &Live) -> RunView {
-        let steps = (0..self.steps.len()).map(|index| self.step_view(index, live)).collect();
+        let steps = self.in_order().into_iter().map(|place| self.step_view(place, live)).collect();
         let summary = summary(&self.facts, &self.head, self.version);
-        let reason = summary.reason.clone().or_else(|| self.awaited());
+        let reason = self.cleans_up().or_else(|| summary.reason.clone()).or_else(|| self.awaited());
         RunView { reason, events: Some(live.events.clone()), steps: Some(steps), ..summary }
     }
 
+    /// Every place, in the workflow's order; the instances of a group behind it, those of an earlier matrix last.
+    fn in_order(&self) -> Vec<usize> {
+        let mut places: Vec<usize> = (0..self.steps.len()).collect();
+        places.sort_by_key(|&place| {
+            let instance = self.steps[place].instance.as_ref();
+            let index = instance.map(|instance| instance.index.unwrap_or(usize::MAX));
+            (self.of(place), index, place)
+        });
+        places
+    }
+
+    /// A group's instances, counted; nothing for other steps, and before the group starts.
+    fn instances_view(&self, step: usize) -> Option<InstancesView> {
+        self.groups.get(&step).map(|group| InstancesView {
+            total: group.places.len(),
+            waiting: group.waiting,
+            at_work: group.at_work,
+            succeeded: group.succeeded,
+            lost: group.lost(),
+        })
+    }
+
     fn step_view(&self, index: usize, live: &Live) -> StepView {
-        let definition = &self.workflow.steps[index];
+        let definition = self.definition(index);
         let step = &self.steps[index];
         let (finished_at, reason) = match &step.state {
             StepState::Blocked | StepState::Leased { .. } | StepState::Promoting => (None, None),
+            StepState::Instances => (None, self.instances_view(index).map(|counts| counts.to_string())),
+            StepState::Child { cancelling } => {
+                let child = step
+                    .child
+                    .as_ref()
+                    .map_or("a run that is about to start".to_owned(), |run| run.to_string());
+                let doing = if *cancelling { "being ended: waits for" } else { "waits for" };
+                (None, Some(format!("{doing} {child}")))
+            }
             StepState::Ready => (None, Some("waiting for a worker".to_owned())),
             StepState::Cancelling { .. } => (None, Some("being ended".to_owned())),
             StepState::Pausing { until, reason } => {
@@ -89,19 +137,16 @@ impl Run {
                 let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
                 (None, Some(format!("waits for {} to approve or reject{until}", self.asked(index))))
             }
-            StepState::Succeeded { at, results } => (Some(*at), results.reason.clone()),
-            StepState::Rejected { at, reason }
-            | StepState::Failed { at, reason }
-            | StepState::Skipped { at, reason, .. }
-            | StepState::Cancelled { at, reason } => (Some(*at), Some(reason.clone())),
+            StepState::Settled { at, how } => (Some(*at), how.reason().map(str::to_owned)),
         };
         let results = step.state.results().cloned().unwrap_or_default();
+        let name = self.step_name(index);
         let metrics = match step.state.lease() {
-            Some(_) => live.metrics.get(&definition.name).cloned().unwrap_or_default(),
+            Some(_) => live.metrics.get(name).cloned().unwrap_or_default(),
             None => results.metrics,
         };
         StepView {
-            step: definition.name.clone(),
+            step: name.to_owned(),
             verb: definition.verb.name().to_owned(),
             needs: definition.needs.iter().map(|&need| self.step_name(need).to_owned()).collect(),
             state: step.state.name().to_owned(),
@@ -118,6 +163,10 @@ impl Run {
             verdict: step.decision.as_ref().map(|decision| decision.verdict),
             decision: step.decision.clone(),
             cached_from: None,
+            child: step.child.clone(),
+            group: step.instance.as_ref().map(|instance| self.step_name(instance.of).to_owned()),
+            matrix: step.instance.as_ref().map(|instance| instance.values.clone()),
+            instances: self.instances_view(index),
         }
     }
 }

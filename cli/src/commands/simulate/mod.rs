@@ -36,12 +36,6 @@ const PAGE: i64 = 200;
 /// What takes no longer than this shows no progress.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A sound workflow with its file.
-struct Sound {
-    text: String,
-    workflow: Workflow,
-}
-
 /// Simulates, and tells what came of it.
 pub(crate) async fn run(args: SimulateArgs, remote: &Remote) -> anyhow::Result<Exit> {
     let client = Client::new(remote)?;
@@ -79,22 +73,21 @@ pub(crate) async fn run(args: SimulateArgs, remote: &Remote) -> anyhow::Result<E
 }
 
 /// The workflows of files and folders. None: one of them is not sound, which was told.
-fn from_files(paths: &[PathBuf], format: Format) -> anyhow::Result<Option<Vec<Sound>>> {
+fn from_files(paths: &[PathBuf], format: Format) -> anyhow::Result<Option<Vec<Workflow>>> {
     let sources = sources::find(paths)?;
     if !check::passes(&sources, format)? {
         return Ok(None);
     }
-    let sound = |source: sources::Source| Some(Sound { text: source.text, workflow: source.workflow? });
-    let workflows: Vec<Sound> = sources.into_iter().filter_map(sound).collect();
+    let workflows: Vec<Workflow> = sources.into_iter().flat_map(|source| source.workflows).collect();
     let mut names = BTreeSet::new();
-    if let Some(twice) = workflows.iter().find(|sound| !names.insert(&sound.workflow.name)) {
-        return Err(Usage(format!("two files define the workflow {}", twice.workflow.name)).into());
+    if let Some(twice) = workflows.iter().find(|workflow| !names.insert(&workflow.name)) {
+        return Err(Usage(format!("two files define the workflow {}", twice.name)).into());
     }
     Ok(Some(workflows))
 }
 
 /// The server's workflows, as they are now.
-async fn from_server(client: &Client) -> anyhow::Result<Vec<Sound>> {
+async fn from_server(client: &Client) -> anyhow::Result<Vec<Workflow>> {
     let mut workflows = Vec::new();
     for listed in client.workflows().await.context("failed to list the workflows")? {
         let name = listed.workflow;
@@ -102,9 +95,9 @@ async fn from_server(client: &Client) -> anyhow::Result<Vec<Sound>> {
         let text = client.workflow(&name).await.with_context(failed)?.text.unwrap_or_default();
         let workflow = Workflow::parse(&text).map_err(|problems| {
             let first = problems.0.first().map(|problem| problem.message.as_str()).unwrap_or_default();
-            anyhow::anyhow!("{}: this version of refit does not understand it: {first}", failed())
+            anyhow::anyhow!("{}: {first}\nhint: name its file instead of taking it from the server", failed())
         })?;
-        workflows.push(Sound { text, workflow });
+        workflows.push(workflow);
     }
     if workflows.is_empty() {
         return Err(Usage("the server has no workflows: name a file or a folder".to_owned()).into());
@@ -113,9 +106,9 @@ async fn from_server(client: &Client) -> anyhow::Result<Vec<Sound>> {
 }
 
 /// The moment at which the simulation ends, if it has not come to rest before.
-fn until(args: &SimulateArgs, workflows: &[Sound], first: Timestamp, last: Timestamp) -> Timestamp {
+fn until(args: &SimulateArgs, workflows: &[Workflow], first: Timestamp, last: Timestamp) -> Timestamp {
     let is_cron = |trigger: &Trigger| matches!(trigger, Trigger::Cron(_));
-    let scheduled = workflows.iter().any(|sound| sound.workflow.triggers.iter().any(is_cron));
+    let scheduled = workflows.iter().any(|workflow| workflow.triggers.iter().any(is_cron));
     match args.lasts {
         Some(lasts) => first.plus(lasts),
         None if scheduled => last.plus(SCHEDULED_FOR),
@@ -125,21 +118,21 @@ fn until(args: &SimulateArgs, workflows: &[Sound], first: Timestamp, last: Times
 
 async fn simulate(
     args: &SimulateArgs,
-    workflows: Vec<Sound>,
+    workflows: Vec<Workflow>,
     arrivals: Vec<Arrival>,
     first: Timestamp,
     until: Timestamp,
 ) -> anyhow::Result<Simulated> {
     let mut stage = Stage::new().await?;
     let mut simulation = Simulation::open(&mut stage, first).await?;
-    for Sound { text, workflow } in &workflows {
+    for workflow in &workflows {
         let script = Script {
             takes: args.step_takes,
             other_verdicts: Some(Verdict::Pass),
             other_answers: Some(Answer { approve: true, by: None, after: Duration::ZERO }),
             ..Script::default()
         };
-        simulation.apply(text, workflow, script).await?;
+        simulation.apply(workflow, script).await?;
     }
     let mut progress = Progress::begin(arrivals.len() as u64);
     for Arrival { at, event } in arrivals {

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use refit_orchestrator::simulation::Stage;
-use refit_workflows::definition::{Position, Problem};
+use refit_workflows::definition::{Position, Problem, Workflow};
 use serde::Serialize;
 
 use super::{check, sources};
@@ -24,7 +24,6 @@ use crate::render::diagnostics::{Severity, problem};
 use crate::render::{self, BAD, BOLD, DIM, GOOD, clean, count, paint};
 use compare::Mismatch;
 use file::{Case, TestFile};
-use play::Sound;
 
 /// The largest test file, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -158,7 +157,7 @@ fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 struct Planned {
     file: String,
     case: Case,
-    workflows: Arc<Vec<Sound>>,
+    workflows: Arc<Vec<Workflow>>,
 }
 
 /// Reads a test file and the workflows it names. None: one of them is not sound, which was told.
@@ -194,10 +193,8 @@ fn read(path: &Path, args: &TestArgs) -> anyhow::Result<Option<Vec<Planned>>> {
     if !check::passes(&sources, args.output.format)? {
         return Ok(None);
     }
-    let sound = sources
-        .into_iter()
-        .filter_map(|source| Some(Sound { text: source.text, workflow: source.workflow? }));
-    let workflows = Arc::new(sound.collect::<Vec<_>>());
+    let workflows: Vec<Workflow> = sources.into_iter().flat_map(|source| source.workflows).collect();
+    let workflows = Arc::new(workflows);
     let plan = |case| Planned { file: shown.clone(), case, workflows: Arc::clone(&workflows) };
     Ok(Some(file.cases.into_iter().map(plan).collect()))
 }
@@ -216,7 +213,7 @@ fn malformed(text: &str, place: Option<(u64, u64)>, words: &str) -> Problem {
         Some((message, known)) => (message, Some(format!("what may stand here: {known}"))),
         None => (words, None),
     };
-    Problem { code: "test-file".to_owned(), message: message.to_owned(), position, hint }
+    Problem { code: "test-file".to_owned(), message: message.to_owned(), position, hint, file: None }
 }
 
 impl Planned {

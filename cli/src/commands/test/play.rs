@@ -16,13 +16,6 @@ const REST_WITHIN: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The most events one line may stand for.
 const TIMES_MAX: u32 = 10_000;
 
-/// A workflow file that is sound.
-#[derive(Clone, Debug)]
-pub(super) struct Sound {
-    pub(super) text: String,
-    pub(super) workflow: Workflow,
-}
-
 /// What came of a case.
 #[derive(Debug)]
 pub(super) struct Played {
@@ -40,8 +33,8 @@ pub(super) struct Played {
 ///
 /// # Errors
 /// What is wrong with the case, or why it does not come to an end.
-pub(super) async fn play(case: &Case, workflows: &[Sound], stage: &mut Stage) -> anyhow::Result<Played> {
-    let Some(main) = workflows.first().map(|sound| &sound.workflow) else {
+pub(super) async fn play(case: &Case, workflows: &[Workflow], stage: &mut Stage) -> anyhow::Result<Played> {
+    let Some(main) = workflows.first() else {
         anyhow::bail!("there is no workflow to test");
     };
     let mut scripts = scripts(case, workflows)?;
@@ -52,9 +45,9 @@ pub(super) async fn play(case: &Case, workflows: &[Sound], stage: &mut Stage) ->
         };
         simulation.adopt(model, main.champion_alias(), champion.metrics.clone()).await?;
     }
-    for Sound { text, workflow } in workflows {
+    for workflow in workflows {
         let script = scripts.remove(&workflow.name).unwrap_or_default();
-        simulation.apply(text, workflow, script).await?;
+        simulation.apply(workflow, script).await?;
     }
     let ids = happen(&mut simulation, case, main).await?;
     rest(&mut simulation, case, workflows).await?;
@@ -62,14 +55,14 @@ pub(super) async fn play(case: &Case, workflows: &[Sound], stage: &mut Stage) ->
 }
 
 /// What the steps come to, by workflow.
-fn scripts(case: &Case, workflows: &[Sound]) -> anyhow::Result<BTreeMap<String, Script>> {
+fn scripts(case: &Case, workflows: &[Workflow]) -> anyhow::Result<BTreeMap<String, Script>> {
     let mut scripts: BTreeMap<String, Script> = BTreeMap::new();
     for (name, lines) in &case.steps {
         let (workflow, step) = match name.split_once('/') {
             None => (workflows.first(), name.as_str()),
-            Some((workflow, step)) => (workflows.iter().find(|sound| sound.workflow.name == workflow), step),
+            Some((workflow, step)) => (workflows.iter().find(|one| one.name == workflow), step),
         };
-        let Some(Sound { workflow, .. }) = workflow else {
+        let Some(workflow) = workflow else {
             anyhow::bail!("steps.{name}: there is no such workflow here; name its file under `also`");
         };
         known_step(workflow, step).map_err(|unknown| anyhow::anyhow!("steps.{name}: {unknown}"))?;
@@ -183,12 +176,12 @@ async fn arrive(
 }
 
 /// Lets time pass to the case's end.
-async fn rest(simulation: &mut Simulation, case: &Case, workflows: &[Sound]) -> anyhow::Result<()> {
+async fn rest(simulation: &mut Simulation, case: &Case, workflows: &[Workflow]) -> anyhow::Result<()> {
     if let Some(until) = case.until {
         return Ok(simulation.advance(case.start.plus(until.0)).await?);
     }
-    let scheduled = |sound: &&Sound| sound.workflow.triggers.iter().any(|it| matches!(it, Trigger::Cron(_)));
-    if let Some(Sound { workflow, .. }) = workflows.iter().find(scheduled) {
+    let scheduled = |one: &&Workflow| one.triggers.iter().any(|it| matches!(it, Trigger::Cron(_)));
+    if let Some(workflow) = workflows.iter().find(scheduled) {
         anyhow::bail!(
             "the workflow {} has a schedule, so it never comes to rest: say how long the case goes on, as in `until: 1d`",
             workflow.name

@@ -5,47 +5,55 @@ use std::time::Duration;
 
 use serde_json::{Map, Number, Value};
 
-use super::super::diagnostics::{Findings, Position, closest, did_you_mean};
+use super::super::diagnostics::{Findings, Spot, closest, did_you_mean};
+use super::super::language::{KeySpec, Keys, STEP};
 use super::super::raw::{Key, Node, Raw, Scalar};
 use crate::names::check_name;
 use crate::time::parse_duration;
+use crate::units::{parse_percent, parse_share, parse_size};
 
 /// A mapping whose keys are checked against those it may have.
-pub(super) struct Fields<'n, 'a> {
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'n> {
     /// Where its owner stands, for what is missing.
-    pub(super) position: Position,
-    entries: &'n [(Key, Node<'a>)],
+    pub(super) position: Spot,
+    entries: &'n [(Key, Node)],
+    /// The keys it may have, when they are not the author's own names.
+    keys: Option<&'static Keys>,
 }
 
-/// What a mapping may hold.
-pub(super) struct Keys<'k> {
-    /// What the mapping is, for messages: "a gate".
-    pub(super) owner: &'k str,
-    /// The keys of today.
-    pub(super) known: &'k [&'k str],
-    /// Keys of the language that come later.
-    pub(super) later: &'k [&'k str],
-}
-
-impl<'n, 'a> Fields<'n, 'a> {
+impl<'n> Fields<'n> {
     /// The fields of a node that must be a mapping, unknown keys reported. `position` is the owner's, as a rule its key.
-    pub(super) fn of(
-        node: &'n Node<'a>,
-        position: Position,
-        keys: &Keys<'_>,
+    pub(super) fn of(node: &'n Node, position: Spot, keys: &'static Keys, f: &mut Findings) -> Option<Self> {
+        Self::besides(node, position, keys, &[], f)
+    }
+
+    /// Like [`Fields::of`]; `reported` are keys that have been complained about already.
+    pub(super) fn besides(
+        node: &'n Node,
+        position: Spot,
+        keys: &'static Keys,
+        reported: &[&str],
         f: &mut Findings,
     ) -> Option<Self> {
-        let fields = Self::any(node, position, keys.owner, f)?;
+        let fields = Self { keys: Some(keys), ..Self::any(node, position, keys.owner, f)? };
         for (key, _) in fields.entries {
-            fields.check_key(key, keys, f);
+            if !reported.contains(&key.name.as_str()) {
+                check_key(key, keys.owner, keys.names(), f);
+            }
         }
         Some(fields)
     }
 
+    /// The fields of a step, whose keys are the caller's to report.
+    pub(super) fn of_step(node: &'n Node, position: Spot, owner: &str, f: &mut Findings) -> Option<Self> {
+        Some(Self { keys: Some(&STEP), ..Self::any(node, position, owner, f)? })
+    }
+
     /// The entries of a node that must be a mapping, whatever its keys.
-    pub(super) fn any(node: &'n Node<'a>, position: Position, owner: &str, f: &mut Findings) -> Option<Self> {
+    pub(super) fn any(node: &'n Node, position: Spot, owner: &str, f: &mut Findings) -> Option<Self> {
         match &node.value {
-            Raw::Map(entries) => Some(Self { position, entries }),
+            Raw::Map(entries) => Some(Self { position, entries, keys: None }),
             Raw::Broken => None,
             Raw::Scalar(_) | Raw::List(_) => {
                 let what = describe(node);
@@ -59,31 +67,12 @@ impl<'n, 'a> Fields<'n, 'a> {
         }
     }
 
-    fn check_key(&self, key: &Key, keys: &Keys<'_>, f: &mut Findings) {
-        let name = key.name.as_str();
-        if keys.known.contains(&name) || name == "<<" || name.is_empty() {
-            return;
-        }
-        if keys.later.contains(&name) {
-            f.add("not-supported", key.position, format!("`{name}` in {} is not supported yet", keys.owner));
-            return;
-        }
-        let hint = did_you_mean(name, keys.known.iter().copied())
-            .unwrap_or_else(|| format!("the keys of {} are {}", keys.owner, keys.known.join(", ")));
-        f.add_with_hint(
-            "unknown-key",
-            key.position,
-            format!("`{name}` is not a key of {}", keys.owner),
-            hint,
-        );
-    }
-
-    pub(super) fn entries(&self) -> &'n [(Key, Node<'a>)] {
+    pub(super) fn entries(&self) -> &'n [(Key, Node)] {
         self.entries
     }
 
     /// The value of a key; the first, should it be written twice.
-    pub(super) fn get(&self, name: &str) -> Option<(&'n Key, &'n Node<'a>)> {
+    pub(super) fn get(&self, name: &str) -> Option<(&'n Key, &'n Node)> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(key, node)| (key, node))
     }
 
@@ -94,7 +83,7 @@ impl<'n, 'a> Fields<'n, 'a> {
         owner: &str,
         example: &str,
         f: &mut Findings,
-    ) -> Option<(&'n Key, &'n Node<'a>)> {
+    ) -> Option<(&'n Key, &'n Node)> {
         let found = self.get(name);
         if found.is_none() && self.entries.iter().all(|(key, _)| closest(&key.name, [name]).is_none()) {
             f.add_with_hint(
@@ -132,17 +121,96 @@ impl<'n, 'a> Fields<'n, 'a> {
         }
     }
 
-    /// A whole number within bounds, both inclusive.
-    pub(super) fn count(&self, name: &str, least: u64, most: u64, f: &mut Findings) -> Option<u64> {
+    /// What the language says of a key of this mapping.
+    fn spec(&self, name: &str) -> Option<&'static KeySpec> {
+        self.keys?.get(name)
+    }
+
+    /// A whole number within the bounds that the language gives it.
+    pub(super) fn count(&self, name: &str, f: &mut Findings) -> Option<u64> {
         let (_, node) = self.get(name)?;
+        let bounds = self.spec(name).and_then(|spec| spec.kind.bounds());
+        let (least, most) = bounds.unwrap_or((0, u64::MAX));
         let count = match json(node, f)? {
             Value::Number(number) => number.as_u64().filter(|count| (least..=most).contains(count)),
             Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
         };
         if count.is_none() {
-            f.add("number", node.position, format!("`{name}` is a whole number from {least} to {most}"));
+            let range = if most == u64::MAX {
+                format!("of at least {least}")
+            } else {
+                format!("from {least} to {most}")
+            };
+            f.add("number", node.position, format!("`{name}` is a whole number {range}"));
         }
         count
+    }
+
+    /// [`Fields::count`] for what is bounded to 32 bits.
+    pub(super) fn small_count(&self, name: &str, f: &mut Findings) -> Option<u32> {
+        self.count(name, f).and_then(|count| u32::try_from(count).ok())
+    }
+
+    /// A size, in bytes.
+    pub(super) fn size(&self, name: &str, f: &mut Findings) -> Option<u64> {
+        self.measured(name, "size", parse_size, f)
+    }
+
+    /// A share of a whole, from 0 to 1.
+    pub(super) fn share(&self, name: &str, f: &mut Findings) -> Option<f64> {
+        self.measured(name, "share", parse_share, f)
+    }
+
+    /// A share that may be more than the whole.
+    pub(super) fn percent(&self, name: &str, f: &mut Findings) -> Option<f64> {
+        self.measured(name, "share", parse_percent, f)
+    }
+
+    fn measured<T>(
+        &self,
+        name: &str,
+        code: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+        f: &mut Findings,
+    ) -> Option<T> {
+        let (_, node) = self.get(name)?;
+        let scalar = text(node, name, f)?;
+        read(&scalar.text).map_err(|message| f.add(code, node.position, message)).ok()
+    }
+
+    /// True or false.
+    pub(super) fn boolean(&self, name: &str, f: &mut Findings) -> Option<bool> {
+        let (_, node) = self.get(name)?;
+        let value = json(node, f)?;
+        if value.as_bool().is_none() {
+            f.add("wrong-type", node.position, format!("`{name}` is true or false, not {}", describe(node)));
+        }
+        value.as_bool()
+    }
+
+    /// A list of texts, none of them empty and each there once.
+    pub(super) fn texts(&self, name: &str, f: &mut Findings) -> Option<Vec<String>> {
+        let (_, node) = self.get(name)?;
+        let items = list(node, name, f)?;
+        let mut texts: Vec<String> = Vec::new();
+        for item in items {
+            let scalar = text(item, name, f)?;
+            if scalar.text.trim().is_empty() || texts.contains(&scalar.text) {
+                f.add("value", item.position, format!("`{name}` names each of its items once"));
+            }
+            texts.push(scalar.text.clone());
+        }
+        Some(texts)
+    }
+
+    /// Text that is not empty, such as the name of a column.
+    pub(super) fn word_of_ones_own(&self, name: &str, f: &mut Findings) -> Option<String> {
+        let (_, node) = self.get(name)?;
+        let scalar = text(node, name, f)?;
+        if scalar.text.trim().is_empty() || scalar.text.len() > 200 {
+            f.add("value", node.position, format!("`{name}` is a text of 1 to 200 bytes"));
+        }
+        Some(scalar.text.clone())
     }
 
     /// A finite number.
@@ -163,32 +231,46 @@ impl<'n, 'a> Fields<'n, 'a> {
         number
     }
 
-    /// One of some words; `later` are words of the language that are not supported yet.
-    pub(super) fn word<T: Copy>(
-        &self,
-        name: &str,
-        words: &[(&str, T)],
-        later: &[&str],
-        f: &mut Findings,
-    ) -> Option<T> {
+    /// One of the words that the language lists for the key.
+    pub(super) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)], f: &mut Findings) -> Option<T> {
+        debug_assert!(self.lists(name, words.iter().map(|(word, _)| *word)), "the words of `{name}` differ");
         let (_, node) = self.get(name)?;
         let scalar = text(node, name, f)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == scalar.text) {
             return Some(*value);
-        }
-        if later.contains(&scalar.text.as_str()) {
-            f.add("not-supported", node.position, format!("`{name}: {}` is not supported yet", scalar.text));
-            return None;
         }
         let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let message = format!("`{name}` is one of {}", list.join(", "));
         f.add_unknown("value", node.position, message, &scalar.text, list);
         None
     }
+
+    fn lists<'w>(&self, name: &str, words: impl Iterator<Item = &'w str> + Clone) -> bool {
+        self.spec(name)
+            .and_then(|spec| spec.kind.words())
+            .is_some_and(|listed| listed.iter().copied().eq(words))
+    }
+}
+
+/// Reports a key that is none of `known`.
+pub(super) fn check_key<'k>(
+    key: &Key,
+    owner: &str,
+    known: impl Iterator<Item = &'k str> + Clone,
+    f: &mut Findings,
+) {
+    let name = key.name.as_str();
+    // A merge key and an empty one were reported when they were read.
+    if name == "<<" || name.is_empty() || known.clone().any(|known| known == name) {
+        return;
+    }
+    let hint = did_you_mean(name, known.clone())
+        .unwrap_or_else(|| format!("the keys of {owner} are {}", known.collect::<Vec<_>>().join(", ")));
+    f.add_with_hint("unknown-key", key.position, format!("`{name}` is not a key of {owner}"), hint);
 }
 
 /// A scalar that is there; numbers and booleans are taken as they were written.
-pub(super) fn text<'n, 'a>(node: &'n Node<'a>, what: &str, f: &mut Findings) -> Option<&'n Scalar<'a>> {
+pub(super) fn text<'n>(node: &'n Node, what: &str, f: &mut Findings) -> Option<&'n Scalar> {
     match &node.value {
         Raw::Scalar(scalar) if is_null(scalar) => {
             f.add_with_hint(
@@ -209,7 +291,7 @@ pub(super) fn text<'n, 'a>(node: &'n Node<'a>, what: &str, f: &mut Findings) -> 
 }
 
 /// A text that is a name.
-pub(super) fn name(node: &Node<'_>, what: &str, f: &mut Findings) -> Option<String> {
+pub(super) fn name(node: &Node, what: &str, f: &mut Findings) -> Option<String> {
     let scalar = text(node, what, f)?;
     match check_name(&scalar.text) {
         Ok(()) => Some(scalar.text.clone()),
@@ -228,7 +310,7 @@ pub(super) fn key_is_name(key: &Key, f: &mut Findings) -> bool {
 }
 
 /// The items of a list; a single value is no list.
-pub(super) fn list<'n, 'a>(node: &'n Node<'a>, what: &str, f: &mut Findings) -> Option<&'n [Node<'a>]> {
+pub(super) fn list<'n>(node: &'n Node, what: &str, f: &mut Findings) -> Option<&'n [Node]> {
     match &node.value {
         Raw::List(items) => Some(items),
         Raw::Broken => None,
@@ -250,7 +332,7 @@ pub(super) fn list<'n, 'a>(node: &'n Node<'a>, what: &str, f: &mut Findings) -> 
 }
 
 /// A value as JSON. Plain scalars are what YAML 1.2 says and no more: `no`, `012` and `0x10` are text.
-pub(super) fn json(node: &Node<'_>, f: &mut Findings) -> Option<Value> {
+pub(super) fn json(node: &Node, f: &mut Findings) -> Option<Value> {
     match &node.value {
         Raw::Broken => None,
         Raw::List(items) => {
@@ -267,7 +349,7 @@ pub(super) fn json(node: &Node<'_>, f: &mut Findings) -> Option<Value> {
     }
 }
 
-fn scalar_json(scalar: &Scalar<'_>, position: Position, f: &mut Findings) -> Option<Value> {
+fn scalar_json(scalar: &Scalar, position: Spot, f: &mut Findings) -> Option<Value> {
     let text = scalar.text.as_str();
     if !scalar.plain {
         return Some(Value::String(text.to_owned()));
@@ -314,12 +396,12 @@ fn looks_like_number(text: &str) -> bool {
         && exponent.is_none_or(digits)
 }
 
-fn is_null(scalar: &Scalar<'_>) -> bool {
+fn is_null(scalar: &Scalar) -> bool {
     scalar.plain && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
 }
 
 /// What a node is, for messages.
-pub(super) fn describe(node: &Node<'_>) -> &'static str {
+pub(super) fn describe(node: &Node) -> &'static str {
     match &node.value {
         Raw::Scalar(scalar) if is_null(scalar) => "nothing",
         Raw::Scalar(_) => "text",
@@ -330,7 +412,7 @@ pub(super) fn describe(node: &Node<'_>) -> &'static str {
 }
 
 /// The node a path of keys and places in lists leads to, as far as it leads.
-pub(super) fn follow<'n, 'a>(node: &'n Node<'a>, path: &[String]) -> Position {
+pub(super) fn follow(node: &Node, path: &[String]) -> Spot {
     let mut node = node;
     let mut position = node.position;
     for part in path {

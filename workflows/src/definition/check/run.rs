@@ -1,16 +1,16 @@
-//! The verb `run`: command, environment, inputs, artifacts, retries. Owns the rule that no value ever reaches a
-//! shell's text; must never happen here: a command line put together from strings.
+//! The verb `run`: command, environment, Python packages. Owns the rule that no value ever reaches a shell's text; must
+//! never happen here: a command line put together from strings.
 
 use std::collections::BTreeMap;
 
-use super::super::diagnostics::{Findings, Position};
+use super::super::diagnostics::{Findings, Spot};
+use super::super::language::PYTHON;
 use super::super::raw::{Node, Raw};
-use super::super::{Command, Retry, RunTask, Task, Work};
-use super::Defaults;
-use super::fields::{Fields, Keys, key_is_name, text};
-use super::reads::{Place, Reads, artifact_of};
+use super::super::{Command, Packages, Python, RunTask};
+use super::fields::{Fields, text};
+use super::reads::{Place, Reads};
+use super::work::path;
 use crate::template::Template;
-use crate::wire::check_relative_path;
 
 /// Variables that make a process load code before its own.
 const LOADERS: [&str; 4] = ["LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "BASH_ENV"];
@@ -18,29 +18,21 @@ const LOADERS: [&str; 4] = ["LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "
 const SAFE_WAY: &str = "hand the value over as a variable, `env: { REGION: \"${{ params.region }}\" }`, and write \
                         \"$REGION\" in the script; or use an argument list, `run: [python, train.py, \"${{ params.region }}\"]`";
 
-/// Reads the verb and the keys that go with it.
+/// Reads the verb, and the keys that only a process has.
 pub(super) fn run(
-    node: &Node<'_>,
-    fields: &Fields<'_, '_>,
-    defaults: &Defaults,
+    node: &Node,
+    fields: &Fields<'_>,
     place: Place,
-    declared: &mut Vec<String>,
     reads: &mut Reads,
     f: &mut Findings,
-) -> Option<Work> {
+) -> Option<RunTask> {
     let command = command(node, place, reads, f);
     let env = env(fields, place, reads, f);
-    let inputs = inputs(fields, place, reads, f);
-    let artifacts = artifacts(fields, f);
-    declared.extend(artifacts.keys().cloned());
-    let requirements = requirements(fields, f);
-    let retry = retry(fields, &defaults.retry, f);
-    let timeout = fields.duration("timeout", true, f).unwrap_or(defaults.timeout);
-    let task = Task::Run(RunTask { command: command?, env, requirements });
-    Some(Work { task, inputs, artifacts, retry, timeout })
+    let python = python(fields, f);
+    Some(RunTask { command: command?, env, python })
 }
 
-fn command(node: &Node<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -> Option<Command> {
+fn command(node: &Node, place: Place, reads: &mut Reads, f: &mut Findings) -> Option<Command> {
     let Raw::List(items) = &node.value else {
         let script = text(node, "run", f)?;
         if script.text.trim().is_empty() {
@@ -81,7 +73,7 @@ fn command(node: &Node<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -
     Some(Command::Arguments(arguments))
 }
 
-fn unsafe_text(position: Position, what: &str, f: &mut Findings) {
+fn unsafe_text(position: Spot, what: &str, f: &mut Findings) {
     let message = format!("`${{{{ }}}}` inside {what} would let whoever sends an event run commands");
     f.add_with_hint("unsafe-shell", position, message, SAFE_WAY);
 }
@@ -114,15 +106,10 @@ fn code_argument(arguments: &[Template]) -> Option<usize> {
     })
 }
 
-fn env(
-    fields: &Fields<'_, '_>,
-    place: Place,
-    reads: &mut Reads,
-    f: &mut Findings,
-) -> BTreeMap<String, Template> {
+fn env(fields: &Fields<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -> BTreeMap<String, Template> {
     let mut env = BTreeMap::new();
     let declared = fields.get("env").and_then(|(key, node)| Fields::any(node, key.position, "`env`", f));
-    for (key, node) in declared.iter().flat_map(Fields::entries) {
+    for (key, node) in declared.iter().flat_map(|declared| declared.entries()) {
         let name = key.name.as_str();
         let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
         if !first || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
@@ -148,84 +135,53 @@ fn env(
     env
 }
 
-fn inputs(
-    fields: &Fields<'_, '_>,
-    place: Place,
-    reads: &mut Reads,
-    f: &mut Findings,
-) -> BTreeMap<String, Template> {
-    let mut inputs = BTreeMap::new();
-    let declared =
-        fields.get("inputs").and_then(|(key, node)| Fields::any(node, key.position, "`inputs`", f));
-    for (key, node) in declared.iter().flat_map(Fields::entries) {
-        key_is_name(key, f);
-        if let Some(template) = reads.template(node, &key.name, place, f)
-            && artifact_of(&template, node, &key.name, f).is_some()
-        {
-            inputs.insert(key.name.clone(), template);
-        }
-    }
-    inputs
-}
-
-fn artifacts(fields: &Fields<'_, '_>, f: &mut Findings) -> BTreeMap<String, String> {
-    let mut artifacts = BTreeMap::new();
-    let declared =
-        fields.get("artifacts").and_then(|(key, node)| Fields::any(node, key.position, "`artifacts`", f));
-    for (key, node) in declared.iter().flat_map(Fields::entries) {
-        key_is_name(key, f);
-        // Declared even when its path is wrong, so that what reads it is not reported as well.
-        let path = text(node, &key.name, f).map(|scalar| scalar.text.clone()).unwrap_or_default();
-        if !path.is_empty() {
-            check_path(&path, node, f);
-        }
-        artifacts.insert(key.name.clone(), path);
-    }
-    artifacts
-}
-
-fn requirements(fields: &Fields<'_, '_>, f: &mut Findings) -> Option<String> {
-    const KEYS: Keys<'_> = Keys { owner: "`python`", known: &["requirements"], later: &[] };
+/// `python`. This version builds environments from a file of requirements alone.
+fn python(fields: &Fields<'_>, f: &mut Findings) -> Option<Python> {
     let (key, node) = fields.get("python")?;
-    let python = Fields::of(node, key.position, &KEYS, f)?;
-    let (_, node) = python.need("requirements", "`python`", "requirements: requirements.txt", f)?;
-    let path = text(node, "requirements", f)?.text.clone();
-    check_path(&path, node, f);
-    Some(path)
-}
-
-fn check_path(path: &str, node: &Node<'_>, f: &mut Findings) {
-    if Template::is_in(path) {
-        f.add("path", node.position, "a path is written out: it takes no `${{ }}`");
-    } else if let Err(wrong) = check_relative_path(path) {
-        f.add(
-            "path",
-            node.position,
-            format!("`{}` {wrong}", crate::expression::shorten(&path.escape_debug().to_string())),
-        );
-    }
-}
-
-/// `retry` of a step or of the defaults; what it leaves out is taken from `base`.
-pub(super) fn retry(fields: &Fields<'_, '_>, base: &Retry, f: &mut Findings) -> Retry {
-    const KEYS: Keys<'_> =
-        Keys { owner: "`retry`", known: &["attempts", "backoff", "max_backoff"], later: &[] };
-    let mut retry = base.clone();
-    let Some((key, node)) = fields.get("retry") else { return retry };
-    let Some(fields) = Fields::of(node, key.position, &KEYS, f) else { return retry };
-    if let Some(attempts) = fields.count("attempts", 1, 100, f).and_then(|count| u32::try_from(count).ok()) {
-        retry.attempts = attempts;
-    }
-    if let Some(backoff) = fields.duration("backoff", false, f) {
-        retry.backoff = backoff;
-    }
-    match (fields.duration("max_backoff", false, f), fields.get("max_backoff")) {
-        (Some(most), Some((_, node))) if most < retry.backoff => {
-            f.add("duration", node.position, "`max_backoff` is shorter than `backoff`");
+    let python = Fields::of(node, key.position, &PYTHON, f)?;
+    for name in ["version", "packages", "index_args"] {
+        if let Some((key, _)) = python.get(name) {
+            f.not_yet(key.position, &format!("`python.{name}`"));
         }
-        (Some(most), _) => retry.max_backoff = most,
-        // A first pause longer than the usual bound is meant as it is written.
-        (None, _) => retry.max_backoff = retry.max_backoff.max(retry.backoff),
     }
-    retry
+    let version = version(&python, f);
+    let index_args = python.texts("index_args", f).unwrap_or_default();
+    let packages = match (python.get("requirements"), python.get("packages")) {
+        (Some((_, node)), None) => Packages::Requirements(path(node, "requirements", f)?),
+        (None, Some((key, _))) => {
+            let packages = python.texts("packages", f)?;
+            if packages.is_empty() {
+                f.add("value", key.position, "`packages` names at least one, as in `[scikit-learn==1.7]`");
+            }
+            Packages::Listed(packages)
+        }
+        (Some(_), Some((key, _))) => {
+            let hint = "write them into the file of requirements";
+            f.add_with_hint(
+                "value",
+                key.position,
+                "`python` has `requirements` or `packages`, not both",
+                hint,
+            );
+            return None;
+        }
+        (None, None) => {
+            python.need("requirements", "`python`", "requirements: requirements.txt", f);
+            return None;
+        }
+    };
+    Some(Python { version, packages, index_args })
+}
+
+fn version(python: &Fields<'_>, f: &mut Findings) -> Option<String> {
+    let (_, node) = python.get("version")?;
+    let version = text(node, "version", f)?.text.clone();
+    let parts: Vec<&str> = version.split('.').collect();
+    let is_number =
+        |part: &&str| !part.is_empty() && part.len() <= 3 && part.bytes().all(|b| b.is_ascii_digit());
+    if !(2..=3).contains(&parts.len()) || !parts.iter().all(is_number) {
+        let message = format!("`{}` is not a version of Python", version.escape_debug());
+        f.add_with_hint("value", node.position, message, "write it as in 3.12 or 3.12.4");
+    }
+    Some(version)
 }

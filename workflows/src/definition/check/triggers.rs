@@ -1,35 +1,30 @@
-//! `on`: what starts the workflow. Reads event triggers and schedules; deciding whether an event counts is the
+//! `on`: what starts the workflow. Reads event triggers, joins and schedules; deciding whether an event counts is the
 //! pattern's business, gathering events the trigger's.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::super::diagnostics::{Findings, Position};
+use super::super::diagnostics::{Findings, Spot};
+use super::super::language::{BATCH, CRON_TRIGGER, EVENT_TRIGGER, JOIN_TRIGGER, Keys, SUM, TRIGGER_KINDS};
 use super::super::raw::{Key, Node, Raw};
-use super::super::{BatchRule, CatchUp, CronTrigger, EventTrigger, Param, Trigger};
-use super::fields::{Fields, Keys, follow, json, list, text};
+use super::super::{
+    BatchRule, CatchUp, CronTrigger, EventTrigger, JoinTrigger, OnExpire, Param, SumRule, Trigger,
+};
+use super::fields::{Fields, check_key, follow, json, list, text};
 use super::reads::{Place, Reads};
 use crate::pattern::Pattern;
 use crate::schedule::Schedule;
 use crate::template::Template;
 
-/// The most events a batch may be bounded to.
-const BATCH_COUNT_MAX: u64 = 1_000_000;
-
-const EVENT_KEYS: Keys<'_> = Keys {
-    owner: "an event trigger",
-    known: &["event", "where", "by", "batch", "params"],
-    later: &["within"],
-};
-const CRON_KEYS: Keys<'_> =
-    Keys { owner: "a cron trigger", known: &["cron", "timezone", "catch_up", "params"], later: &[] };
+/// The most patterns of one join.
+const JOIN_PARTS_MAX: usize = 20;
 
 type Params = BTreeMap<String, Param>;
 
 /// All triggers; none when one of them has a problem. A file without `on` is started by people alone.
 pub(super) fn triggers(
-    top: &Fields<'_, '_>,
+    top: &Fields<'_>,
     params: &Params,
     reads: &mut Reads,
     f: &mut Findings,
@@ -45,102 +40,136 @@ pub(super) fn triggers(
     triggers.into_iter().collect()
 }
 
-fn trigger(node: &Node<'_>, params: &Params, reads: &mut Reads, f: &mut Findings) -> Option<Trigger> {
+fn trigger(node: &Node, params: &Params, reads: &mut Reads, f: &mut Findings) -> Option<Trigger> {
     let fields = Fields::any(node, node.position, "a trigger", f)?;
-    if let Some((key, _)) = fields.get("all") {
-        f.add("not-supported", key.position, "joins (`all`) are not supported yet");
-        return None;
-    }
-    match (fields.get("event"), fields.get("cron")) {
-        (Some((_, pattern)), None) => {
-            let fields = of_kind(node, &fields, &EVENT_KEYS, &CRON_KEYS, f)?;
-            event(&fields, pattern, params, reads, f).map(Trigger::Event)
-        }
-        (None, Some((key, cron))) => {
-            let fields = of_kind(node, &fields, &CRON_KEYS, &EVENT_KEYS, f)?;
-            schedule(&fields, key, cron, params, reads, f).map(Trigger::Cron)
-        }
-        (Some(_), Some((key, _))) => {
+    let mut kinds = TRIGGER_KINDS.into_iter().filter_map(|kind| Some((kind, fields.get(kind)?)));
+    let (kind, (key, value)) = match (kinds.next(), kinds.next()) {
+        (Some(kind), None) => kind,
+        (Some((first, _)), Some((second, (key, _)))) => {
             let hint = "make two triggers of it, each with its own dash";
-            f.add_with_hint("value", key.position, "a trigger has either `event` or `cron`", hint);
-            None
+            let message = format!(
+                "a trigger has one of `event`, `all` and `cron`, but this has `{first}` and `{second}`"
+            );
+            f.add_with_hint("value", key.position, message, hint);
+            return None;
         }
-        (None, None) => {
-            let all = Keys {
-                owner: "a trigger",
-                known: &["event", "where", "by", "batch", "params", "cron", "timezone", "catch_up"],
-                later: &["within"],
-            };
+        (None, _) => {
             let before = f.count();
-            Fields::of(node, node.position, &all, f);
+            for (key, _) in fields.entries() {
+                check_key(key, "a trigger", all_keys(), f);
+            }
             if f.count() == before {
                 let hint = "for example `- event: { type: [dataset.updated] }` or `- cron: \"0 3 * * *\"`";
-                f.add_with_hint("missing-key", node.position, "a trigger needs `event` or `cron`", hint);
+                let message = "a trigger needs `event`, `all` or `cron`";
+                f.add_with_hint("missing-key", node.position, message, hint);
             }
-            None
+            return None;
+        }
+    };
+    match kind {
+        "event" => {
+            let fields = of_kind(node, &fields, &EVENT_TRIGGER, f)?;
+            event(&fields, value, params, reads, f).map(Trigger::Event)
+        }
+        "all" => {
+            let fields = of_kind(node, &fields, &JOIN_TRIGGER, f)?;
+            join(&fields, key, value, params, reads, f).map(Trigger::Join)
+        }
+        _ => {
+            let fields = of_kind(node, &fields, &CRON_TRIGGER, f)?;
+            schedule(&fields, key, value, params, reads, f).map(Trigger::Cron)
         }
     }
 }
 
-/// The fields of a trigger of one kind; keys of the other kind get a message of their own.
-fn of_kind<'n, 'a>(
-    node: &'n Node<'a>,
-    fields: &Fields<'n, 'a>,
-    own: &Keys<'_>,
-    other: &Keys<'_>,
+fn all_keys() -> impl Iterator<Item = &'static str> + Clone {
+    EVENT_TRIGGER.names().chain(JOIN_TRIGGER.names()).chain(CRON_TRIGGER.names())
+}
+
+/// The fields of a trigger of one kind; keys of the other kinds get a message of their own.
+fn of_kind<'n>(
+    node: &'n Node,
+    fields: &Fields<'n>,
+    own: &'static Keys,
     f: &mut Findings,
-) -> Option<Fields<'n, 'a>> {
-    let misplaced = |key: &&(Key, Node<'_>)| {
-        other.known.contains(&key.0.name.as_str()) && !own.known.contains(&key.0.name.as_str())
-    };
-    let mut later = own.later.to_vec();
-    for (key, _) in fields.entries().iter().filter(misplaced) {
+) -> Option<Fields<'n>> {
+    let is_misplaced = |name: &str| own.get(name).is_none() && all_keys().any(|known| known == name);
+    let mut misplaced = Vec::new();
+    for (key, _) in fields.entries().iter().filter(|(key, _)| is_misplaced(&key.name)) {
         f.add("misplaced-key", key.position, format!("`{}` does not go with {}", key.name, own.owner));
+        misplaced.push(key.name.as_str());
     }
-    // Reported already: hidden from the check for unknown keys.
-    later.retain(|name| !other.known.contains(name));
-    let known: Vec<&str> = own.known.iter().chain(other.known).copied().collect();
-    Fields::of(node, node.position, &Keys { owner: own.owner, known: &known, later: &later }, f)
+    Fields::besides(node, node.position, own, &misplaced, f)
+}
+
+fn pattern(node: &Node, f: &mut Findings) -> Option<Pattern> {
+    let value = json(node, f)?;
+    Pattern::parse(&value)
+        .map_err(|error| {
+            let place =
+                if error.path.is_empty() { String::new() } else { format!("`{}`: ", error.path.join(".")) };
+            f.add("pattern", follow(node, &error.path), format!("{place}{}", error.message));
+        })
+        .ok()
+}
+
+fn join(
+    fields: &Fields<'_>,
+    key: &Key,
+    node: &Node,
+    declared: &Params,
+    reads: &mut Reads,
+    f: &mut Findings,
+) -> Option<JoinTrigger> {
+    const WORDS: [(&str, OnExpire); 2] = [("drop", OnExpire::Drop), ("fire", OnExpire::Fire)];
+    let items = list(node, "all", f);
+    if let Some(items) = items {
+        if items.len() < 2 {
+            let hint = "for one pattern write `event: { type: [features.ready] }`";
+            f.add_with_hint("value", key.position, "a join waits for at least two patterns", hint);
+        } else if items.len() > JOIN_PARTS_MAX {
+            f.add("too-many", key.position, format!("a join waits for at most {JOIN_PARTS_MAX} patterns"));
+        }
+    }
+    let parts: Option<Vec<Option<Pattern>>> =
+        items.map(|items| items.iter().map(|item| pattern(item, f)).collect());
+    let filter = fields.get("where").and_then(|(_, node)| reads.expression(node, "where", Place::Event, f));
+    let by = fields.get("by").and_then(|(_, node)| reads.expression(node, "by", Place::Event, f));
+    fields.need("within", "a join", "within: 6h", f);
+    let within = fields.duration("within", true, f);
+    let on_expire = fields.word("on_expire", &WORDS, f).unwrap_or(OnExpire::Drop);
+    let params = params(fields, key.position, declared, reads, f);
+    let parts = parts?.into_iter().collect::<Option<Vec<Pattern>>>()?;
+    Some(JoinTrigger { parts, filter, key: by, within: within?, on_expire, params })
 }
 
 fn event(
-    fields: &Fields<'_, '_>,
-    pattern: &Node<'_>,
+    fields: &Fields<'_>,
+    pattern: &Node,
     declared: &Params,
     reads: &mut Reads,
     f: &mut Findings,
 ) -> Option<EventTrigger> {
-    let parsed = json(pattern, f).and_then(|value| {
-        Pattern::parse(&value)
-            .map_err(|error| {
-                let place = if error.path.is_empty() {
-                    String::new()
-                } else {
-                    format!("`{}`: ", error.path.join("."))
-                };
-                f.add("pattern", follow(pattern, &error.path), format!("{place}{}", error.message));
-            })
-            .ok()
-    });
+    let parsed = self::pattern(pattern, f);
     let filter = fields.get("where").and_then(|(_, node)| reads.expression(node, "where", Place::Event, f));
     let key = fields.get("by").and_then(|(_, node)| reads.expression(node, "by", Place::Event, f));
-    let batch = fields.get("batch").and_then(|(key, node)| batch(key, node, f));
+    let batch = fields.get("batch").and_then(|(key, node)| batch(key, node, reads, f));
     let params = params(fields, pattern.position, declared, reads, f);
     Some(EventTrigger { pattern: parsed?, filter, key, batch, params })
 }
 
-fn batch(key: &Key, node: &Node<'_>, f: &mut Findings) -> Option<BatchRule> {
-    const KEYS: Keys<'_> = Keys { owner: "`batch`", known: &["quiet", "max_wait", "count"], later: &["sum"] };
-    let fields = Fields::of(node, key.position, &KEYS, f)?;
+fn batch(key: &Key, node: &Node, reads: &mut Reads, f: &mut Findings) -> Option<BatchRule> {
+    let fields = Fields::of(node, key.position, &BATCH, f)?;
     let rule = BatchRule {
         quiet: fields.duration("quiet", true, f),
         max_wait: fields.duration("max_wait", true, f),
-        count: fields.count("count", 1, BATCH_COUNT_MAX, f),
-        sum: None,
+        count: fields.count("count", f),
+        sum: fields.get("sum").and_then(|(key, node)| sum(key, node, reads, f)),
     };
     if fields.entries().is_empty() {
         let hint = "for example `batch: { quiet: 2m, max_wait: 30m }`";
-        f.add_with_hint("missing-key", key.position, "a batch needs `quiet`, `max_wait` or `count`", hint);
+        let message = "a batch needs `quiet`, `max_wait`, `count` or `sum`";
+        f.add_with_hint("missing-key", key.position, message, hint);
     }
     if let (Some(quiet), Some(max_wait), Some((key, _))) = (rule.quiet, rule.max_wait, fields.get("quiet"))
         && quiet > max_wait
@@ -150,17 +179,32 @@ fn batch(key: &Key, node: &Node<'_>, f: &mut Findings) -> Option<BatchRule> {
     Some(rule)
 }
 
+fn sum(key: &Key, node: &Node, reads: &mut Reads, f: &mut Findings) -> Option<SumRule> {
+    let fields = Fields::of(node, key.position, &SUM, f)?;
+    let of = fields.need("of", "`sum`", "of: data.rows", f);
+    let of = of.and_then(|(_, node)| reads.expression(node, "of", Place::Event, f));
+    let at_least = fields.need("at_least", "`sum`", "at_least: 1000000", f);
+    let at_least = at_least.and_then(|(_, node)| {
+        let least = fields.number("at_least", f)?;
+        if least <= 0.0 {
+            f.add("number", node.position, "`at_least` is above 0: the first event would reach it");
+        }
+        Some(least)
+    });
+    Some(SumRule { of: of?, at_least: at_least? })
+}
+
 fn schedule(
-    fields: &Fields<'_, '_>,
+    fields: &Fields<'_>,
     key: &Key,
-    cron: &Node<'_>,
+    cron: &Node,
     declared: &Params,
     reads: &mut Reads,
     f: &mut Findings,
 ) -> Option<CronTrigger> {
     const WORDS: [(&str, CatchUp); 3] =
         [("none", CatchUp::None), ("last", CatchUp::Last), ("all", CatchUp::All)];
-    let catch_up = fields.word("catch_up", &WORDS, &[], f).unwrap_or(CatchUp::Last);
+    let catch_up = fields.word("catch_up", &WORDS, f).unwrap_or(CatchUp::Last);
     let params = params(fields, key.position, declared, reads, f);
     let zone = match fields.get("timezone") {
         Some((_, node)) => Some((node.position, text(node, "timezone", f)?.text.as_str())),
@@ -182,15 +226,15 @@ fn schedule(
 
 /// The params a trigger sets. Those without a default must be among them, or its runs could never start.
 fn params(
-    fields: &Fields<'_, '_>,
-    position: Position,
+    fields: &Fields<'_>,
+    position: Spot,
     declared: &Params,
     reads: &mut Reads,
     f: &mut Findings,
 ) -> BTreeMap<String, Template> {
     let mut params = BTreeMap::new();
     let given = fields.get("params").and_then(|(key, node)| Fields::any(node, key.position, "`params`", f));
-    for (key, node) in given.iter().flat_map(Fields::entries) {
+    for (key, node) in given.iter().flat_map(|given| given.entries()) {
         if !declared.contains_key(&key.name) {
             let message = format!("there is no param `{}`", key.name.escape_debug());
             f.add_unknown(
@@ -222,7 +266,7 @@ fn params(
 
 /// A param's value: a template, or a constant of the param's type, kept as the expression that gives it.
 fn value(
-    node: &Node<'_>,
+    node: &Node,
     name: &str,
     param: Option<&Param>,
     reads: &mut Reads,

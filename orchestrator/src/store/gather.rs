@@ -1,0 +1,231 @@
+//! Batches and joins: events that wait together until their trigger fires. When that is, and what it comes to, is
+//! decided by `workflows::trigger`; here is what is open. A round keeps what it has looked at and writes each
+//! gathering once, however many events joined it. Must never happen here: an event that is in no gathering any more and
+//! has no decision that says what became of it.
+
+use std::collections::HashMap;
+
+use refit_workflows::definition::Workflow;
+use refit_workflows::time::Timestamp;
+use refit_workflows::trigger::{Arrival, BatchFacts, Ending, Gathering, trigger_ids};
+use serde_json::json;
+
+use super::database::{Row, Sql, sql};
+use super::dispatch::{Decision, Origin, Round};
+use super::workflows::CurrentWorkflow;
+use super::{StoreError, to_json};
+
+/// What was gathered by a trigger that is in its workflow no more.
+const ORPHANED: &str = "the trigger was taken out of the workflow before it fired";
+
+const OPEN_BATCH: &str = "SELECT seq, due_at, body FROM batches
+    WHERE workflow = $1 AND trigger_id = $2 AND batch_key = $3 AND open = 1";
+const OPEN_BATCHES: &str =
+    "SELECT seq, trigger_id, due_at, body FROM batches WHERE workflow = $1 AND open = 1";
+const INSERT_BATCH: &str = "INSERT INTO batches (workflow, trigger_id, batch_key, due_at, open, body)
+    VALUES ($1, $2, $3, $4, 1, $5) RETURNING seq";
+const UPDATE_BATCHES: Sql = Sql {
+    sqlite: "UPDATE batches SET due_at = b.value ->> 'due', body = b.value ->> 'body'
+        FROM json_each($1) AS b WHERE batches.seq = b.value ->> 'seq'",
+    postgres:
+        "UPDATE batches SET due_at = b.due, body = b.body
+        FROM jsonb_to_recordset($1::jsonb) AS b (seq BIGINT, due BIGINT, body TEXT) WHERE batches.seq = b.seq",
+};
+const DUE_BATCH: &str = "SELECT seq, workflow, trigger_id, batch_key, due_at, body FROM batches
+    WHERE seq = $1 AND open = 1 AND due_at <= $2";
+const OLDEST_UNROUTED: &str = "SELECT received_at FROM events WHERE routed = 0 ORDER BY seq LIMIT 1";
+const CLOSE_BATCH: &str = "UPDATE batches SET open = 0, body = $2 WHERE seq = $1";
+const BATCH_EDGE: &str = "SELECT e.body FROM events e WHERE e.seq =
+    (SELECT CASE WHEN $2 = 0 THEN MIN(d.event) ELSE MAX(d.event) END FROM decisions d WHERE d.batch = $1)";
+
+/// The gatherings a round has looked at; none where it found none open.
+#[derive(Default)]
+pub(super) struct Gatherings(HashMap<GatheringKey, Option<Open>>);
+
+/// Workflow, trigger id and key.
+type GatheringKey = (String, String, String);
+
+struct Open {
+    seq: i64,
+    gathering: Gathering,
+    due: Option<Timestamp>,
+    changed: bool,
+}
+
+impl Open {
+    fn is_over(&self, at: Timestamp) -> bool {
+        self.due.is_some_and(|due| due <= at)
+    }
+}
+
+impl Round {
+    /// An event received at `at` joins what its trigger gathers for this key, or opens a gathering; whichever is
+    /// complete by that ends at once.
+    pub(super) async fn gather(
+        &mut self,
+        event: i64,
+        at: Timestamp,
+        current: &CurrentWorkflow,
+        (index, id): (usize, String),
+        arrival: &Arrival,
+    ) -> Result<(), StoreError> {
+        let trigger = &current.workflow.triggers[index];
+        let key = (current.workflow.name.clone(), id, arrival.key.clone());
+        let mut open = match self.gatherings.0.remove(&key) {
+            Some(known) => known,
+            None => self.open_gathering(&key).await?,
+        };
+        // It was over before this event came, and nobody had looked yet.
+        if let Some(over) = open.take_if(|open| open.is_over(at)) {
+            self.end(current, index, &key.2, over).await?;
+        }
+        let (open, part) = match open {
+            Some(mut open) => {
+                let part = open.gathering.take(arrival, at);
+                open.due = trigger.due_at(&open.gathering);
+                (Open { changed: true, ..open }, part)
+            }
+            None => {
+                let gathering = Gathering::open(arrival, at);
+                let due = trigger.due_at(&gathering);
+                let insert = sql(INSERT_BATCH)
+                    .bind(&key.0)
+                    .bind(&key.1)
+                    .bind(&key.2)
+                    .bind(due.map(Timestamp::as_millis))
+                    .bind(to_json(&gathering)?);
+                let seq = self.tx.one(insert).await?.int("seq")?;
+                let part = gathering.filled.first().copied();
+                (Open { seq, gathering, due, changed: false }, part)
+            }
+        };
+        let words = trigger.taken_words(&open.gathering, part);
+        let decision = Decision {
+            workflow: &current.workflow.name,
+            trigger: Some(index),
+            decision: if words.is_some() { "joined" } else { "batched" },
+            reason: words.as_deref(),
+            batch: Some(open.seq),
+            ..Decision::default()
+        };
+        self.decide(event, &decision);
+        self.hints.lanes = true;
+        // At `count` events, not at however many one transaction routes.
+        let open = if open.is_over(at) {
+            self.end(current, index, &key.2, open).await?;
+            None
+        } else {
+            Some(open)
+        };
+        self.gatherings.0.insert(key, open);
+        Ok(())
+    }
+
+    async fn open_gathering(&mut self, key: &GatheringKey) -> Result<Option<Open>, StoreError> {
+        let find = sql(OPEN_BATCH).bind(&key.0).bind(&key.1).bind(&key.2);
+        let Some(row) = self.tx.first(find).await? else { return Ok(None) };
+        let (seq, gathering, due) = (row.int("seq")?, row.json("body")?, due_of(&row)?);
+        Ok(Some(Open { seq, gathering, due, changed: false }))
+    }
+
+    /// Writes down what the gatherings have become.
+    pub(super) async fn write_gatherings(&mut self) -> Result<(), StoreError> {
+        let mut rows = Vec::new();
+        for open in self.gatherings.0.values().flatten().filter(|open| open.changed) {
+            rows.push(row(open.seq, open.due, &open.gathering)?);
+        }
+        self.update(rows).await
+    }
+
+    async fn update(&mut self, rows: Vec<serde_json::Value>) -> Result<(), StoreError> {
+        if !rows.is_empty() {
+            self.tx.execute(sql(UPDATE_BATCHES).bind(json!(rows).to_string())).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends a gathering that is due, unless events that came before are still to be routed: they may belong to it.
+    pub(super) async fn end_due(&mut self, batch: i64) -> Result<(), StoreError> {
+        let due = sql(DUE_BATCH).bind(batch).bind(self.now.as_millis());
+        let Some(row) = self.tx.first(due).await? else { return Ok(()) };
+        let due = row.int("due_at")?;
+        if let Some(oldest) = self.tx.first(sql(OLDEST_UNROUTED)).await?
+            && oldest.int("received_at")? < due
+        {
+            return Ok(());
+        }
+        let (id, gathering) = (row.text("trigger_id")?, row.json("body")?);
+        let found = self.store.current_workflow(&mut self.tx, &row.text("workflow")?).await?;
+        let found = found.and_then(|current| {
+            let index = trigger_ids(&current.workflow).iter().position(|known| *known == id)?;
+            Some((current, index))
+        });
+        let Some((current, index)) = found else { return self.drop_orphan(batch, &gathering).await };
+        let open = Open { seq: batch, gathering, due: None, changed: false };
+        self.end(&current, index, &row.text("batch_key")?, open).await
+    }
+
+    /// Ends a gathering: its trigger fires, or its events are told that they start nothing.
+    async fn end(
+        &mut self,
+        current: &CurrentWorkflow,
+        index: usize,
+        key: &str,
+        open: Open,
+    ) -> Result<(), StoreError> {
+        self.flush().await?;
+        let (batch, gathering) = (open.seq, open.gathering);
+        self.tx.execute(sql(CLOSE_BATCH).bind(batch).bind(to_json(&gathering)?)).await?;
+        let words = match current.workflow.triggers[index].ending(&gathering) {
+            Ending::Fires(words) => words,
+            Ending::Expires(reason) => {
+                let reason = Some(reason.as_str());
+                let decision = Decision { decision: "skipped", reason, ..Decision::default() };
+                return self.decide_all(Origin::Batch(batch), decision).await;
+            }
+        };
+        let facts = BatchFacts {
+            key: key.to_owned(),
+            count: gathering.count,
+            sum: gathering.sum,
+            first: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(0)).await?.json("body")?,
+            last: self.tx.one(sql(BATCH_EDGE).bind(batch).bind(1)).await?.json("body")?,
+        };
+        self.fire(current, index, facts, Origin::Batch(batch), words).await
+    }
+
+    /// After a workflow was changed: what its triggers have gathered is due by their rules as they are now, and what was
+    /// gathered by a trigger that is gone starts nothing.
+    pub(super) async fn keep_gatherings(&mut self, workflow: &Workflow) -> Result<(), StoreError> {
+        let ids = trigger_ids(workflow);
+        let mut rows = Vec::new();
+        for found in self.tx.all(sql(OPEN_BATCHES).bind(&workflow.name)).await? {
+            let (seq, gathering): (i64, Gathering) = (found.int("seq")?, found.json("body")?);
+            let id = found.text("trigger_id")?;
+            match ids.iter().position(|known| *known == id) {
+                Some(index) => {
+                    let due = workflow.triggers[index].due_at(&gathering);
+                    if due != due_of(&found)? {
+                        rows.push(row(seq, due, &gathering)?);
+                    }
+                }
+                None => self.drop_orphan(seq, &gathering).await?,
+            }
+        }
+        self.update(rows).await
+    }
+
+    async fn drop_orphan(&mut self, batch: i64, gathering: &Gathering) -> Result<(), StoreError> {
+        self.tx.execute(sql(CLOSE_BATCH).bind(batch).bind(to_json(gathering)?)).await?;
+        let decision = Decision { decision: "skipped", reason: Some(ORPHANED), ..Decision::default() };
+        self.decide_all(Origin::Batch(batch), decision).await
+    }
+}
+
+fn due_of(row: &Row) -> Result<Option<Timestamp>, StoreError> {
+    Ok(row.opt_int("due_at")?.map(Timestamp::from_millis))
+}
+
+fn row(seq: i64, due: Option<Timestamp>, gathering: &Gathering) -> Result<serde_json::Value, StoreError> {
+    Ok(json!({ "seq": seq, "due": due.map(Timestamp::as_millis), "body": to_json(gathering)? }))
+}

@@ -1,0 +1,184 @@
+//! Runs that steps of other runs ask for: started once, followed wherever they go, ended with their parent; whenever
+//! the orchestrator that does it is gone.
+
+use refit_workflows::definition::{ChildRun, Verb};
+use refit_workflows::template::Template;
+
+use super::*;
+
+on_both_databases! {
+    a_child_is_started_once_although_orchestrators_come_and_go
+    a_cancelled_parent_ends_its_child
+    a_child_that_waited_is_followed_into_the_run_that_took_its_place
+    what_cannot_be_started_fails_its_step
+}
+
+const PARENT: &str = "
+workflow: parent
+params: { depth: { type: integer, default: 3 } }
+steps:
+  sub: { run: [x] }
+  after: { needs: [sub], run: [x] }
+";
+const CHILD: &str = "
+workflow: child
+params: { depth: { type: integer } }
+steps:
+  a: { run: [x] }
+";
+
+fn calls(workflow: &str) -> impl FnOnce(&mut Workflow) {
+    move |parent: &mut Workflow| {
+        let depth = Template::parse("${{ params.depth }}").unwrap();
+        let params = std::collections::BTreeMap::from([("depth".to_owned(), depth)]);
+        let sub = parent.steps.iter_mut().find(|step| step.name == "sub").unwrap();
+        sub.verb = Verb::Workflow(ChildRun { name: workflow.to_owned(), params });
+    }
+}
+
+fn with_outputs(child: &mut Workflow) {
+    child.outputs.insert("depth".to_owned(), Template::parse("${{ params.depth }}").unwrap());
+}
+
+/// An orchestrator that does nothing by itself.
+async fn idle(database: &Database) -> House {
+    let house = House::open(database).await;
+    house.apply_changed(PARENT, calls("child")).await;
+    house.apply_changed(CHILD, with_outputs).await;
+    house
+}
+
+async fn a_child_is_started_once_although_orchestrators_come_and_go(database: Database) {
+    let house = idle(&database).await;
+    house.start_run("parent").await;
+    assert_eq!(database.number("SELECT COUNT(*) FROM children").await, 1);
+    drop(house);
+    // Every look is another orchestrator's; two of them look at the same time.
+    for _ in 0..3 {
+        let (one, two) = (idle(&database).await, idle(&database).await);
+        let looks = tokio::join!(one.engine.store().follow_children(), two.engine.store().follow_children());
+        assert!(looks.0.unwrap().trouble.is_none() && looks.1.unwrap().trouble.is_none());
+    }
+    assert_eq!(database.number("SELECT COUNT(*) FROM runs WHERE workflow = 'child'").await, 1);
+    let house = idle(&database).await;
+    let parent = house.run("parent/1").await.steps.unwrap();
+    assert_eq!((parent[0].state.as_str(), &parent[0].child), ("running", &Some("child/1".parse().unwrap())));
+    let child = house.run("child/1").await;
+    let asked_by = ParentView { run: "parent/1".parse().unwrap(), step: "sub".to_owned() };
+    assert_eq!((child.parent, child.params["depth"].clone()), (Some(asked_by), json!(3)));
+    let event = &house.engine.event("parent/1/sub/1", None).await.unwrap()[0];
+    assert_eq!(
+        (event.source.as_str(), event.kind.as_str()),
+        ("/refit/workflows/parent", "refit.run.requested")
+    );
+
+    house.register("w", "s").await;
+    let order = house.lease_one("w", "s").await;
+    assert_eq!(order.key.run.to_string(), "child/1");
+    house.finish(&order.key, success()).await.unwrap();
+    assert_eq!(house.run("child/1").await.outputs["depth"], json!(3));
+    assert_eq!(house.run("parent/1").await.steps.unwrap()[0].state, "running", "the parent is told later");
+    drop(house);
+    for _ in 0..2 {
+        let (one, two) = (idle(&database).await, idle(&database).await);
+        let looks = tokio::join!(one.engine.store().follow_children(), two.engine.store().follow_children());
+        assert!(looks.0.unwrap().trouble.is_none() && looks.1.unwrap().trouble.is_none());
+    }
+    let house = idle(&database).await;
+    let parent = house.run("parent/1").await.steps.unwrap();
+    assert_eq!((parent[0].state.as_str(), parent[0].outputs["depth"].clone()), ("succeeded", json!(3)));
+    assert_eq!(parent[1].state, "ready");
+    assert_eq!(database.number("SELECT COUNT(*) FROM children").await, 0, "nothing is left to do");
+    assert_replays(&house, &"parent/1".parse().unwrap()).await;
+    assert_replays(&house, &"child/1".parse().unwrap()).await;
+}
+
+async fn a_cancelled_parent_ends_its_child(database: Database) {
+    let house = idle(&database).await;
+    house.start();
+    let parent: RunName = house.start_run("parent").await.run;
+    house.wait("child/1", "running").await;
+    house.register("w", "s").await;
+    let order = house.lease_one("w", "s").await;
+    house.engine.cancel_run(&parent, &somebody()).await.unwrap();
+    refit_tests::eventually("the child's step is being ended", Duration::from_secs(20), async || {
+        house.engine.store().leases_of("s").await.unwrap().iter().any(|lease| lease.cancelling).then_some(())
+    })
+    .await;
+    assert_eq!(house.run("parent/1").await.state, "running", "it waits for its child's end");
+    house.finish(&order.key, Outcome::Cancelled).await.unwrap();
+    let child = house.wait("child/1", "cancelled").await;
+    assert_eq!(child.reason.as_deref(), Some("cancelled by run parent/1"));
+    house.wait("parent/1", "cancelled").await;
+
+    // Before the child was started: nothing is.
+    let quiet = idle(&database).await;
+    house.stop.cancel();
+    let parent: RunName = quiet.start_run("parent").await.run;
+    quiet.engine.cancel_run(&parent, &somebody()).await.unwrap();
+    refit_tests::eventually("the parent's end", Duration::from_secs(20), async || {
+        quiet.engine.store().follow_children().await.unwrap();
+        (quiet.run(&parent.to_string()).await.state == "cancelled").then_some(())
+    })
+    .await;
+    assert_eq!(database.number("SELECT COUNT(*) FROM runs WHERE workflow = 'child'").await, 1);
+}
+
+async fn a_child_that_waited_is_followed_into_the_run_that_took_its_place(database: Database) {
+    let house = House::started(&database).await;
+    house.apply_changed(PARENT, calls("child")).await;
+    let child = CHILD.to_owned() + "concurrency: { limit: 1, on_conflict: coalesce }\n";
+    house.apply(&child).await;
+    let start = |depth: i64| {
+        let params = json!({ "depth": depth }).as_object().unwrap().clone();
+        StartRun { workflow: "child".to_owned(), params, id: None }
+    };
+    let busy = house.engine.start_run(start(1), &somebody()).await.unwrap();
+    assert_eq!(busy.state, "running");
+    let parent = house.start_run("parent").await.run;
+    let child_of = async |name: &RunName| house.run(&name.to_string()).await.steps.unwrap()[0].child.clone();
+    let waiting =
+        refit_tests::eventually("the child", Duration::from_secs(20), async || child_of(&parent).await).await;
+    // A run that waits takes in what comes, as long as the definition is the same.
+    let absorbed = house.engine.start_run(start(2), &somebody()).await.unwrap().run;
+    assert_eq!(absorbed, waiting);
+    house.apply(&format!("{child}# another version\n")).await;
+    let newer = house.engine.start_run(start(2), &somebody()).await.unwrap().run;
+    // Whichever run stands for it now, it is that run's end the parent waits for.
+    refit_tests::eventually("the run that took its place", Duration::from_secs(20), async || {
+        (child_of(&parent).await? == newer).then_some(())
+    })
+    .await;
+    assert_ne!(waiting, newer);
+
+    // It is not the parent's own: cancelling the parent leaves it alone.
+    house.engine.cancel_run(&parent, &somebody()).await.unwrap();
+    let cancelled = house.wait(&parent.to_string(), "cancelled").await;
+    let reason = cancelled.steps.unwrap()[0].reason.clone().unwrap_or_default();
+    assert!(reason.contains(&format!("{newer} goes on")), "{reason}");
+    assert_eq!(house.run(&newer.to_string()).await.state, "waiting");
+}
+
+async fn what_cannot_be_started_fails_its_step(database: Database) {
+    let house = House::started(&database).await;
+    let failed = async |name: &str, text: &str, child: &str| {
+        house.apply_changed(text, calls(child)).await;
+        let run = house.start_run(name).await.run.to_string();
+        let run = house.wait(&run, "failed").await;
+        run.steps.unwrap()[0].reason.clone().unwrap_or_default()
+    };
+    assert_eq!(failed("parent", PARENT, "nobody").await, "there is no workflow nobody");
+    house.apply("workflow: child\nparams: { name: { type: string } }\nsteps:\n  a: { run: [x] }\n").await;
+    let reason = failed("parent", &(PARENT.to_owned() + "# second\n"), "child").await;
+    assert!(reason.contains("depth"), "{reason}");
+    // It would wait in its own lane for itself.
+    let itself = PARENT.replace("workflow: parent", "workflow: itself")
+        + "concurrency: { limit: 1, on_conflict: queue }\n";
+    let reason = failed("itself", &itself, "itself").await;
+    assert!(reason.contains("would wait for itself/1, which waits for it"), "{reason}");
+    // Nested as deep as runs may be, and no deeper: the innermost fails, and so do those that wait for it.
+    let deeper = PARENT.replace("workflow: parent", "workflow: deeper");
+    let reason = failed("deeper", &deeper, "deeper").await;
+    assert!(reason.contains("deeper/2 failed: sub: deeper/3 failed"), "{reason}");
+    assert_eq!(database.number("SELECT COUNT(*) FROM runs WHERE workflow = 'deeper'").await, 9);
+}

@@ -1,0 +1,150 @@
+//! The verb `evaluate`: which metrics of which columns. Must never happen here: a metric nobody can count.
+
+use super::super::diagnostics::Findings;
+use super::super::language::{EVALUATE, OWN_METRIC};
+use super::super::raw::{Key, Node, Raw};
+use super::super::{EvaluateTask, EvaluatedMetric, Metric};
+use super::data::{data, format};
+use super::fields::{Fields, list, text};
+use super::gate::DIRECTIONS;
+use super::reads::{Place, Reads};
+
+/// Reads the verb.
+pub(super) fn evaluate(
+    key: &Key,
+    node: &Node,
+    place: Place,
+    reads: &mut Reads,
+    f: &mut Findings,
+) -> Option<EvaluateTask> {
+    f.not_yet(key.position, "`evaluate`");
+    let fields = Fields::of(node, key.position, &EVALUATE, f)?;
+    let example = "predictions: \"${{ steps.evaluate.artifacts.predictions }}\"";
+    let predictions = fields.need("predictions", "`evaluate`", example, f);
+    let predictions = predictions.and_then(|(_, node)| data(node, "predictions", place, reads, f));
+    let format = format(&fields, predictions.as_ref(), "predictions", f);
+    let label = fields.need("label", "`evaluate`", "label: churned", f);
+    let label = label.and_then(|_| fields.word_of_ones_own("label", f));
+    let metrics = metrics(&fields, f);
+    let mut column = |name| fields.word_of_ones_own(name, f);
+    let (candidate, champion) = (column("candidate"), column("champion"));
+    let (weight, cluster, id, group) = (column("weight"), column("cluster"), column("id"), column("group"));
+    let threshold = fields.number("threshold", f).unwrap_or(0.5);
+    let by = fields.texts("by", f).unwrap_or_default();
+    let task = EvaluateTask {
+        predictions: predictions?,
+        format,
+        label: label?,
+        candidate: candidate.unwrap_or_else(|| "candidate".to_owned()),
+        champion: champion.unwrap_or_else(|| "champion".to_owned()),
+        weight,
+        cluster,
+        id,
+        group,
+        threshold,
+        metrics: metrics?,
+        by,
+    };
+    check_columns(&fields, &task, f);
+    Some(task)
+}
+
+fn check_columns(fields: &Fields<'_>, task: &EvaluateTask, f: &mut Findings) {
+    if task.candidate == task.champion {
+        let spot = fields
+            .get("champion")
+            .or(fields.get("candidate"))
+            .map_or(fields.position, |(_, node)| node.position);
+        f.add("value", spot, "the candidate and the champion have a column of predictions each");
+    }
+    let is_ranking =
+        |metric: &EvaluatedMetric| matches!(metric, EvaluatedMetric::Known(known) if known.is_ranking());
+    let ranking = task.metrics.iter().find(|metric| is_ranking(metric));
+    match (ranking, &task.group, fields.get("group")) {
+        (Some(metric), None, None) => {
+            let message =
+                format!("`{}` is about rankings, and needs `group`: the column of the query", metric.name());
+            f.add_with_hint("missing-key", fields.position, message, "for example `group: query_id`");
+        }
+        (None, Some(_), Some((key, _))) => {
+            f.add("misplaced-key", key.position, "`group` goes with metrics of rankings, such as ndcg@10");
+        }
+        _ => {}
+    }
+}
+
+fn metrics(fields: &Fields<'_>, f: &mut Findings) -> Option<Vec<EvaluatedMetric>> {
+    let (key, node) = fields.need("metrics", "`evaluate`", "metrics: [roc_auc, log_loss]", f)?;
+    let items = list(node, "metrics", f)?;
+    if items.is_empty() {
+        f.add_with_hint(
+            "value",
+            key.position,
+            "there is nothing to count",
+            "for example `metrics: [accuracy]`",
+        );
+        return None;
+    }
+    let mut metrics: Vec<EvaluatedMetric> = Vec::new();
+    let mut sound = true;
+    for item in items {
+        match metric(item, f) {
+            Some(metric) if metrics.iter().any(|other| other.name() == metric.name()) => {
+                f.add("value", item.position, format!("`{}` is counted twice", metric.name()));
+            }
+            Some(metric) => metrics.push(metric),
+            None => sound = false,
+        }
+    }
+    sound.then_some(metrics)
+}
+
+fn metric(node: &Node, f: &mut Findings) -> Option<EvaluatedMetric> {
+    if let Raw::Map(_) = &node.value {
+        return own_metric(node, f);
+    }
+    let name = text(node, "metrics", f)?.text.as_str();
+    let metric = Metric::of_name(name);
+    if metric.is_none() {
+        let known: Vec<&str> =
+            Metric::NAMES.iter().map(|(name, _)| *name).chain(["ndcg@10", "recall@10"]).collect();
+        let hint =
+            super::super::diagnostics::did_you_mean(name, known.iter().copied()).unwrap_or_else(|| {
+                format!(
+                    "the metrics are {}; a column of your own is {{ name, candidate, champion, direction }}",
+                    known.join(", ")
+                )
+            });
+        let message =
+            format!("there is no metric `{}`", crate::expression::shorten(&name.escape_debug().to_string()));
+        f.add_with_hint("unknown-metric", node.position, message, hint);
+    }
+    metric.map(EvaluatedMetric::Known)
+}
+
+fn own_metric(node: &Node, f: &mut Findings) -> Option<EvaluatedMetric> {
+    let fields = Fields::of(node, node.position, &OWN_METRIC, f)?;
+    for (name, example) in [
+        ("name", "name: revenue_loss"),
+        ("candidate", "candidate: loss_candidate"),
+        ("champion", "champion: loss_champion"),
+        ("direction", "direction: lower"),
+    ] {
+        fields.need(name, "a metric of your own", example, f);
+    }
+    let name = fields.name("name", f);
+    if let (Some(taken), Some((_, node))) =
+        (name.as_deref().filter(|name| Metric::of_name(name).is_some()), fields.get("name"))
+    {
+        f.add("reserved-name", node.position, format!("`{taken}` is counted by Refit: choose another name"));
+    }
+    let candidate = fields.word_of_ones_own("candidate", f);
+    let champion = fields.word_of_ones_own("champion", f);
+    let direction = fields.word("direction", &DIRECTIONS, f);
+    Some(EvaluatedMetric::Column {
+        name: name?,
+        candidate: candidate?,
+        champion: champion?,
+        direction: direction?,
+    })
+}

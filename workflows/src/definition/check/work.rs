@@ -1,0 +1,166 @@
+//! What all verbs share that run on a worker: inputs, artifacts, retries, the host they ask for. Must never happen here:
+//! a path that leaves its folder.
+
+use std::collections::BTreeMap;
+
+use super::super::diagnostics::Findings;
+use super::super::language::{CACHE, NEEDS_HOST, RETRY};
+use super::super::raw::{Node, Raw};
+use super::super::{Cache, HostNeeds, Retry, Task, Work};
+use super::Defaults;
+use super::fields::{Fields, key_is_name, text};
+use super::reads::{Place, Reads, artifact_of};
+use crate::template::Template;
+use crate::wire::check_relative_path;
+
+/// The step around a task; none when the task was reported. Every key is read all the same.
+pub(super) fn work(
+    task: Option<Task>,
+    fields: &Fields<'_>,
+    defaults: &Defaults,
+    place: Place,
+    declared: &mut Vec<String>,
+    reads: &mut Reads,
+    f: &mut Findings,
+) -> Option<Work> {
+    let inputs = inputs(fields, place, reads, f);
+    let artifacts = artifacts(fields, f);
+    declared.extend(artifacts.keys().cloned());
+    let retry = retry(fields, &defaults.retry, f);
+    let timeout = fields.duration("timeout", true, f).unwrap_or(defaults.timeout);
+    let host = host(fields, f);
+    let checkpoint = checkpoint(fields, f);
+    let cache = cache(fields, place, reads, f);
+    Some(Work { task: task?, inputs, artifacts, retry, timeout, host, checkpoint, cache })
+}
+
+fn inputs(
+    fields: &Fields<'_>,
+    place: Place,
+    reads: &mut Reads,
+    f: &mut Findings,
+) -> BTreeMap<String, Template> {
+    let mut inputs = BTreeMap::new();
+    let declared =
+        fields.get("inputs").and_then(|(key, node)| Fields::any(node, key.position, "`inputs`", f));
+    for (key, node) in declared.iter().flat_map(|declared| declared.entries()) {
+        key_is_name(key, f);
+        if let Some(template) = reads.template(node, &key.name, place, f)
+            && artifact_of(&template, node, &key.name, f).is_some()
+        {
+            inputs.insert(key.name.clone(), template);
+        }
+    }
+    inputs
+}
+
+/// `checkpoint`: a folder, whether or not it is written with a `/` at its end.
+fn checkpoint(fields: &Fields<'_>, f: &mut Findings) -> Option<String> {
+    let (key, node) = fields.get("checkpoint")?;
+    f.not_yet(key.position, "`checkpoint`");
+    path(node, "checkpoint", f)
+}
+
+fn host(fields: &Fields<'_>, f: &mut Findings) -> HostNeeds {
+    let Some((key, node)) = fields.get("needs_host") else { return HostNeeds::default() };
+    f.not_yet(key.position, "`needs_host`");
+    let Some(host) = Fields::of(node, key.position, &NEEDS_HOST, f) else { return HostNeeds::default() };
+    let mut needs = HostNeeds {
+        gpus: host.small_count("gpus", f),
+        cpus: host.number("cpus", f),
+        memory: host.size("memory", f),
+        labels: BTreeMap::new(),
+    };
+    if let (Some(cpus), Some((_, node))) = (needs.cpus, host.get("cpus"))
+        && !(cpus > 0.0 && cpus <= 4096.0)
+    {
+        f.add("number", node.position, "`cpus` is a number above 0, at most 4096");
+    }
+    let labels = host.get("labels").and_then(|(key, node)| Fields::any(node, key.position, "`labels`", f));
+    for (key, node) in labels.iter().flat_map(|labels| labels.entries()) {
+        let is_word = |text: &str| !text.trim().is_empty() && text.len() <= 200 && !text.contains(['=', ',']);
+        let Some(value) = text(node, &key.name, f).map(|scalar| scalar.text.clone()) else { continue };
+        if Template::is_in(&value) {
+            f.add("value", node.position, "a label is written out: it takes no `${{ }}`");
+        } else if !is_word(&key.name) || !is_word(&value) {
+            f.add(
+                "value",
+                key.position,
+                "a label is KEY: VALUE, without `=` and `,`, each of 1 to 200 bytes",
+            );
+        }
+        needs.labels.insert(key.name.clone(), value);
+    }
+    needs
+}
+
+fn cache(fields: &Fields<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -> Option<Cache> {
+    let (key, node) = fields.get("cache")?;
+    f.not_yet(key.position, "`cache`");
+    if let Raw::Scalar(_) = &node.value {
+        return fields.boolean("cache", f)?.then_some(Cache { key: None, ttl: None });
+    }
+    let cache = Fields::of(node, key.position, &CACHE, f)?;
+    if cache.entries().is_empty() {
+        f.add_with_hint("missing-key", key.position, "`cache` says nothing", "write `cache: true`");
+    }
+    let key = cache.get("key").and_then(|(_, node)| reads.template(node, "key", place, f));
+    Some(Cache { key, ttl: cache.duration("ttl", true, f) })
+}
+
+fn artifacts(fields: &Fields<'_>, f: &mut Findings) -> BTreeMap<String, String> {
+    let mut artifacts = BTreeMap::new();
+    let declared =
+        fields.get("artifacts").and_then(|(key, node)| Fields::any(node, key.position, "`artifacts`", f));
+    for (key, node) in declared.iter().flat_map(|declared| declared.entries()) {
+        key_is_name(key, f);
+        // Declared even when its path is wrong, so that what reads it is not reported as well.
+        let path = text(node, &key.name, f).map(|scalar| scalar.text.clone()).unwrap_or_default();
+        if !path.is_empty() {
+            check_path(&path, node, f);
+        }
+        artifacts.insert(key.name.clone(), path);
+    }
+    artifacts
+}
+
+/// A path that is written out and stays inside its folder.
+pub(super) fn path(node: &Node, what: &str, f: &mut Findings) -> Option<String> {
+    let path = text(node, what, f)?.text.clone();
+    check_path(&path, node, f);
+    Some(path)
+}
+
+fn check_path(path: &str, node: &Node, f: &mut Findings) {
+    if Template::is_in(path) {
+        f.add("path", node.position, "a path is written out: it takes no `${{ }}`");
+    } else if let Err(wrong) = check_relative_path(path) {
+        f.add(
+            "path",
+            node.position,
+            format!("`{}` {wrong}", crate::expression::shorten(&path.escape_debug().to_string())),
+        );
+    }
+}
+
+/// `retry` of a step or of the defaults; what it leaves out is taken from `base`.
+pub(super) fn retry(fields: &Fields<'_>, base: &Retry, f: &mut Findings) -> Retry {
+    let mut retry = base.clone();
+    let Some((key, node)) = fields.get("retry") else { return retry };
+    let Some(fields) = Fields::of(node, key.position, &RETRY, f) else { return retry };
+    if let Some(attempts) = fields.small_count("attempts", f) {
+        retry.attempts = attempts;
+    }
+    if let Some(backoff) = fields.duration("backoff", false, f) {
+        retry.backoff = backoff;
+    }
+    match (fields.duration("max_backoff", false, f), fields.get("max_backoff")) {
+        (Some(most), Some((_, node))) if most < retry.backoff => {
+            f.add("duration", node.position, "`max_backoff` is shorter than `backoff`");
+        }
+        (Some(most), _) => retry.max_backoff = most,
+        // A first pause longer than the usual bound is meant as it is written.
+        (None, _) => retry.max_backoff = retry.max_backoff.max(retry.backoff),
+    }
+    retry
+}
