@@ -29,8 +29,10 @@ Run it:
   token       Make, list and revoke access tokens
 
 Define:
+  init        A workflow to start from
   check       Check workflow files without a server
   test        Unit tests of workflows, on a virtual clock
+  simulate    What events would have started, on a virtual clock
   apply       Register workflows and their code
   workflow    List and show registered workflows
 
@@ -122,8 +124,10 @@ pub(crate) enum Command {
     Up(UpArgs),
     Serve(ServeArgs),
     Work(WorkArgs),
+    Init(InitArgs),
     Check(CheckArgs),
     Test(TestArgs),
+    Simulate(SimulateArgs),
     Apply(ApplyArgs),
     /// List and show registered workflows
     #[command(subcommand)]
@@ -363,6 +367,22 @@ pub(crate) struct WorkArgs {
 // ---------------------------------------------------------------------------------------------------------------
 // Defining
 
+/// A workflow to start from
+///
+/// Writes a commented workflow with a small training script, its tests and a README, which runs as it stands: `refit up`
+/// in that folder works at once. Needs Python 3 and nothing else. Overwrites nothing: exit code 2 when a file is in the way.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  refit init churn               in the new folder churn
+  refit init                     in this folder, which gives the workflow its name")]
+pub(crate) struct InitArgs {
+    /// The workflow's name, and the folder [default: this folder]
+    #[arg(value_parser = name)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
 /// Check workflow files without a server
 ///
 /// Shows every problem with its line, the offending text and what would be right. Exit code 3 when there is one.
@@ -417,6 +437,44 @@ pub(crate) struct TestArgs {
     /// Write the results as JUnit XML as well
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) junit: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// What events would have started, on a virtual clock
+///
+/// Lets events arrive at their times and tells which runs they would have started, and of each event why or why not:
+/// triggers, batches, concurrency and chained workflows decide as on the server, for it is the same code. Steps are not
+/// run: each takes --step-takes and succeeds, gates pass, approvals are given at once. It ends when everything has come
+/// to rest, with schedules a day after the last event.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  refit simulate churn.yaml --events events.jsonl
+  refit simulate . --events - --step-takes 2h < events.jsonl
+  refit simulate . --history --since 30d        what last month's events would start with these files
+  refit simulate --history -o json              the same, with the server's own workflows")]
+pub(crate) struct SimulateArgs {
+    /// Workflow files, or folders with workflow files directly in them; without any, those of the server
+    #[arg(required_unless_present = "history", value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The events: one CloudEvent a line, or a JSON array; `-` for standard input. Each arrives at its `time`, one
+    /// without with the one before
+    #[arg(long, value_name = "FILE", required_unless_present = "history", value_hint = ValueHint::FilePath)]
+    pub(crate) events: Option<PathBuf>,
+    /// The events are those the server received, oldest first. Its own are left out: the simulation makes them anew
+    #[arg(long, conflicts_with = "events")]
+    pub(crate) history: bool,
+    /// Where the history begins: 90s, 2h, 3d, or an RFC 3339 time
+    #[arg(long, value_name = "WHEN", value_parser = since, default_value = "30d", conflicts_with = "events")]
+    pub(crate) since: Since,
+    /// How long each step takes
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1m")]
+    pub(crate) step_takes: Duration,
+    /// How long it goes on after the first event
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) lasts: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) limit: Limit,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -851,6 +909,7 @@ pub(crate) fn command() -> clap::Command {
         ("demo", &["server"][..]),
         ("up", &["server"]),
         ("serve", &["server", "token"]),
+        ("init", &["server", "token"]),
         ("check", &["server", "token"]),
         ("completion", &["server", "token"]),
     ] {
@@ -891,10 +950,14 @@ mod tests {
             "serve --listen 0.0.0.0:7433 --data d --database-url postgres://h/d --amqp-url amqp://h --amqp-queue q \
              --amqp-exchange e --grace 90s --host a --host b",
             "work --server http://h:1 --name gpu-7.example --slots 2 --labels zone=eu,disk=nvme --labels a=b --data d",
+            "init",
+            "init churn -o json",
             "check a.yaml b",
             "check --graph a.yaml b",
             "check a.yaml --graph=dot",
             "apply .",
+            "simulate a.yaml b --events - --step-takes 2h --for 30d --limit 5 -o yaml",
+            "simulate --history --since 3d --server http://h:1",
             "workflow list -o yaml --limit 3",
             "workflow show churn --text",
             "event send --type t --source s --id i --subject u --data {\"a\":1}",
@@ -953,6 +1016,13 @@ mod tests {
             "run list --server ftp://x",
             "run list --server http://user:secret@h",
             "check",
+            "init Churn",
+            "init a/b",
+            "simulate a.yaml",
+            "simulate --events e.jsonl",
+            "simulate a.yaml --events e.jsonl --history",
+            "simulate a.yaml --events e.jsonl --since 3d",
+            "simulate a.yaml --events e.jsonl --for 1",
             "nothing",
         ] {
             assert!(read(line).is_err(), "{line} was accepted");

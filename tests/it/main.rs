@@ -11,6 +11,7 @@ mod examples;
 mod layers;
 mod outbox;
 mod recovery;
+mod simulate;
 mod steps;
 mod store;
 mod triggers;

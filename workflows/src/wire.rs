@@ -549,6 +549,9 @@ impl std::fmt::Display for InstancesView {
 /// An event with what became of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EventView {
+    /// Its place in the log: grows from event to event, with gaps. Where the next page of a listing begins.
+    #[serde(default)]
+    pub seq: i64,
     /// CloudEvents `id`.
     pub id: String,
     /// CloudEvents `source`.
@@ -565,6 +568,10 @@ pub struct EventView {
     /// CloudEvents `data`; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
+    /// All other attributes as they came, extensions too: with these and `data` it is the whole CloudEvent. Left out
+    /// where `data` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<serde_json::Map<String, Value>>,
     /// What became of it, in order.
     pub decisions: Vec<DecisionView>,
 }

@@ -1,6 +1,6 @@
 //! `refit event`: sending events, and what became of them.
 
-use std::io::{BufRead, BufReader, IsTerminal as _};
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
 use refit_workflows::wire::Receipt;
 
+use super::event_file::{EventFile, Found};
 use crate::args::{EventCommand, EventSendArgs, Format};
 use crate::client::{Client, ClientError};
 use crate::exit::{Exit, Usage};
@@ -90,15 +91,9 @@ struct Sent {
 
 async fn send_file(file: &Path, format: Format, client: &Client) -> anyhow::Result<Exit> {
     let name = file.display().to_string();
-    let (input, size): (Box<dyn BufRead + Send>, Option<u64>) = if name == "-" {
-        (Box::new(BufReader::new(std::io::stdin())), None)
-    } else {
-        let opened = std::fs::File::open(file).with_context(|| format!("failed to read {name}"))?;
-        let size = opened.metadata().ok().map(|about| about.len());
-        (Box::new(BufReader::new(opened)), size)
-    };
+    let (input, size) = EventFile::open(file)?;
     let progress = progress_bar(size);
-    let mut reader = Batches { lines: input, line: 0, waiting: None };
+    let mut reader = Batches { input, waiting: None };
     let mut sent = Sent::default();
     loop {
         // Reading may block (a pipe that is slow to fill), so it is done where blocking is allowed.
@@ -161,13 +156,11 @@ fn progress_bar(size: Option<u64>) -> ProgressBar {
     ProgressBar::with_draw_target(size, target).with_style(style)
 }
 
-/// Reads JSON Lines in batches that a request can carry.
+/// Gathers the events of a file in batches that a request can carry.
 struct Batches {
-    lines: Box<dyn BufRead + Send>,
-    /// Lines read so far.
-    line: usize,
-    /// An event that did not fit into the batch before, with its line and weight.
-    waiting: Option<(CloudEvent, usize, usize)>,
+    input: EventFile,
+    /// An event that did not fit into the batch before.
+    waiting: Option<Found>,
 }
 
 #[derive(Debug, Default)]
@@ -183,45 +176,19 @@ impl Batches {
     fn next(&mut self) -> anyhow::Result<Batch> {
         let mut batch = Batch::default();
         while batch.events.len() < SENT_AT_ONCE {
-            let Some((event, line, bytes)) =
-                self.waiting.take().map_or_else(|| self.event(), |next| Ok(Some(next)))?
-            else {
-                break;
-            };
-            if !batch.events.is_empty() && batch.bytes + bytes > BYTES_AT_ONCE {
-                self.waiting = Some((event, line, bytes));
+            let next = self.waiting.take().map_or_else(|| self.input.next(), |next| Ok(Some(next)))?;
+            let Some(next) = next else { break };
+            if !batch.events.is_empty() && batch.bytes + next.bytes > BYTES_AT_ONCE {
+                self.waiting = Some(next);
                 break;
             }
             if batch.events.is_empty() {
-                batch.first = line;
+                batch.first = next.line;
             }
-            batch.bytes += bytes;
-            batch.events.push(event);
+            batch.bytes += next.bytes;
+            batch.events.push(next.event);
         }
         Ok(batch)
-    }
-
-    fn event(&mut self) -> anyhow::Result<Option<(CloudEvent, usize, usize)>> {
-        loop {
-            self.line += 1;
-            let line = self.line;
-            let mut bytes = Vec::new();
-            let most = 2 * EVENT_BYTES_MAX as u64;
-            let read = std::io::Read::take(&mut self.lines, most).read_until(b'\n', &mut bytes)?;
-            if read == 0 {
-                return Ok(None);
-            }
-            if bytes.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            if bytes.len() > EVENT_BYTES_MAX {
-                return Err(Usage(format!("line {line}: an event may weigh at most 1 MiB")).into());
-            }
-            let value = serde_json::from_slice(&bytes)
-                .map_err(|wrong| Usage(format!("line {line}: not JSON: {wrong}")))?;
-            let event = CloudEvent::parse(value).map_err(|wrong| Usage(format!("line {line}: {wrong}")))?;
-            return Ok(Some((event, line, read)));
-        }
     }
 }
 
@@ -230,7 +197,7 @@ mod tests {
     use super::*;
 
     fn batches(text: String) -> Batches {
-        Batches { lines: Box::new(std::io::Cursor::new(text)), line: 0, waiting: None }
+        Batches { input: EventFile::of(Box::new(std::io::Cursor::new(text))), waiting: None }
     }
 
     fn line(id: usize, padding: usize) -> String {
@@ -265,15 +232,5 @@ mod tests {
             ids.extend(batch.events.iter().map(|event| event.id().to_owned()));
         }
         assert_eq!(ids, ["0", "1", "2", "3", "4"]);
-    }
-
-    #[test]
-    fn a_bad_line_is_named() {
-        for (text, part) in
-            [("{\"id\": 1}\n", "line 2: `id`"), ("nonsense\n", "line 2: not JSON"), ("[]\n", "line 2: ")]
-        {
-            let wrong = batches(line(1, 0) + text).next().unwrap_err().to_string();
-            assert!(wrong.starts_with(part), "{wrong}");
-        }
     }
 }

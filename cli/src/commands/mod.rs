@@ -6,10 +6,13 @@ mod check;
 mod completion;
 mod demo;
 mod event;
+mod event_file;
+mod init;
 mod local;
 mod model;
 mod run;
 mod serve;
+mod simulate;
 mod sources;
 mod test;
 mod token;
@@ -40,8 +43,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Up(args) => Box::pin(up::run(args, &cli.remote)).await,
         Command::Serve(args) => Box::pin(serve::run(args)).await,
         Command::Work(args) => Box::pin(work::run(args, &cli.remote)).await,
+        Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Test(args) => tokio::task::block_in_place(|| test::run(&args)),
+        Command::Simulate(args) => Box::pin(simulate::run(args, &cli.remote)).await,
         Command::Apply(args) => Box::pin(apply::run(args, &client()?)).await,
         Command::Workflow(command) => Box::pin(workflow::run(command, &client()?)).await,
         Command::Event(command) => Box::pin(event::run(command, &client()?)).await,

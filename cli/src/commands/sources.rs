@@ -122,6 +122,22 @@ pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
 }
 
 fn files_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let files = workflow_files(folder)?;
+    if files.is_empty() {
+        return Err(Usage(format!(
+            "no workflow in {}: a workflow is a *.yaml file directly in the folder with a `workflow:` key",
+            folder.display()
+        ))
+        .into());
+    }
+    Ok(files)
+}
+
+/// The workflow files directly in a folder, sorted; there may be none.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(crate) fn workflow_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let failed = || format!("failed to read {}", folder.display());
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(failed)? {
@@ -137,13 +153,6 @@ fn files_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         if is_yaml && !is_test && path.is_file() && std::fs::read(&path).is_ok_and(has_key) {
             files.push(path);
         }
-    }
-    if files.is_empty() {
-        return Err(Usage(format!(
-            "no workflow in {}: a workflow is a *.yaml file directly in the folder with a `workflow:` key",
-            folder.display()
-        ))
-        .into());
     }
     files.sort();
     Ok(files)

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use anstyle::Style;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{DecisionView, EventView};
 
@@ -26,7 +27,8 @@ pub(crate) fn list(events: &[EventView], now: Timestamp) -> String {
     grid.to_string()
 }
 
-fn summary(decision: &DecisionView) -> String {
+/// A decision in a word or two.
+pub(super) fn summary(decision: &DecisionView) -> String {
     match &decision.run {
         Some(run) => format!("{} {run}", decision.decision),
         None if decision.workflow.is_empty() => decision.decision.clone(),
@@ -59,13 +61,17 @@ pub(crate) fn show(event: &EventView, now: Timestamp) -> String {
     text
 }
 
-fn decision_line(decision: &DecisionView, now: Timestamp) -> String {
-    let style = match decision.decision.as_str() {
+/// How a decision looks.
+pub(super) fn decision_look(decision: &str) -> Style {
+    match decision {
         "started" | "joined" | "batched" | "coalesced" | "queued" => GOOD,
         "unmatched" | "duplicate" => DIM,
         _ => WARN,
-    };
-    let mut line = paint(style, clean(&decision.decision));
+    }
+}
+
+fn decision_line(decision: &DecisionView, now: Timestamp) -> String {
+    let mut line = paint(decision_look(&decision.decision), clean(&decision.decision));
     if !decision.workflow.is_empty() {
         let _ = write!(line, "  {}", clean(&decision.workflow));
         if let Some(trigger) = decision.trigger {

@@ -8,6 +8,7 @@ pub(crate) mod event;
 pub(crate) mod graph;
 pub(crate) mod model;
 pub(crate) mod run;
+pub(crate) mod simulate;
 pub(crate) mod table;
 pub(crate) mod time;
 pub(crate) mod workflow;

@@ -33,7 +33,7 @@ pub(crate) fn list(runs: &[RunView], now: Timestamp) -> String {
 }
 
 /// What a run led to, or why not, in one line.
-fn result(run: &RunView) -> Option<String> {
+pub(super) fn result(run: &RunView) -> Option<String> {
     match &run.promoted {
         Some(promoted) => Some(format!("{} v{} is {}", promoted.model, promoted.version, promoted.alias)),
         None => run.reason.clone(),

@@ -25,6 +25,17 @@ pub(crate) fn exact(at: Timestamp, now: Timestamp) -> String {
     format!("{} ({at})", relative(at, now))
 }
 
+/// The moment in UTC, to the second: for times that are not seen from now.
+pub(crate) fn second(at: Timestamp) -> String {
+    at.to_string().chars().take("2026-01-31T08:00:00".len()).collect::<String>().replace('T', " ")
+}
+
+/// The moment in UTC, to the minute and with its zone.
+pub(crate) fn minute(at: Timestamp) -> String {
+    let text: String = second(at).chars().take("2026-01-31 08:00".len()).collect();
+    format!("{text} UTC")
+}
+
 /// How long from `start` to `end`, or to now while there is no end.
 pub(crate) fn took(start: Option<Timestamp>, end: Option<Timestamp>, now: Timestamp) -> Option<String> {
     start.map(|start| refit_workflows::time::show_duration(end.unwrap_or(now).since(start)))

@@ -106,21 +106,40 @@ pub(super) struct ListParams {
     unmatched: Option<String>,
     since: Option<Timestamp>,
     limit: Option<i64>,
+    outside: Option<String>,
+    order: Option<String>,
+    after: Option<i64>,
+    data: Option<String>,
 }
 
+/// A yes or no in a query; bare, it is a yes.
+fn flag(name: &str, given: Option<&str>) -> Result<bool, Problem> {
+    match given {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1" | "") => Ok(true),
+        Some(_) => Err(Problem::invalid(format!("`{name}` must be true or false")).field(name)),
+    }
+}
+
+/// A page of the log. `order=oldest&after=SEQ` goes through it from the beginning; it ends with an empty page, for with
+/// `data` a page may be cut short of its `limit`.
 pub(super) async fn list(
     State(engine): State<Engine>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Vec<EventView>>, Problem> {
-    let unmatched = match params.unmatched.as_deref() {
-        None | Some("false" | "0") => false,
-        Some("true" | "1" | "") => true,
-        Some(_) => return Err(Problem::invalid("`unmatched` must be true or false").field("unmatched")),
+    let oldest_first = match params.order.as_deref() {
+        None | Some("newest") => false,
+        Some("oldest") => true,
+        Some(_) => return Err(Problem::invalid("`order` must be newest or oldest").field("order")),
     };
     let filter = EventFilter {
         kind: params.kind,
         source: params.source,
-        unmatched,
+        unmatched: flag("unmatched", params.unmatched.as_deref())?,
+        outside: flag("outside", params.outside.as_deref())?,
+        oldest_first,
+        after: params.after,
+        data: flag("data", params.data.as_deref())?,
         since: params.since,
         limit: limit(params.limit)?,
     };

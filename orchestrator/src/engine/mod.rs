@@ -201,7 +201,7 @@ impl Engine {
         view.ok_or_else(|| EngineError::NotFound(no_workflow(name)))
     }
 
-    /// Events, newest first, without their data.
+    /// Events with what became of them, as the filter says; by itself newest first, without their data.
     pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, EngineError> {
         Ok(self.store().events(filter).await?)
     }

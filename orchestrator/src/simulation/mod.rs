@@ -13,6 +13,7 @@ use std::time::Duration;
 use refit_workflows::definition::Workflow;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
+use refit_workflows::run::StepState;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{
     AttemptKey, Decide, EventView, Finish, LeaseRequest, ModelView, Outcome, Register, Role, RunView,
@@ -22,14 +23,15 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::engine::{Engine, EngineError, EventFilter, Identity, RunFilter, Settings};
+use crate::engine::{Engine, EngineError, EventFilter, Identity, Settings};
+use crate::store::DECISIONS_MAX;
 use crate::store::database::Database;
 use crate::store::{Store, StoreError};
 
 pub use script::{Answer, Attempt, Came, Script};
 
-/// The most moments at which something happens before a simulation counts as one that never ends: two workflows that
-/// start each other go on for ever.
+/// The most moments at which something happens after one event before a simulation counts as one that never ends: two
+/// workflows that start each other go on for ever.
 const MOMENTS_MAX: u64 = 1_000_000;
 /// Attempts the one worker takes at a time: as many as there are.
 const SLOTS: u32 = 10_000;
@@ -71,30 +73,30 @@ impl Stage {
 /// A virtual orchestrator with one virtual worker that takes every step at once.
 pub struct Simulation {
     engine: Engine,
-    workflows: BTreeMap<String, Cast>,
+    /// By workflow: what its steps come to.
+    scripts: BTreeMap<String, Script>,
     /// What happens when, in the order it was begun where that is the same moment.
     ahead: BinaryHeap<Reverse<(Timestamp, u64)>>,
     happenings: BTreeMap<u64, Happening>,
-    /// Approvals that somebody is thinking about, by run, step and since when.
-    asked: BTreeSet<(RunName, String, Timestamp)>,
+    /// Approvals that somebody is thinking about.
+    asked: BTreeSet<Asked>,
+    /// The runs under way when this was last looked at, and their versions then.
+    seen: BTreeMap<RunName, i64>,
     /// Numbers whatever is begun.
     begun: u64,
     moments: u64,
     news: News,
 }
 
-/// A workflow's script.
-struct Cast {
-    script: Script,
-    has_approvals: bool,
-}
+/// An approval that was asked for: its run, its step, and since when it waits.
+type Asked = (RunName, String, Timestamp);
 
 /// What happens at a later moment.
 enum Happening {
     /// An attempt is over.
     Finish(AttemptKey, Outcome),
     /// Somebody answers an approval.
-    Answer { run: RunName, step: String, approve: bool, by: Option<String> },
+    Answer { asked: Asked, approve: bool, by: Option<String> },
 }
 
 /// What has changed since it was last looked at.
@@ -137,10 +139,11 @@ impl Simulation {
             .await?;
         Ok(Self {
             engine,
-            workflows: BTreeMap::new(),
+            scripts: BTreeMap::new(),
             ahead: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             asked: BTreeSet::new(),
+            seen: BTreeMap::new(),
             begun: 0,
             moments: 0,
             news: News { dispatch, ready, runs, children },
@@ -159,9 +162,8 @@ impl Simulation {
     pub async fn apply(&mut self, workflow: &Workflow, script: Script) -> Result<(), SimulationError> {
         let workflow = script.fix_gates(workflow);
         let name = workflow.name.clone();
-        let has_approvals = script::has_approvals(&workflow);
         self.engine.store().apply_workflow(None, workflow, WORKER).await?;
-        self.workflows.insert(name, Cast { script, has_approvals });
+        self.scripts.insert(name, script);
         Ok(())
     }
 
@@ -195,6 +197,7 @@ impl Simulation {
     /// # Errors
     /// [`SimulationError::Store`].
     pub async fn record(&mut self, events: Vec<CloudEvent>) -> Result<(), SimulationError> {
+        self.moments = 0;
         self.engine.record(events, Vec::new()).await?;
         self.settle().await
     }
@@ -286,6 +289,25 @@ impl Simulation {
         Ok(self.engine.events(filter).await?)
     }
 
+    /// Every event so far with what became of it, Refit's own too, whole and oldest first: a page of at most `limit`
+    /// behind the event with the `seq` `after`, 0 for the first. Behind the last it is empty.
+    ///
+    /// # Errors
+    /// [`SimulationError::Store`].
+    pub async fn log(&self, after: i64, mut limit: i64) -> Result<Vec<EventView>, SimulationError> {
+        loop {
+            let (oldest_first, after, data) = (true, Some(after), true);
+            let filter = EventFilter { oldest_first, after, data, limit, ..EventFilter::default() };
+            let page = self.engine.events(filter).await?;
+            let decisions: usize = page.iter().map(|event| event.decisions.len()).sum();
+            if page.len() < 2 || decisions < DECISIONS_MAX {
+                return Ok(page);
+            }
+            // Some may be missing: fewer events at once.
+            limit = page.len() as i64 / 2;
+        }
+    }
+
     /// The model with its versions and aliases, once it has a version.
     ///
     /// # Errors
@@ -307,9 +329,7 @@ impl Simulation {
             self.ahead.pop();
             match self.happenings.remove(&number) {
                 Some(Happening::Finish(key, outcome)) => self.finish(key, outcome).await?,
-                Some(Happening::Answer { run, step, approve, by }) => {
-                    self.answer(&run, step, approve, by).await?;
-                }
+                Some(Happening::Answer { asked, approve, by }) => self.answer(asked, approve, by).await?,
                 // Its run was cancelled.
                 None => {}
             }
@@ -350,8 +370,7 @@ impl Simulation {
             }
             if take(&mut self.news.runs) {
                 quiet = false;
-                self.end_cancelled().await?;
-                self.ask_approvals().await?;
+                self.look_at_runs().await?;
             }
             if quiet {
                 return Ok(());
@@ -363,7 +382,7 @@ impl Simulation {
         let request =
             LeaseRequest { worker: WORKER.to_owned(), session: WORKER.to_owned(), slots: SLOTS, wait_ms: 0 };
         for order in self.engine.lease(request).await?.orders {
-            let script = self.workflows.get(&order.key.run.workflow).map(|cast| &cast.script);
+            let script = self.scripts.get(&order.key.run.workflow);
             let (takes, outcome) =
                 script.map_or_else(|| Script::default().attempt(&order), |it| it.attempt(&order));
             self.later(takes, Happening::Finish(order.key, outcome));
@@ -385,11 +404,34 @@ impl Simulation {
         }
     }
 
-    /// The worker ends at once what it is told to end.
-    async fn end_cancelled(&mut self) -> Result<(), SimulationError> {
-        if self.happenings.is_empty() {
-            return Ok(());
+    /// Looks at the runs under way that changed: the worker ends at once what it is told to end, and approvals that wait
+    /// get the answer of the script when it is time for it.
+    async fn look_at_runs(&mut self) -> Result<(), SimulationError> {
+        let running: BTreeMap<RunName, i64> = self.engine.store().running_runs().await?.into_iter().collect();
+        let changed: Vec<RunName> = running
+            .iter()
+            .filter(|(run, version)| self.seen.get(*run) != Some(*version))
+            .map(|(run, _)| run.clone())
+            .collect();
+        self.seen = running;
+        let (mut cancelling, mut awaiting) = (false, Vec::new());
+        for name in changed {
+            let run = self.engine.store().load_run(&name).await.map_err(EngineError::from)?;
+            cancelling |= run.steps().iter().any(|step| matches!(step.state, StepState::Cancelling { .. }));
+            if run.steps().iter().any(|step| matches!(step.state, StepState::Awaiting { .. })) {
+                awaiting.push(name);
+            }
         }
+        if cancelling {
+            self.end_cancelled().await?;
+        }
+        for run in awaiting {
+            self.ask_approvals(run).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_cancelled(&mut self) -> Result<(), SimulationError> {
         let held = self.engine.store().leases_of(WORKER).await?;
         for lease in held.into_iter().filter(|lease| lease.cancelling) {
             let key = AttemptKey { run: lease.run, step: lease.step, epoch: lease.epoch };
@@ -399,33 +441,17 @@ impl Simulation {
         Ok(())
     }
 
-    /// Approvals that wait get the answer of the script, when it is time for it.
-    async fn ask_approvals(&mut self) -> Result<(), SimulationError> {
-        let mut waiting = Vec::new();
-        for name in self.workflows.iter().filter(|(_, cast)| cast.has_approvals).map(|(name, _)| name) {
-            let (workflow, state) = (Some(name.clone()), Some("running".to_owned()));
-            let filter = RunFilter { workflow, state, since: None, limit: 1000 };
-            for run in self.engine.runs(filter).await? {
-                waiting.push(self.engine.run(&run.run, None, Duration::ZERO).await?);
-            }
-        }
-        for run in waiting {
-            for step in run.steps.unwrap_or_default() {
-                let Some(since) =
-                    step.ready_at.filter(|_| step.verb == "approval" && step.state == "waiting")
-                else {
-                    continue;
-                };
-                let answer =
-                    self.workflows.get(&run.workflow).and_then(|cast| cast.script.answer(&step.step));
-                let Some(answer) = answer.cloned() else { continue };
-                if self.asked.insert((run.run.clone(), step.step.clone(), since)) {
-                    let Answer { approve, by, after } = answer;
-                    self.later(
-                        after,
-                        Happening::Answer { run: run.run.clone(), step: step.step, approve, by },
-                    );
-                }
+    async fn ask_approvals(&mut self, run: RunName) -> Result<(), SimulationError> {
+        let view = self.engine.run(&run, None, Duration::ZERO).await?;
+        for step in view.steps.unwrap_or_default() {
+            let waits = step.verb == "approval" && step.state == "waiting";
+            let Some(since) = step.ready_at.filter(|_| waits) else { continue };
+            let script = self.scripts.get(&run.workflow);
+            let Some(answer) = script.and_then(|script| script.answer(&step.step)).cloned() else { continue };
+            let asked = (run.clone(), step.step.clone(), since);
+            if self.asked.insert(asked.clone()) {
+                let Answer { approve, by, after } = answer;
+                self.later(after, Happening::Answer { asked, approve, by });
             }
         }
         Ok(())
@@ -433,19 +459,21 @@ impl Simulation {
 
     async fn answer(
         &mut self,
-        run: &RunName,
-        step: String,
+        asked: Asked,
         approve: bool,
         by: Option<String>,
     ) -> Result<(), SimulationError> {
         // With a name, it alone gives the right to decide, as `from` says.
         let by = by.map_or_else(somebody, |name| Identity { name, role: Role::Operator });
-        let decide = Decide { step: Some(step), reason: None };
-        match self.engine.decide(run, decide, approve, &by).await {
-            // Its time was over, or its run cancelled, meanwhile; or they may not decide, and the approval waits on.
-            Ok(_) | Err(EngineError::Refused { .. } | EngineError::Over(_) | EngineError::Forbidden(_)) => {
+        let decide = Decide { step: Some(asked.1.clone()), reason: None };
+        match self.engine.decide(&asked.0, decide, approve, &by).await {
+            Ok(_) => {
+                // A promotion that came too late may have it asked again, at this very moment.
+                self.asked.remove(&asked);
                 Ok(())
             }
+            // Its time was over, or its run cancelled, meanwhile; or they may not decide, and the approval waits on.
+            Err(EngineError::Refused { .. } | EngineError::Over(_) | EngineError::Forbidden(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

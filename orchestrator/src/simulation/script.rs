@@ -128,11 +128,6 @@ impl Default for Came {
     }
 }
 
-/// Whether anybody is ever asked.
-pub(super) fn has_approvals(workflow: &Workflow) -> bool {
-    workflow.steps.iter().any(|step| matches!(step.verb, Verb::Approval(_)))
-}
-
 /// Stands for what the step would have made; each attempt's is another.
 fn artifact(order: &StepOrder, name: &str) -> ArtifactRef {
     let content = format!("{} {} {} {name}", order.key.run, order.key.step, order.key.epoch);

@@ -151,3 +151,49 @@ async fn nothing_of_one_simulation_is_left_in_the_next() {
     assert_eq!(told[0], told[1]);
     assert_eq!(told[0][0]["run"], "churn/1");
 }
+
+#[tokio::test]
+async fn an_approval_that_is_asked_for_again_at_the_same_moment_is_answered_again() {
+    let text = RETRAIN.replace("on_conflict: queue", "on_conflict: parallel");
+    let script = Script {
+        takes: seconds(3600),
+        other_verdicts: Some(refit_workflows::gate::Verdict::Pass),
+        other_answers: Some(Answer { approve: true, by: None, after: Duration::ZERO }),
+        ..Script::default()
+    };
+    let mut stage = Stage::new().await.unwrap();
+    let mut simulation = Simulation::open(&mut stage, START).await.unwrap();
+    simulation.apply(&Workflow::parse(&text).unwrap(), script).await.unwrap();
+    simulation.start_run("churn", Map::new()).await.unwrap();
+    simulation.advance(START.plus(seconds(60))).await.unwrap();
+    // It was compared with no champion, and finds one when it comes to promote.
+    simulation.start_run("churn", Map::new()).await.unwrap();
+    simulation.advance(START.plus(seconds(2 * 3600))).await.unwrap();
+    let runs = simulation.runs().await.unwrap();
+    assert_eq!((runs[0].state.as_str(), runs[1].state.as_str()), ("succeeded", "succeeded"));
+    assert_eq!(simulation.model("churn").await.unwrap().unwrap().aliases["champion"], 2);
+}
+
+#[tokio::test]
+async fn no_decision_is_missing_from_the_log_however_many_there_are() {
+    let text = RETRAIN.replace("    batch: { quiet: 2m, max_wait: 30m }\n", "").replace("queue", "coalesce");
+    let mut stage = Stage::new().await.unwrap();
+    let mut simulation = Simulation::open(&mut stage, START).await.unwrap();
+    let script = Script { takes: seconds(3600), ..Script::default() };
+    simulation.apply(&Workflow::parse(&text).unwrap(), script).await.unwrap();
+    // One runs; of those that wait, each takes over the events of the one before.
+    const EVENTS: usize = 250;
+    for number in 0..EVENTS {
+        simulation.record(vec![updated(number as u32)]).await.unwrap();
+    }
+    let (mut decisions, mut after) = (Vec::new(), 0);
+    loop {
+        let page = simulation.log(after, 1000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = last.seq;
+        decisions.extend(page.iter().filter(|one| one.source == "/tests").map(|one| one.decisions.len()));
+    }
+    // The second waits first and is taken over by all that follow.
+    let expected: Vec<usize> = (0..EVENTS).map(|place| if place == 0 { 1 } else { EVENTS - place }).collect();
+    assert_eq!(decisions, expected);
+}

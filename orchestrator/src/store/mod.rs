@@ -40,6 +40,7 @@ pub use dispatch::Dispatched;
 pub use intake::Recorded;
 pub use logs::LogRow;
 pub use runs::{Advanced, LeaseRow, Leasing};
+pub(crate) use views::DECISIONS_MAX;
 
 /// What the database could not do.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,14 @@ pub struct EventFilter {
     pub unmatched: bool,
     /// Received at or after.
     pub since: Option<Timestamp>,
+    /// Only those that came from outside: without what Refit says of itself and what its workflows emit.
+    pub outside: bool,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+    /// Only those that come behind the event with this `seq`, in the order asked for.
+    pub after: Option<i64>,
+    /// With their data and all attributes. The page is cut short where it gets heavy.
+    pub data: bool,
     /// At most; bounded to 1000.
     pub limit: i64,
 }

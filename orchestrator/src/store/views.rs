@@ -21,23 +21,34 @@ const LIMIT_MAX: i64 = 1000;
 /// The most event ids a run's view gives.
 const RUN_EVENTS_MAX: i64 = 100_000;
 
-const EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
-    WHERE ($1 = '' OR e.type = $1) AND ($2 = '' OR e.source = $2) AND e.received_at >= $3
-        AND ($4 = 0 OR EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched'))
-    ORDER BY e.seq DESC LIMIT $5";
+/// The most bytes of events that a page with their data gives, unless the first few alone weigh more.
+const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+const NEWEST_EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
+    WHERE e.seq < $1 AND ($2 = '' OR e.type = $2) AND ($3 = '' OR e.source = $3) AND e.received_at >= $4
+        AND ($5 = 0 OR EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched'))
+        AND ($6 = 0 OR (e.source <> '/refit' AND substr(e.source, 1, 7) <> '/refit/'))
+    ORDER BY e.seq DESC LIMIT $7";
+const OLDEST_EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
+    WHERE e.seq > $1 AND ($2 = '' OR e.type = $2) AND ($3 = '' OR e.source = $3) AND e.received_at >= $4
+        AND ($5 = 0 OR EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched'))
+        AND ($6 = 0 OR (e.source <> '/refit' AND substr(e.source, 1, 7) <> '/refit/'))
+    ORDER BY e.seq LIMIT $7";
 const EVENT: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
     WHERE e.id = $1 AND ($2 = '' OR e.source = $2) ORDER BY e.seq LIMIT 100";
+/// The most decisions that a page of events gives; with so many, later ones may be missing.
+pub(crate) const DECISIONS_MAX: usize = 20_000;
 /// The decisions about several events, each event's in order.
 const DECISIONS: Sql = Sql {
     sqlite: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
             r.workflow AS run_workflow, r.number AS run_number
         FROM decisions d LEFT JOIN runs r ON r.id = d.run
-        WHERE d.event IN (SELECT value FROM json_each($1)) ORDER BY d.seq LIMIT 20000",
+        WHERE d.event IN (SELECT value FROM json_each($1)) ORDER BY d.seq LIMIT $2",
     postgres: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
             r.workflow AS run_workflow, r.number AS run_number
         FROM decisions d LEFT JOIN runs r ON r.id = d.run
         WHERE d.event IN (SELECT CAST(value AS BIGINT) FROM jsonb_array_elements_text($1::jsonb))
-        ORDER BY d.seq LIMIT 20000",
+        ORDER BY d.seq LIMIT $2",
 };
 const RUNS: &str = "SELECT version, facts, head FROM runs
     WHERE ($1 = '' OR workflow = $1) AND ($2 = '' OR state = $2) AND created_at >= $3
@@ -61,20 +72,14 @@ const ATTEMPT: &str = "SELECT s.run, s.body FROM steps s JOIN runs r ON r.id = s
     WHERE r.workflow = $1 AND r.number = $2 AND s.name = $3";
 
 impl Store {
-    /// Events, newest first, with what became of them; without their data.
+    /// Events with what became of them.
     pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, StoreError> {
         self.durably(move |store| {
             let filter = filter.clone();
             async move {
                 let mut tx = store.database().read().await?;
-                let list = sql(EVENTS)
-                    .bind(filter.kind.unwrap_or_default())
-                    .bind(filter.source.unwrap_or_default())
-                    .bind(filter.since.map_or(i64::MIN, Timestamp::as_millis))
-                    .bind(i64::from(filter.unmatched))
-                    .bind(filter.limit.clamp(1, LIMIT_MAX));
-                let rows = tx.all(list).await?;
-                event_views(&mut tx, &rows, false).await
+                let rows = event_rows(&mut tx, &filter).await?;
+                event_views(&mut tx, &rows, filter.data).await
             }
         })
         .await
@@ -281,17 +286,50 @@ impl Store {
     }
 }
 
+/// The rows of a listing. With data it is read piece by piece, so that a page is never much heavier than its bound.
+async fn event_rows(tx: &mut Transaction, filter: &EventFilter) -> Result<Vec<Row>, StoreError> {
+    let (list, first) =
+        if filter.oldest_first { (OLDEST_EVENTS, i64::MIN) } else { (NEWEST_EVENTS, i64::MAX) };
+    let limit = filter.limit.clamp(1, LIMIT_MAX);
+    let piece = if filter.data { PAGE } else { limit };
+    let (mut rows, mut bytes, mut after) = (Vec::new(), 0, filter.after.unwrap_or(first));
+    while bytes < EVENTS_BYTES_MAX {
+        let most = piece.min(limit - rows.len() as i64);
+        let list = sql(list)
+            .bind(after)
+            .bind(filter.kind.as_deref().unwrap_or_default())
+            .bind(filter.source.as_deref().unwrap_or_default())
+            .bind(filter.since.map_or(i64::MIN, Timestamp::as_millis))
+            .bind(i64::from(filter.unmatched))
+            .bind(i64::from(filter.outside))
+            .bind(most);
+        let read = tx.all(list).await?;
+        let last = (read.len() as i64) < most;
+        for row in read {
+            after = row.int("seq")?;
+            bytes += row.text("body")?.len();
+            rows.push(row);
+        }
+        if last || rows.len() as i64 >= limit {
+            break;
+        }
+    }
+    Ok(rows)
+}
+
 async fn event_views(tx: &mut Transaction, rows: &[Row], data: bool) -> Result<Vec<EventView>, StoreError> {
     let seqs = rows.iter().map(|row| row.int("seq")).collect::<Result<Vec<_>, _>>()?;
     let mut decided: BTreeMap<i64, Vec<DecisionView>> = BTreeMap::new();
-    for row in tx.all(sql(DECISIONS).bind(serde_json::json!(seqs).to_string())).await? {
+    let decisions = sql(DECISIONS).bind(serde_json::json!(seqs).to_string()).bind(DECISIONS_MAX as i64);
+    for row in tx.all(decisions).await? {
         decided.entry(row.int("event")?).or_default().push(decision_view(&row)?);
     }
     let mut views = Vec::new();
     for row in rows {
         let event: CloudEvent = row.json("body")?;
         let received_at = Timestamp::from_millis(row.int("received_at")?);
-        let mut decisions = decided.remove(&row.int("seq")?).unwrap_or_default();
+        let seq = row.int("seq")?;
+        let mut decisions = decided.remove(&seq).unwrap_or_default();
         let again = row.int("duplicates")?;
         if again > 0 {
             let times = if again == 1 { "once".to_owned() } else { format!("{again} times") };
@@ -305,6 +343,7 @@ async fn event_views(tx: &mut Transaction, rows: &[Row], data: bool) -> Result<V
             });
         }
         views.push(EventView {
+            seq,
             id: event.id().to_owned(),
             source: event.source().to_owned(),
             kind: event.kind().to_owned(),
@@ -312,10 +351,18 @@ async fn event_views(tx: &mut Transaction, rows: &[Row], data: bool) -> Result<V
             time: event.time(),
             received_at,
             data: data.then(|| event.data().clone()),
+            attributes: data.then(|| other_attributes(&event)),
             decisions,
         });
     }
     Ok(views)
+}
+
+/// The attributes that a view of the event does not give by themselves.
+fn other_attributes(event: &CloudEvent) -> serde_json::Map<String, serde_json::Value> {
+    let given = ["id", "source", "type", "subject", "data"];
+    let others = event.attributes().iter().filter(|(name, _)| !given.contains(&name.as_str()));
+    others.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn decision_view(row: &Row) -> Result<DecisionView, StoreError> {

@@ -2,6 +2,7 @@
 //! form, and the exit code it ends with.
 
 mod cases;
+mod init;
 mod scripts;
 mod up;
 

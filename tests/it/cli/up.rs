@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{BROKEN, Desk, WAIT, holds};
 
 /// `refit up` of this folder, ready.
-async fn up(folder: &Path, data: &Path) -> (Process, String) {
+pub(super) async fn up(folder: &Path, data: &Path) -> (Process, String) {
     let listen = format!("127.0.0.1:{}", free_port());
     let arguments = [
         "up",
