@@ -3,6 +3,24 @@
 // Clippy knows test code by this.
 #![cfg(test)]
 
+/// Each test on each database.
+macro_rules! on_both_databases {
+    ($($test:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::services::sqlite()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::services::postgres().await).await;
+            })*
+        }
+    };
+}
+
 mod amqp;
 mod api;
 mod cli;

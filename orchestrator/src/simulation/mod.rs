@@ -280,15 +280,6 @@ impl Simulation {
         Ok(self.engine.event(id, Some(source)).await?.into_iter().next())
     }
 
-    /// The latest events of a type, at most 1000, newest first.
-    ///
-    /// # Errors
-    /// [`SimulationError::Store`].
-    pub async fn events(&self, kind: Option<&str>) -> Result<Vec<EventView>, SimulationError> {
-        let filter = EventFilter { kind: kind.map(str::to_owned), limit: 1000, ..EventFilter::default() };
-        Ok(self.engine.events(filter).await?)
-    }
-
     /// Every event so far with what became of it, Refit's own too, whole and oldest first: a page of at most `limit`
     /// behind the event with the `seq` `after`, 0 for the first. Behind the last it is empty.
     ///
@@ -336,8 +327,7 @@ impl Simulation {
         }
         let hints = self.engine.store().tick_runs().await?;
         self.engine.wake(hints);
-        let dispatched = self.engine.store().dispatch().await?;
-        self.engine.wake(dispatched.hints);
+        self.news.dispatch.mark_changed();
         self.settle().await
     }
 

@@ -20,26 +20,6 @@ use refit_workflows::wire::*;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// Each test on each database.
-macro_rules! on_both_databases {
-    ($($test:ident)*) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::services::sqlite()).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::services::postgres().await).await;
-            })*
-        }
-    };
-}
-
-use on_both_databases;
-
 on_both_databases! {
     an_event_is_recorded_once_however_often_it_is_delivered
     a_burst_becomes_one_run_that_lists_every_event

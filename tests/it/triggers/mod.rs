@@ -16,24 +16,6 @@ use refit_workflows::time::Timestamp;
 use refit_workflows::wire::*;
 use serde_json::{Map, Value, json};
 
-/// Each test on each database.
-macro_rules! on_both_databases {
-    ($($test:ident)*) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::services::sqlite()).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::services::postgres().await).await;
-            })*
-        }
-    };
-}
-
 mod gathering;
 mod lanes;
 

@@ -13,6 +13,8 @@ use super::file::{Case, EventGiven, Given, Line};
 
 /// How long a case may go on by itself, in virtual time.
 const REST_WITHIN: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Events read at a time.
+const PAGE: i64 = 1000;
 /// The most events one line may stand for.
 const TIMES_MAX: u32 = 10_000;
 
@@ -205,16 +207,20 @@ async fn tell(
         Some(model) => simulation.model(model).await?,
         None => None,
     };
-    let mut emitted = simulation.events(None).await?;
-    // Newest first, as every listing.
-    emitted.reverse();
     let own = |event: &EventView| {
         event.source.starts_with("/refit/workflows/") && !event.kind.starts_with("refit.")
     };
+    let (mut emitted, mut after) = (Vec::new(), 0);
+    loop {
+        let page = simulation.log(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = last.seq;
+        emitted.extend(page.into_iter().filter(own).map(|event| event.kind));
+    }
     Ok(Played {
         runs: simulation.runs().await?,
         events,
-        emitted: emitted.into_iter().filter(own).map(|event| event.kind).collect(),
+        emitted,
         champion: model.and_then(|model| model.aliases.get(main.champion_alias()).copied()),
     })
 }
