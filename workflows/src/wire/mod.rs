@@ -1,0 +1,19 @@
+//! Every type that crosses a process boundary: what the API answers and takes, and the worker protocol. Keys are
+//! added, never renamed. No behaviour lives here beyond reading and writing.
+
+mod api;
+mod artifacts;
+mod worker;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::Digest;
+use crate::names::RunName;
+use crate::time::Timestamp;
+
+pub use api::*;
+pub use artifacts::*;
+pub use worker::*;

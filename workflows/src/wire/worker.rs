@@ -1,0 +1,291 @@
+//! The worker protocol: register, lease, renew, report, finish. Every write of a worker names its attempt by [`AttemptKey`].
+//! Must never happen here: a key renamed or taken out; workers of another version read it.
+
+use super::*;
+
+/// The version of the worker protocol; a worker that speaks another is told so when it registers.
+pub const WORKER_PROTOCOL: u32 = 1;
+
+/// `POST /api/v1/worker/register`: a worker process introduces itself. A new session of a known worker means that
+/// the process of the old session is gone: its attempts are lost at once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Register {
+    /// [`WORKER_PROTOCOL`] of the worker.
+    pub protocol: u32,
+    /// The worker's name; unique among hosts.
+    pub worker: String,
+    /// Drawn anew by each worker process.
+    pub session: String,
+    /// What it offers.
+    pub labels: BTreeMap<String, String>,
+    /// How many attempts it runs at once.
+    pub slots: u32,
+    /// Logical CPUs of the host.
+    pub cpus: u32,
+    /// Bytes of memory of the host.
+    pub memory: u64,
+    /// GPUs of the host.
+    pub gpus: u32,
+    /// The worker's program version.
+    pub version: String,
+}
+
+/// Answer to [`Register`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registered {
+    /// How often to renew, in milliseconds.
+    pub renew_every_ms: u64,
+    /// How long a lease lives without a renewal, in milliseconds. The worker ends its steps a margin before that.
+    pub grace_ms: u64,
+}
+
+/// `POST /api/v1/worker/lease`: asks for work; the answer waits up to `wait_ms` for some to turn up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// The worker's name.
+    pub worker: String,
+    /// Its session.
+    pub session: String,
+    /// At most this many attempts; at least 1.
+    pub slots: u32,
+    /// How long to wait for work, in milliseconds; at most 30,000.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// Answer to [`LeaseRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Leased {
+    /// The attempts to run; empty when there is nothing to do.
+    pub orders: Vec<StepOrder>,
+    /// True: take no more work, finish and leave.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+/// Names one attempt in every write of a worker. A key whose epoch is not the step's current one changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttemptKey {
+    /// The run.
+    pub run: RunName,
+    /// The step.
+    pub step: String,
+    /// The lease's fencing epoch: grows with each lease of the step and is never set back.
+    pub epoch: i64,
+}
+
+/// One attempt to run, complete: a worker needs nothing else but blobs and the events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepOrder {
+    /// Names the attempt.
+    pub key: AttemptKey,
+    /// Counts the attempts of the step from 1.
+    pub attempt: u32,
+    /// What to do.
+    pub task: OrderTask,
+    /// The run's params: a JSON object.
+    pub params: serde_json::Map<String, Value>,
+    /// The workflow's code: digest of a [`Tree`]; none when the workflow has no bundle.
+    pub bundle: Option<Digest>,
+    /// Artifacts to lay out under `REFIT_INPUTS`, by name.
+    pub inputs: BTreeMap<String, ArtifactRef>,
+    /// The champion's artifacts to lay out under `REFIT_CHAMPION`, by name; none when there is no champion.
+    pub champion: Option<BTreeMap<String, ArtifactRef>>,
+    /// Artifacts to hand back: name → path inside the working directory.
+    pub artifacts: BTreeMap<String, String>,
+    /// How many events the run stands for; fetched from `GET /api/v1/worker/events` as JSON Lines.
+    pub events: u64,
+    /// The longest the attempt may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What a worker is to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderTask {
+    /// Run a process.
+    Run(RunOrder),
+    /// Make an HTTP request.
+    Call(CallOrder),
+    /// What the language has and workers of this version cannot do. Only simulations meet it: workflows with such steps are
+    /// not registered.
+    NotYet {
+        /// The verb.
+        verb: String,
+    },
+}
+
+/// A process to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOrder {
+    /// What to start.
+    pub command: OrderCommand,
+    /// Declared environment variables, rendered.
+    pub env: BTreeMap<String, String>,
+    /// Path inside the bundle of the requirements file of its Python environment.
+    pub requirements: Option<String>,
+}
+
+/// An HTTP request to make, rendered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallOrder {
+    /// The method.
+    pub method: String,
+    /// Where to: http or https.
+    pub url: String,
+    /// Headers by name.
+    pub headers: BTreeMap<String, String>,
+    /// The body, sent as JSON.
+    pub json: Option<Value>,
+}
+
+/// What to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderCommand {
+    /// A program and its arguments.
+    Arguments(Vec<String>),
+    /// Text for `sh -c`.
+    Shell(String),
+}
+
+/// `POST /api/v1/worker/renew`: one call for all attempts of a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Renew {
+    /// The worker's name.
+    pub worker: String,
+    /// Its session.
+    pub session: String,
+    /// What it is running.
+    pub attempts: Vec<AttemptKey>,
+    /// True once the worker takes no more work.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// Answer to [`Renew`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Renewed {
+    /// One instruction per attempt, in the order asked.
+    pub attempts: Vec<Instruction>,
+    /// True: take no more work, finish and leave.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+/// What a worker must do with an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Instruction {
+    /// Go on; the lease is renewed.
+    Continue,
+    /// End the process tree, then report `cancelled`.
+    Cancel,
+    /// The attempt is not yours any more: end the process tree and report nothing.
+    Stop,
+}
+
+/// `POST /api/v1/worker/report`: log chunks and live metrics of a running attempt. Chunks are idempotent by `seq`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The attempt.
+    pub key: AttemptKey,
+    /// The attempt's number, for showing.
+    pub attempt: u32,
+    /// New log chunks, in order.
+    #[serde(default)]
+    pub logs: Vec<LogChunk>,
+    /// Metrics reported so far: the latest value of each.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// A piece of an attempt's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChunk {
+    /// Counts the attempt's chunks from 0, without holes.
+    pub seq: i64,
+    /// When the worker read it.
+    pub at: Timestamp,
+    /// Whole lines, `\n` at the end of each, at most 64 KiB. Bytes that are not UTF-8 are replaced.
+    pub text: String,
+}
+
+/// `POST /api/v1/worker/finish`: what an attempt came to. Repeating it is harmless; the same answer comes back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finish {
+    /// The attempt.
+    pub key: AttemptKey,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// Asks for the next attempts in the same reply.
+    pub next: Option<LeaseRequest>,
+}
+
+/// Answer to [`Finish`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finished {
+    /// The next attempts, when they were asked for and are there.
+    #[serde(default)]
+    pub orders: Vec<StepOrder>,
+}
+
+/// What an attempt came to. Failure is data, not an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Exit 0 and everything it handed back is in order.
+    Succeeded {
+        /// Values handed on, from `REFIT_OUTPUTS`.
+        #[serde(default)]
+        outputs: BTreeMap<String, Value>,
+        /// The last value of each metric, from `REFIT_METRICS`; finite.
+        #[serde(default)]
+        metrics: BTreeMap<String, f64>,
+        /// The declared artifacts, already uploaded.
+        #[serde(default)]
+        artifacts: BTreeMap<String, ArtifactRef>,
+    },
+    /// It did not work out.
+    Failed {
+        /// How.
+        failure: Failure,
+        /// One line for people: `exit code 3: ValueError: …`.
+        reason: String,
+    },
+    /// Ended because the run was cancelled; nothing of it is left on the host.
+    Cancelled,
+}
+
+/// How an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Failure {
+    /// It exited with this code.
+    Exit {
+        /// Not 0 and not 75.
+        code: i32,
+    },
+    /// It exited with 75 (`EX_TEMPFAIL`): please try again.
+    RetryAsked,
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// A call was answered with this HTTP status.
+    Status {
+        /// Not 2xx.
+        status: u16,
+    },
+    /// A call got no answer, or only a part of one.
+    Unanswered,
+    /// It took longer than its timeout.
+    TimedOut,
+    /// It could not be started: program missing, environment not built, an input not to be had.
+    CouldNotStart,
+    /// It exited 0, but what it handed back is not acceptable.
+    InvalidOutput,
+    /// Its worker went away, or did not renew within the grace.
+    WorkerLost,
+}
