@@ -1,5 +1,5 @@
 //! What triggers and lanes are in the store: one suite, both databases. Time is set by hand and nothing happens by
-//! itself, so that "an hour later" is exact and nothing is waited for. What no file can say yet is set after parsing.
+//! itself, so that "an hour later" is exact and nothing is waited for. Rules under test are set on a parsed workflow.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
