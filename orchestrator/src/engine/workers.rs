@@ -58,14 +58,19 @@ impl Engine {
 
     /// Leases ready steps; waits up to `wait_ms` for some.
     pub async fn lease(&self, request: LeaseRequest) -> Result<Leased, EngineError> {
-        if !self.store().knows_session(&request.worker, &request.session).await? {
-            return Err(unknown_session(&request.worker));
-        }
         let wait = Duration::from_millis(request.wait_ms).min(LEASE_WAIT_MAX);
         let deadline = Instant::now() + wait;
         let mut ready = self.inner.signals.ready();
+        let mut known = false;
         loop {
             let orders = self.lease_now(&request).await?;
+            // A session that is not known gets nothing; it should hear why.
+            if orders.is_empty() && !known {
+                known = self.store().knows_session(&request.worker, &request.session).await?;
+                if !known {
+                    return Err(unknown_session(&request.worker));
+                }
+            }
             if !orders.is_empty() || !self.wait_for(&mut ready, deadline).await {
                 return Ok(Leased { orders, drain: false });
             }

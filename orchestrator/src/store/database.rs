@@ -33,6 +33,9 @@ pub enum Database {
 
 const SQLITE_SCHEMA: &str = include_str!("../../../migrations/sqlite/0001_first.sql");
 
+/// A pooled connection that was used this lately is taken to be alive.
+const UNASKED_MAX: Duration = Duration::from_secs(1);
+
 /// SQLite before this version can lose committed data in a WAL-reset race.
 const SQLITE_VERSION_MIN: &str = "3.51.3";
 
@@ -143,17 +146,15 @@ impl Database {
             .acquire_timeout(Duration::from_secs(5))
             .idle_timeout(Duration::from_secs(600))
             .max_lifetime(Duration::from_secs(1800))
-            // A connection whose BEGIN was abandoned is still inside a transaction: later writes on it would be
-            // acknowledged and lost. Only the first statement of a transaction sees both clocks agree. The question
-            // proves the connection alive as well; a plain ROLLBACK would fill the server's log with warnings.
+            // A connection whose BEGIN was abandoned may still be inside a transaction: it must not stay there. Only the
+            // first statement of a transaction sees both clocks agree. The question proves the connection alive as well;
+            // a plain ROLLBACK would fill the server's log with warnings. One that was in use just now is not asked: a
+            // second BEGIN goes on with the abandoned transaction, which holds nothing, and its COMMIT is a commit.
             .test_before_acquire(false)
-            .before_acquire(|connection, _| {
+            .before_acquire(|connection, seen| {
+                let ask = seen.idle_for > UNASKED_MAX;
                 Box::pin(async move {
-                    let fresh: bool =
-                        sqlx::query_scalar("SELECT transaction_timestamp() = statement_timestamp()")
-                            .fetch_one(&mut *connection)
-                            .await?;
-                    if !fresh {
+                    if ask && !is_fresh(connection).await? {
                         connection.execute("ROLLBACK").await?;
                     }
                     Ok(true)
@@ -260,6 +261,10 @@ impl Database {
             Self::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+async fn is_fresh(connection: &mut sqlx::PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT transaction_timestamp() = statement_timestamp()").fetch_one(connection).await
 }
 
 fn version_key(version: &str) -> Vec<u32> {

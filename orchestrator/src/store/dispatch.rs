@@ -20,6 +20,7 @@ use super::gather::Gatherings;
 use super::lanes::{LaneName, LaneState};
 use super::launch::{Held, Launch, Launched};
 use super::workflows::CurrentWorkflow;
+use super::writes::Writes;
 use super::{ChangeError, Hints, Store, StoreError, unpoisoned};
 
 /// What a look at everything that is due came to.
@@ -120,6 +121,8 @@ pub(super) struct Round {
     pub(super) gatherings: Gatherings,
     /// Decisions about single events, in order, that are not written yet: see [`Round::flush`].
     decided: Vec<Value>,
+    /// What has changed of runs and is not written yet.
+    pub(super) writes: Writes,
 }
 
 impl Store {
@@ -293,6 +296,7 @@ impl Round {
             lanes: HashMap::new(),
             gatherings: Gatherings::default(),
             decided: Vec::new(),
+            writes: Writes::default(),
         }
     }
 
@@ -315,6 +319,7 @@ impl Round {
         self.flush().await?;
         self.write_gatherings().await?;
         self.write_grown().await?;
+        self.flush().await?;
         self.tx.commit().await?;
         for (id, held) in self.held {
             self.store.inner.hot.keep(id, held.run);
@@ -383,14 +388,15 @@ impl Round {
         self.decided.push(row);
     }
 
-    /// Writes down what was decided so far: before anything reads decisions, or adds to them in another way.
+    /// Writes down what was decided and changed so far: before anything reads decisions, runs or steps, or adds to them
+    /// in another way.
     pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
         let decided = std::mem::take(&mut self.decided);
         if !decided.is_empty() {
             let decide = sql(DECIDE).bind(Value::Array(decided).to_string()).bind(self.now.as_millis());
             self.tx.execute(decide).await?;
         }
-        Ok(())
+        self.writes.write(&mut self.tx).await
     }
 
     /// The same decision about every event that a run would stand for.

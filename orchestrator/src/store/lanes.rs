@@ -44,7 +44,6 @@ const RUNNING_OF_LANE: &str = "SELECT id FROM runs
 const PLACE: &str = "SELECT r.started_at, (SELECT COUNT(*) FROM runs o
         WHERE o.workflow = $1 AND o.lane = $2 AND o.state = 'waiting' AND o.id < $3) AS before
     FROM runs r WHERE r.id = $3";
-const STARTED: &str = "UPDATE runs SET started_at = $2 WHERE id = $1 AND started_at IS NULL";
 
 /// The most running runs of a lane that are looked at for one that may be cancelled.
 const SURVEY_MAX: i64 = 100;
@@ -163,6 +162,7 @@ impl Round {
         if let Some(&known) = self.lanes.get(name) {
             return Ok(known);
         }
+        self.flush().await?;
         let find = sql(LANE).bind(&name.workflow).bind(&name.lane).bind(definition.as_str());
         let row = self.tx.one(find).await?;
         let absorber = row.opt_int("absorber")?;
@@ -201,12 +201,13 @@ impl Round {
         Ok(run.is_some_and(|run| matches!(run.head().state, RunState::Waiting { .. })))
     }
 
-    /// Applies an input to a run that this round holds, and writes what changed.
+    /// Applies an input to a run that this round holds; what changed is written with the next [`Round::flush`].
     pub(super) async fn change_held(&mut self, id: i64, input: Input) -> Result<(), ChangeError> {
         self.hold(id).await?;
         let Some(held) = self.held.get_mut(&id) else { return Ok(()) };
-        let hints = self.store.apply_in(&mut self.tx, id, &mut held.run, input, self.now).await?;
-        self.store.write_changes(&mut self.tx, id, &mut held.run).await?;
+        let (tx, writes) = (&mut self.tx, &mut self.writes);
+        let hints = self.store.apply_in(tx, writes, id, &mut held.run, input, self.now).await?;
+        self.writes.changed(id, &mut held.run)?;
         self.hints = self.hints.and(hints);
         Ok(())
     }
@@ -219,7 +220,9 @@ impl Round {
             None => None,
         };
         self.change_held(id, Input::Admitted { champion }).await?;
-        self.tx.execute(sql(STARTED).bind(id).bind(self.now.as_millis())).await?;
+        if let Some(held) = self.held.get_mut(&id) {
+            self.writes.started(id, &mut held.run, self.now)?;
+        }
         Ok(())
     }
 
@@ -229,6 +232,7 @@ impl Round {
     }
 
     async fn admit_in(&mut self, name: &LaneName) -> Result<(), ChangeError> {
+        self.flush().await?;
         let find = sql(WAITING_OF_LANE).bind(&name.workflow).bind(&name.lane).bind(ADMIT_MAX);
         let waiting = self.tx.all(find).await?;
         let Some(first) = waiting.first() else { return Ok(()) };
@@ -302,6 +306,7 @@ impl Round {
     }
 
     async fn running_in(&mut self, name: &LaneName) -> Result<Vec<i64>, StoreError> {
+        self.flush().await?;
         let find = sql(RUNNING_OF_LANE).bind(&name.workflow).bind(&name.lane).bind(SURVEY_MAX);
         self.tx.all(find).await?.iter().map(|row| row.int("id")).collect()
     }

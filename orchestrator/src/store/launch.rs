@@ -16,7 +16,7 @@ use super::database::{Sql, sql};
 use super::dispatch::{Decision, Origin, Round};
 use super::lanes::{ADMIT_MAX, LaneName};
 use super::workflows::CurrentWorkflow;
-use super::{ChangeError, Hints, Store, StoreError, to_json};
+use super::{ChangeError, Hints, Store, StoreError};
 
 const BATCH_EVENTS: &str = "INSERT INTO run_events (run, event)
     SELECT $2, d.event FROM decisions d
@@ -31,8 +31,7 @@ const RUN_EVENTS: Sql = Sql {
         SELECT $1, CAST(value AS BIGINT) FROM jsonb_array_elements_text($2::jsonb)
         ON CONFLICT (run, event) DO NOTHING",
 };
-const NEXT_NUMBER: &str =
-    "UPDATE workflows SET next_number = next_number + 1 WHERE name = $1 RETURNING next_number - 1 AS number";
+const NEXT_NUMBER: &str = "SELECT next_number FROM workflows WHERE name = $1";
 const REPLACEABLE: &str = "SELECT id FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'waiting'
     AND started_at IS NULL AND id <> $3 ORDER BY id LIMIT $4";
 const INHERIT_EVENTS: &str = "INSERT INTO run_events (run, event)
@@ -41,7 +40,6 @@ const DECIDE_INHERITED: &str = "INSERT INTO decisions (event, at, workflow, deci
     SELECT event, $3, $4, 'coalesced', $5, $1 FROM run_events WHERE run = $2 ORDER BY event";
 const RUN_OF_EVENT: &str = "SELECT r.workflow, r.number FROM decisions d JOIN runs r ON r.id = d.run
     WHERE d.event = $1 AND d.workflow = $2 ORDER BY d.seq LIMIT 1";
-const FACTS: &str = "UPDATE runs SET facts = $2 WHERE id = $1";
 
 /// What is to start.
 pub(super) struct Launch {
@@ -232,7 +230,7 @@ impl Round {
         admission: Admission,
     ) -> Result<Launched, ChangeError> {
         let workflow = Arc::clone(&launch.current.workflow);
-        let number = self.tx.one(sql(NEXT_NUMBER).bind(&workflow.name)).await?.int("number")?;
+        let number = self.next_number(&workflow.name).await?;
         let facts = RunFacts {
             name: RunName::new(&workflow.name, number),
             definition: launch.current.digest.clone(),
@@ -248,13 +246,11 @@ impl Round {
         let run_name = facts.name.clone();
         let mut run = Run::create(Arc::clone(&workflow), facts);
         let id = self.store.insert_run(&mut self.tx, &run).await?;
-        // All of it was just written.
-        run.take_changed();
+        self.writes.created(id, &mut run)?;
         self.held.insert(id, Held::of(run));
         match launch.origin {
             Origin::Event(event) => {
-                let events = json!([event]).to_string();
-                self.tx.execute(sql(RUN_EVENTS).bind(id).bind(events)).await?;
+                self.writes.stands_for(id, event);
             }
             Origin::Batch(batch) => {
                 self.flush().await?;
@@ -289,6 +285,16 @@ impl Round {
         Ok(Launched::Run(run_name))
     }
 
+    /// The number of a new run: whoever numbers runs holds the duty, so it is looked up once a round.
+    async fn next_number(&mut self, workflow: &str) -> Result<i64, StoreError> {
+        let number = match self.writes.next_number(workflow) {
+            Some(number) => number,
+            None => self.tx.one(sql(NEXT_NUMBER).bind(workflow)).await?.int("next_number")?,
+        };
+        self.writes.numbered(workflow, number);
+        Ok(number)
+    }
+
     /// A new run waits. Where one run a lane is to wait, it takes over the events of those that wait by another version
     /// of the workflow; they can take nothing in.
     async fn line_up(&mut self, id: i64, name: &LaneName, workflow: &Workflow) -> Result<(), ChangeError> {
@@ -306,6 +312,7 @@ impl Round {
         if !takes_over || waiting == 0 {
             return Ok(());
         }
+        self.flush().await?;
         let find = sql(REPLACEABLE).bind(&name.workflow).bind(&name.lane).bind(id).bind(ADMIT_MAX);
         let mut replaced = Vec::new();
         for row in self.tx.all(find).await? {
@@ -363,8 +370,9 @@ impl Round {
             batch.count += self.tx.execute(sql(RUN_EVENTS).bind(id).bind(json!(events).to_string())).await?;
         }
         self.change_held(id, Input::Absorbed { params, batch, coalesced }).await?;
-        let facts = to_json(self.hold(id).await?.run.facts())?;
-        self.tx.execute(sql(FACTS).bind(id).bind(facts)).await?;
+        if let Some(held) = self.held.get_mut(&id) {
+            self.writes.grown(id, &mut held.run)?;
+        }
         Ok(())
     }
 

@@ -21,6 +21,7 @@ mod tokens;
 mod views;
 mod workers;
 mod workflows;
+mod writes;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

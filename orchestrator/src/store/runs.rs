@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use refit_workflows::names::RunName;
-use refit_workflows::run::{Effect, Input, Refused, Run, RunFacts, RunHead, RunState, Step, StepState};
+use refit_workflows::run::{Effect, Input, Refused, Run, RunFacts, RunHead, RunState, Step};
 use refit_workflows::time::Timestamp;
 
-use super::database::{Row, Sql, Statement, Transaction, sql};
+use super::database::{Row, Sql, Transaction, sql};
+use super::writes::Writes;
 use super::{ChangeError, Hints, Store, StoreError, to_json, unpoisoned};
 
 /// Runs in memory, by row id, each good for exactly the version it holds.
@@ -84,33 +85,26 @@ pub struct LeaseRow {
 }
 
 const LOCK_RUN: Sql = Sql {
-    sqlite: "SELECT version FROM runs WHERE id = $1",
-    postgres: "SELECT version FROM runs WHERE id = $1 FOR UPDATE",
+    sqlite: "SELECT id, version FROM runs WHERE id = $1",
+    postgres: "SELECT id, version FROM runs WHERE id = $1 FOR UPDATE",
+};
+const LOCK_NAMED: Sql = Sql {
+    sqlite: "SELECT id, version FROM runs WHERE workflow = $1 AND number = $2",
+    postgres: "SELECT id, version FROM runs WHERE workflow = $1 AND number = $2 FOR UPDATE",
 };
 const RUN_BY_ID: &str = "SELECT id, definition, version, facts, head FROM runs WHERE id = $1";
 const RUN_ID: &str = "SELECT id FROM runs WHERE workflow = $1 AND number = $2";
 const RUN: &str = "SELECT id, definition, version, facts, head FROM runs WHERE workflow = $1 AND number = $2";
 const STEPS: &str = "SELECT body FROM steps WHERE run = $1 ORDER BY position";
-const UPDATE_RUN: &str = "UPDATE runs SET state = $2, version = $3, wake_at = $4, head = $5 WHERE id = $1";
-const UPDATE_STEP: &str =
-    "UPDATE steps SET name = $3, state = $4, ready_at = $5, session = $6, leased_at = $7, body = $8
-    WHERE run = $1 AND position = $2";
-const INSERT_STEP: &str = "INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, body)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-const KEEP_STEP: &str = "INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, body)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-    ON CONFLICT (run, position) DO UPDATE SET state = excluded.state, ready_at = excluded.ready_at,
-        session = excluded.session, leased_at = excluded.leased_at, body = excluded.body";
 const INSERT_RUN: &str = "INSERT INTO runs
     (workflow, number, definition, state, lane, version, created_at, wake_at, facts, head)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id";
-const APPEND_JOURNAL: &str = "INSERT INTO journal (run, version, at, input) VALUES ($1, $2, $3, $4)";
 // Only for a session that is its worker's own and takes work: a long poll may outlive either.
 const NEXT_READY: Sql = Sql {
-    sqlite: "SELECT s.run AS id FROM steps s WHERE s.state = 'ready'
+    sqlite: "SELECT r.id, r.version FROM steps s JOIN runs r ON r.id = s.run WHERE s.state = 'ready'
         AND EXISTS (SELECT 1 FROM workers w WHERE w.name = $1 AND w.session = $2 AND w.draining = 0)
         ORDER BY s.ready_at, s.run, s.position LIMIT 1",
-    postgres: "SELECT r.id FROM steps s JOIN runs r ON r.id = s.run WHERE s.state = 'ready'
+    postgres: "SELECT r.id, r.version FROM steps s JOIN runs r ON r.id = s.run WHERE s.state = 'ready'
         AND EXISTS (SELECT 1 FROM workers w WHERE w.name = $1 AND w.session = $2 AND w.draining = 0)
         ORDER BY s.ready_at, s.run, s.position LIMIT 1 FOR UPDATE OF r SKIP LOCKED",
 };
@@ -188,8 +182,11 @@ impl Store {
             let (run, inputs) = (run.clone(), Arc::clone(&inputs));
             async move {
                 let mut tx = store.database().begin().await?;
-                let id = store.run_id(&mut tx, &run).await?;
-                let advanced = store.change_in(&mut tx, id, &*inputs).await?;
+                let row = tx.first(sql(LOCK_NAMED).bind(&run.workflow).bind(run.number)).await?;
+                let row = row.ok_or_else(|| ChangeError::NotFound(format!("run {run}")))?;
+                let id = row.int("id")?;
+                let held = store.locked(&mut tx, &row).await?;
+                let advanced = store.change_held(&mut tx, id, held, &*inputs).await?;
                 tx.commit().await?;
                 store.inner.hot.keep(id, advanced.run.clone());
                 Ok(advanced)
@@ -219,7 +216,11 @@ impl Store {
                         session: session.clone(),
                     }))
                 };
-                match store.change_in(&mut tx, id, &inputs).await {
+                let changed = match store.locked(&mut tx, &row).await {
+                    Ok(run) => store.change_held(&mut tx, id, run, &inputs).await,
+                    Err(error) => Err(error.into()),
+                };
+                match changed {
                     Ok(advanced) => {
                         tx.commit().await?;
                         store.inner.hot.keep(id, advanced.run.clone());
@@ -264,8 +265,23 @@ impl Store {
     where
         F: Fn(&Run, usize) -> Result<Option<Input>, ChangeError> + Send + Sync + ?Sized,
     {
-        let mut run = self.lock_run_in(tx, id).await?;
+        let run = self.lock_run_in(tx, id).await?;
+        self.change_held(tx, id, run, inputs).await
+    }
+
+    /// The same for a run whose row is locked.
+    async fn change_held<F>(
+        &self,
+        tx: &mut Transaction,
+        id: i64,
+        mut run: Run,
+        inputs: &F,
+    ) -> Result<Advanced, ChangeError>
+    where
+        F: Fn(&Run, usize) -> Result<Option<Input>, ChangeError> + Send + Sync + ?Sized,
+    {
         let locked = run.version();
+        let mut writes = Writes::default();
         let mut hints = Hints::default();
         let mut accepted = 0;
         loop {
@@ -280,7 +296,7 @@ impl Store {
             };
             let Some(input) = next else { break };
             let now = self.clock().now();
-            match self.apply_in(tx, id, &mut run, input, now).await {
+            match self.apply_in(tx, &mut writes, id, &mut run, input, now).await {
                 Ok(more) => hints = hints.and(more),
                 // Only an untouched run may go back: a promotion's answer can be refused after its question was accepted.
                 Err(ChangeError::Refused(refused)) if run.version() == locked => {
@@ -292,7 +308,8 @@ impl Store {
             accepted += 1;
         }
         if accepted > 0 {
-            self.write_changes(tx, id, &mut run).await?;
+            writes.changed(id, &mut run)?;
+            writes.write(tx).await?;
         }
         Ok(Advanced { run, hints })
     }
@@ -301,18 +318,25 @@ impl Store {
     /// caller keeps it hot again after its commit.
     pub(super) async fn lock_run_in(&self, tx: &mut Transaction, id: i64) -> Result<Run, ChangeError> {
         let gone = || ChangeError::NotFound(format!("run of row {id}"));
-        let version = tx.first(sql(LOCK_RUN).bind(id)).await?.ok_or_else(gone)?.int("version")?;
+        let row = tx.first(sql(LOCK_RUN).bind(id)).await?.ok_or_else(gone)?;
+        Ok(self.locked(tx, &row).await?)
+    }
+
+    /// The run of a locked row, of which `id` and `version` are known.
+    async fn locked(&self, tx: &mut Transaction, row: &Row) -> Result<Run, StoreError> {
+        let (id, version) = (row.int("id")?, row.int("version")?);
         if let Some(run) = self.inner.hot.take(id, version) {
             return Ok(run);
         }
-        let row = tx.first(sql(RUN_BY_ID).bind(id)).await?.ok_or_else(gone)?;
-        Ok(self.restore(tx, &row).await?)
+        let row = tx.one(sql(RUN_BY_ID).bind(id)).await?;
+        self.restore(tx, &row).await
     }
 
-    /// Applies one input, journals it and does what the run asks for, answers of the registry included.
+    /// Applies one input and does what the run asks for, answers of the registry included. The caller writes.
     pub(super) async fn apply_in(
         &self,
         tx: &mut Transaction,
+        writes: &mut Writes,
         id: i64,
         run: &mut Run,
         input: Input,
@@ -322,9 +346,7 @@ impl Store {
         let mut open = std::collections::VecDeque::from([input]);
         while let Some(input) = open.pop_front() {
             let effects = run.apply(&input, now)?;
-            let journal =
-                sql(APPEND_JOURNAL).bind(id).bind(run.version()).bind(now.as_millis()).bind(to_json(&input)?);
-            tx.execute(journal).await?;
+            writes.accepted(id, run.version(), now, &input)?;
             for effect in effects {
                 match effect {
                     Effect::Emit(event) => {
@@ -340,40 +362,16 @@ impl Store {
                 }
             }
         }
+        if matches!(run.head().state, RunState::Over { .. }) {
+            tx.execute(sql(DELETE_LIVE).bind(id)).await?;
+        }
         hints = hints.and(self.over_in(tx, id, run).await?);
         hints.ready |= run.ready_steps().next().is_some();
         hints.lanes |= matches!(run.head().state, RunState::Over { .. } | RunState::Waiting { .. });
         Ok(hints)
     }
 
-    /// Writes what changed of a run.
-    pub(super) async fn write_changes(
-        &self,
-        tx: &mut Transaction,
-        id: i64,
-        run: &mut Run,
-    ) -> Result<(), StoreError> {
-        for position in run.take_changed() {
-            // Instances appear while the run goes on: whether the row is there is the database's to say.
-            let statement = if position < run.workflow().steps.len() { UPDATE_STEP } else { KEEP_STEP };
-            tx.execute(step_row(statement, id, position, run)?).await?;
-        }
-        if matches!(run.head().state, RunState::Over { .. }) {
-            tx.execute(sql(DELETE_LIVE).bind(id)).await?;
-        }
-        tx.execute(
-            sql(UPDATE_RUN)
-                .bind(id)
-                .bind(run.head().state.name())
-                .bind(run.version())
-                .bind(run.next_wake().map(Timestamp::as_millis))
-                .bind(to_json(run.head())?),
-        )
-        .await?;
-        Ok(())
-    }
-
-    /// Inserts a run that was just created (and perhaps admitted).
+    /// Inserts a run that was just created, without its steps, which the caller writes.
     pub(super) async fn insert_run(&self, tx: &mut Transaction, run: &Run) -> Result<i64, StoreError> {
         let facts = run.facts();
         let row = tx
@@ -391,11 +389,7 @@ impl Store {
                     .bind(to_json(run.head())?),
             )
             .await?;
-        let id = row.int("id")?;
-        for position in 0..run.steps().len() {
-            tx.execute(step_row(INSERT_STEP, id, position, run)?).await?;
-        }
-        Ok(id)
+        row.int("id")
     }
 
     /// The name of every run, in the order of their creation: for databases whose runs somebody wants all of.
@@ -471,25 +465,4 @@ impl Store {
         })
         .await
     }
-}
-
-/// A statement over the row of one step: its run, position, name, state, when it became ready, session, lease, body.
-fn step_row(
-    statement: &'static str,
-    run_id: i64,
-    position: usize,
-    run: &Run,
-) -> Result<Statement, StoreError> {
-    let step = &run.steps()[position];
-    let lease = step.state.lease();
-    let ready = matches!(step.state, StepState::Ready);
-    Ok(sql(statement)
-        .bind(run_id)
-        .bind(position as i64)
-        .bind(run.step_name(position))
-        .bind(step.state.name())
-        .bind(ready.then(|| step.ready_at.unwrap_or_default().as_millis()))
-        .bind(lease.map(|lease| lease.session.clone()))
-        .bind(lease.map(|lease| lease.since.as_millis()))
-        .bind(to_json(&**step)?))
 }
