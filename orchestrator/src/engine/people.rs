@@ -67,10 +67,7 @@ impl Engine {
     where
         F: Fn(&Run) -> Result<Input, ChangeError> + Send + Sync + 'static,
     {
-        let changed = self
-            .store()
-            .change_run(run, move |run, done| if done == 0 { input(run).map(Some) } else { Ok(None) })
-            .await?;
+        let changed = self.store().change_run(run, input).await?;
         self.wake(changed.hints);
         Ok(self.store().run_view(run).await?)
     }

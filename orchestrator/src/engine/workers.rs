@@ -1,16 +1,15 @@
 //! The worker protocol's moments: register, lease, renew, report, finish. Every write carries the attempt's epoch;
 //! a stale one changes nothing.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use refit_workflows::run::{Input, Run};
+use refit_workflows::run::{Input, Refused, Run};
 use refit_workflows::wire::*;
 use tokio::time::Instant;
 
 use super::{Engine, EngineError};
-use crate::store::{Advanced, ChangeError, Hints, LeaseRow, Leasing, StoreError};
+use crate::store::{ChangeError, Claim, Hints, LeaseRow, LeasedSteps, StoreError};
 
 /// The longest a lease request waits for work.
 const LEASE_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -19,8 +18,6 @@ const LEASE_WAIT_MAX: Duration = Duration::from_secs(30);
 const ARRIVES_WITHIN: Duration = Duration::from_secs(15);
 /// A worker is silent when this many renewals in a row did not come.
 const SILENT_RENEWALS: u32 = 3;
-/// How often one lease request looks again when another orchestrator was faster.
-const RACES_MAX: u32 = 8;
 
 impl Engine {
     /// A worker process introduces itself.
@@ -78,29 +75,20 @@ impl Engine {
     }
 
     async fn lease_now(&self, request: &LeaseRequest) -> Result<Vec<StepOrder>, EngineError> {
-        let slots = request.slots as usize;
-        let mut orders = Vec::new();
-        let mut races = 0;
-        while orders.len() < slots && races < RACES_MAX {
-            let free = slots - orders.len();
-            let leased = self.store().lease_next(&request.worker, &request.session, free).await;
-            match leased? {
-                Leasing::Nothing => break,
-                Leasing::Again => races += 1,
-                Leasing::Leased(advanced, steps) => orders.extend(self.orders_of(&advanced, &steps).await?),
-            }
-        }
-        Ok(orders)
+        let (leased, hints) = self.store().lease(claim_of(request)).await?;
+        self.wake(hints);
+        self.orders_of(leased).await
     }
 
     /// The orders for steps that were just leased, after the commit.
-    async fn orders_of(&self, advanced: &Advanced, steps: &[usize]) -> Result<Vec<StepOrder>, EngineError> {
-        self.wake(advanced.hints);
+    async fn orders_of(&self, leased: Vec<LeasedSteps>) -> Result<Vec<StepOrder>, EngineError> {
         let mut orders = Vec::new();
-        for &step in steps {
-            match advanced.run.order(step) {
-                Ok(order) => orders.push(order),
-                Err(reason) => self.cannot_order(&advanced.run, step, reason).await?,
+        for LeasedSteps { run, steps } in leased {
+            for step in steps {
+                match run.order(step) {
+                    Ok(order) => orders.push(order),
+                    Err(reason) => self.cannot_order(&run, step, reason).await?,
+                }
             }
         }
         Ok(orders)
@@ -110,10 +98,7 @@ impl Engine {
     async fn cannot_order(&self, run: &Run, step: usize, reason: String) -> Result<(), EngineError> {
         let outcome = Outcome::Failed { failure: Failure::CouldNotStart, reason };
         let finished = Input::Finished { step, epoch: run.steps()[step].epoch, outcome };
-        let changed = self
-            .store()
-            .change_run(run.name(), move |_, done| Ok((done == 0).then(|| finished.clone())))
-            .await?;
+        let changed = self.store().change_run(run.name(), move |_| Ok(finished.clone())).await?;
         self.wake(changed.hints);
         Ok(())
     }
@@ -157,46 +142,24 @@ impl Engine {
         Ok(())
     }
 
-    /// What an attempt came to. The next lease, when it is asked for and the same run has a step for it, is part of
-    /// the same transaction: a chain costs one commit a step.
+    /// What an attempt came to. The next lease, when it is asked for, is part of the same transaction.
     pub async fn finish(&self, finish: Finish) -> Result<Finished, EngineError> {
         let Finish { key, outcome, next } = finish;
-        let leased = std::sync::Arc::new(Mutex::new(Vec::new()));
-        let (inputs_key, inputs_next, inputs_leased) =
-            (key.clone(), next.clone(), std::sync::Arc::clone(&leased));
-        let inputs = move |run: &Run, done: usize| {
-            let mut leased = inputs_leased.lock().unwrap_or_else(PoisonError::into_inner);
-            if done == 0 {
-                leased.clear();
-                let step = run.place_of(&inputs_key.step);
-                let step = step.ok_or(refit_workflows::run::Refused::UnknownStep)?;
-                let outcome = outcome.clone();
-                return Ok(Some(Input::Finished { step, epoch: inputs_key.epoch, outcome }));
-            }
-            let Some(next) = &inputs_next else { return Ok(None) };
-            let ready = if leased.len() < next.slots as usize { run.ready_steps().next() } else { None };
-            leased.extend(ready);
-            Ok(ready.map(|step| Input::Leased {
-                step,
-                worker: next.worker.clone(),
-                session: next.session.clone(),
-            }))
+        let AttemptKey { run, step, epoch } = key;
+        let input = move |run: &Run| {
+            let step = run.place_of(&step).ok_or(Refused::UnknownStep)?;
+            Ok(Input::Finished { step, epoch, outcome: outcome.clone() })
         };
-        let advanced = match self.store().change_run(&key.run, inputs).await {
-            Ok(advanced) => advanced,
-            Err(ChangeError::Refused(refit_workflows::run::Refused::RunIsOver(state))) => {
+        let claim = next.as_ref().map(claim_of);
+        let (leased, hints) = match self.store().change_and_lease(&run, input, claim).await {
+            Ok(done) => done,
+            Err(ChangeError::Refused(Refused::RunIsOver(state))) => {
                 return Err(EngineError::Over(format!("the run is over: it {state}")));
             }
             Err(error) => return Err(error.into()),
         };
-        let steps: Vec<usize> = leased.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut orders = self.orders_of(&advanced, &steps).await?;
-        if let Some(next) = next
-            && orders.is_empty()
-        {
-            orders = self.lease_now(&next).await?;
-        }
-        Ok(Finished { orders })
+        self.wake(hints);
+        Ok(Finished { orders: self.orders_of(leased).await? })
     }
 
     /// The events of the attempt's run as JSON Lines, oldest first, page by page. Refused for a stale key.
@@ -216,6 +179,10 @@ impl Engine {
     pub async fn workers(&self) -> Result<Vec<WorkerView>, EngineError> {
         Ok(self.store().workers(self.renew_every() * SILENT_RENEWALS).await?)
     }
+}
+
+fn claim_of(request: &LeaseRequest) -> Claim {
+    Claim { worker: request.worker.clone(), session: request.session.clone(), slots: request.slots as usize }
 }
 
 fn unknown_session(worker: &str) -> EngineError {

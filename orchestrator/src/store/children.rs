@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::database::{Row, Sql, Transaction, sql};
 use super::dispatch::{Dispatched, Origin, Round};
 use super::launch::{Launch, Launched};
+use super::turn::Turn;
 use super::{ChangeError, Hints, Store, StoreError, to_json};
 
 const ASK: &str = "INSERT INTO children (parent, position, epoch, phase, cancelled, due, tried, body)
@@ -199,29 +200,27 @@ impl Store {
         self.durably(move |store| {
             let refusal = refusal.clone();
             async move {
-                let mut tx = store.database().begin().await?;
-                let Some(sides) = tx.first(sql(SIDES).bind(seq)).await? else { return Ok(Hints::default()) };
-                let parent = sides.int("parent")?;
-                let locked = store.lock_run_in(&mut tx, parent).await.map_err(ChangeError::into_store)?;
-                store.inner.hot.keep(parent, locked);
-                let Some(row) = tx.first(sql(LOCKED).bind(seq)).await? else { return Ok(Hints::default()) };
-                let Some(input) = answer(&mut tx, &row, refusal).await? else { return Ok(Hints::default()) };
-                let again = matches!(input, Input::ChildStarted { .. });
-                let inputs = |_: &Run, done: usize| Ok((done == 0).then(|| input.clone()));
-                let changed = match store.change_in(&mut tx, parent, &inputs).await {
-                    Ok(advanced) => Some(advanced),
-                    // The step waits for this child no longer.
-                    Err(ChangeError::Refused(_)) => None,
-                    Err(error) => return Err(error.into_store()),
+                let mut turn = Turn::begin(store).await?;
+                let Some(sides) = turn.tx.first(sql(SIDES).bind(seq)).await? else {
+                    return Ok(Hints::default());
                 };
-                let note = if again && changed.is_some() { sql(TOLD) } else { sql(FORGET) };
-                tx.execute(note.bind(seq)).await?;
-                tx.commit().await?;
-                Ok(changed.map_or(Hints::default(), |advanced| {
-                    let hints = advanced.hints;
-                    store.inner.hot.keep(parent, advanced.run);
-                    hints
-                }))
+                let parent = sides.int("parent")?;
+                turn.hold(parent).await.map_err(ChangeError::into_store)?;
+                let told = match turn.tx.first(sql(LOCKED).bind(seq)).await? {
+                    Some(row) => answer(&mut turn.tx, &row, refusal).await?,
+                    None => None,
+                };
+                let mut hints = Hints::default();
+                if let Some(input) = told {
+                    let again = matches!(input, Input::ChildStarted { .. });
+                    let told = turn.apply_unless_refused(parent, input).await?;
+                    // A step that refuses it waits for this child no longer.
+                    let note = if again && told.is_some() { sql(TOLD) } else { sql(FORGET) };
+                    turn.execute(note.bind(seq)).await?;
+                    hints = told.unwrap_or_default();
+                }
+                turn.commit().await?;
+                Ok(hints)
             }
         })
         .await
@@ -230,43 +229,35 @@ impl Store {
     /// Ends a child whose parent is being cancelled. One that stands for others too goes on; the parent is told so.
     async fn end_child(&self, seq: i64) -> Result<Hints, StoreError> {
         let shared = self
-            .durably(move |store| async move {
-                let mut tx = store.database().begin().await?;
-                let sides = tx.first(sql(SIDES).bind(seq)).await?;
+            .durably::<_, StoreError, _, _>(move |store| async move {
+                let mut turn = Turn::begin(store).await?;
+                let sides = turn.tx.first(sql(SIDES).bind(seq)).await?;
                 let Some(child) = sides.map(|row| row.opt_int("child")).transpose()?.flatten() else {
                     return Ok(Ok(Hints::default()));
                 };
-                let run = store.lock_run_in(&mut tx, child).await.map_err(ChangeError::into_store)?;
-                store.inner.hot.keep(child, run.clone());
-                let row = tx.first(sql(LOCKED).bind(seq)).await?;
+                let facts = turn.hold(child).await.map_err(ChangeError::into_store)?.facts().clone();
+                let row = turn.tx.first(sql(LOCKED).bind(seq)).await?;
                 let still = match &row {
                     Some(row) => row.opt_int("child")? == Some(child) && row.int("cancelled")? == 1,
                     None => false,
                 };
-                let (Some(parent), true) = (&run.facts().parent, still) else {
-                    let shared = still.then(|| run.name().clone());
-                    return Ok(shared.map_or(Ok(Hints::default()), Err));
-                };
-                if !run.facts().coalesced.is_empty() || run.facts().batch.count > 1 {
-                    return Ok(Err(run.name().clone()));
+                let mut done = Ok(Hints::default());
+                if still {
+                    let alone = facts.coalesced.is_empty() && facts.batch.count <= 1;
+                    match &facts.parent {
+                        Some(parent) if alone => {
+                            let by = format!("run {}", parent.run);
+                            // One that refuses is over, or somebody else ends it: its end is told all the same.
+                            let told = turn.apply_unless_refused(child, Input::Cancelled { by }).await?;
+                            turn.execute(sql(CANCEL_SENT).bind(seq)).await?;
+                            let hints = Hints { children: true, ..Hints::default() };
+                            done = Ok(hints.and(told.unwrap_or_default()));
+                        }
+                        Some(_) | None => done = Err(facts.name.clone()),
+                    }
                 }
-                let by = format!("run {}", parent.run);
-                let inputs =
-                    |_: &Run, done: usize| Ok((done == 0).then(|| Input::Cancelled { by: by.clone() }));
-                let changed = match store.change_in(&mut tx, child, &inputs).await {
-                    Ok(advanced) => Some(advanced),
-                    // It is over, or somebody else ends it: its end is told all the same.
-                    Err(ChangeError::Refused(_)) => None,
-                    Err(error) => return Err(error.into_store()),
-                };
-                tx.execute(sql(CANCEL_SENT).bind(seq)).await?;
-                tx.commit().await?;
-                let hints = Hints { children: true, ..Hints::default() };
-                Ok(Ok(changed.map_or(hints, |advanced| {
-                    let hints = hints.and(advanced.hints);
-                    store.inner.hot.keep(child, advanced.run);
-                    hints
-                })))
+                turn.commit().await?;
+                Ok(done)
             })
             .await?;
         match shared {

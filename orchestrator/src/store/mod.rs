@@ -9,6 +9,7 @@ mod children;
 pub mod database;
 mod dispatch;
 mod gather;
+mod hot;
 mod intake;
 mod lanes;
 mod launch;
@@ -17,7 +18,9 @@ mod outbox;
 mod registry;
 mod runs;
 mod slots;
+mod together;
 mod tokens;
+mod turn;
 mod views;
 mod workers;
 mod workflows;
@@ -40,8 +43,10 @@ pub(crate) use blobs::CHUNK_BYTES;
 pub use dispatch::Dispatched;
 pub use intake::Recorded;
 pub use logs::LogRow;
-pub use runs::{Advanced, LeaseRow, Leasing};
+pub use runs::Advanced;
+pub use turn::{Claim, LeasedSteps};
 pub(crate) use views::DECISIONS_MAX;
+pub use workers::LeaseRow;
 
 /// What the database could not do.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +207,8 @@ struct Inner {
     clock: Clock,
     /// Names of the outbound targets: each emitted event gets an outbox row for each.
     targets: Vec<String>,
-    hot: runs::HotRuns,
+    hot: hot::HotRuns,
+    queues: together::Queues,
     definitions: Mutex<HashMap<Digest, Arc<Workflow>>>,
     triggers: Mutex<dispatch::KnownTriggers>,
 }
@@ -224,7 +230,8 @@ impl Store {
             database,
             clock,
             targets,
-            hot: runs::HotRuns::default(),
+            hot: hot::HotRuns::default(),
+            queues: together::Queues::default(),
             definitions: Mutex::default(),
             triggers: Mutex::default(),
         };

@@ -10,7 +10,6 @@ use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{AttemptKey, Register, WorkerView};
 
 use super::database::{Row, Transaction, sql};
-use super::runs::LeaseRow;
 use super::{ChangeError, Hints, Store, StoreError, to_json};
 
 const KEEP: &str = "INSERT INTO workers (name, session, last_seen, draining, body) VALUES ($1, $2, $3, 0, $4)
@@ -31,6 +30,25 @@ const FORGET: &str = "DELETE FROM workers WHERE last_seen < $1
 
 /// A worker that has been silent for this long and holds nothing is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// A step that a worker has.
+#[derive(Clone, Debug)]
+pub struct LeaseRow {
+    /// The run's row.
+    pub run_id: i64,
+    /// The run's name.
+    pub run: RunName,
+    /// The step's place.
+    pub position: usize,
+    /// The step's name.
+    pub step: String,
+    /// The epoch.
+    pub epoch: i64,
+    /// When it was leased.
+    pub leased_at: Timestamp,
+    /// Whether its worker is being asked to end it.
+    pub cancelling: bool,
+}
 
 impl Store {
     /// A worker process introduces itself; what its predecessor held is lost at once.
@@ -118,7 +136,7 @@ impl Store {
     /// Gives up one lease, if it is still the step's.
     pub async fn lose(&self, lease: &LeaseRow, reason: &str) -> Result<Hints, StoreError> {
         let lost = Input::WorkerLost { step: lease.position, epoch: lease.epoch, reason: reason.to_owned() };
-        match self.change_run(&lease.run, move |_, done| Ok((done == 0).then(|| lost.clone()))).await {
+        match self.change_run(&lease.run, move |_| Ok(lost.clone())).await {
             Ok(advanced) => {
                 tracing::warn!(run = %lease.run, step = lease.step, epoch = lease.epoch, reason, "a lease was lost");
                 Ok(advanced.hints)
