@@ -13,12 +13,14 @@ use refit_workflows::digest::Digest;
 use refit_workflows::wire::{Tree, TreeFile, check_relative_path};
 use sha2::{Digest as _, Sha256};
 
+use crate::commands::{STEP_SCHEMA, WORKFLOW_SCHEMA};
+
 /// The most files a bundle may have.
 const FILES_MAX: usize = 10_000;
 /// The most its files may weigh together, in bytes.
 const BYTES_MAX: u64 = 512 * 1024 * 1024;
-/// Folders that are never code.
-const NEVER: [&str; 4] = [".refit", ".git", "__pycache__", ".venv"];
+/// Folders and files that are never code. A schema is for editors: a newer one makes no other version of a workflow.
+const NEVER: [&str; 6] = [".refit", ".git", "__pycache__", ".venv", WORKFLOW_SCHEMA, STEP_SCHEMA];
 
 /// How much may be packed.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +39,8 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// Packs a folder: everything in it but what `.gitignore` and `.refitignore` name, hidden files, and caches.
+    /// Packs a folder: everything in it but what `.gitignore` and `.refitignore` name, hidden files, caches and
+    /// the schemas for editors.
     /// Equal folders give equal bundles. Reads every file; call it where blocking is allowed.
     ///
     /// # Errors
@@ -178,6 +181,8 @@ mod tests {
             (".refitignore", "notebooks/\n"),
             ("big.csv", "1,2"),
             ("notebooks/a.ipynb", "{}"),
+            ("workflow.schema.json", "{}"),
+            ("src/step.schema.json", "{}"),
         ]);
         let bundle = Bundle::pack(folder.path()).unwrap();
         assert_eq!(names(&bundle), ["churn.yaml", "src/train.py"]);

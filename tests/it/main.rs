@@ -29,6 +29,7 @@ mod examples;
 mod layers;
 mod outbox;
 mod recovery;
+mod schema;
 mod simulate;
 mod steps;
 mod store;

@@ -1,4 +1,4 @@
-//! What is done with workflow files: `init`, `check`, `test`, `simulate`, `apply`.
+//! What is done with workflow files: `init`, `schema`, `check`, `test`, `simulate`, `apply`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +23,36 @@ pub(crate) struct InitArgs {
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// JSON Schema of workflow files, for editors
+///
+/// Editors with YAML support complete keys, show what they mean and mark mistakes while you type, once the file names the
+/// schema in its first line:
+///
+///     # yaml-language-server: $schema=./workflow.schema.json
+///
+/// `refit check` finds more than a schema can say. The schema is for this version of Refit: write it anew after an upgrade.
+#[derive(Args, Debug)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
+  refit schema > workflow.schema.json            beside workflow.yaml; no part of what `refit apply` packs
+  refit schema step > steps/step.schema.json     for the files that steps use"
+)]
+pub(crate) struct SchemaArgs {
+    /// What the schema is of
+    #[arg(value_enum, default_value_t = SchemaOf::Workflow)]
+    pub(crate) of: SchemaOf,
+}
+
+/// What a schema is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// A workflow file, each document of it.
+    Workflow,
+    /// A file that steps use.
+    Step,
 }
 
 /// Check workflow files without a server

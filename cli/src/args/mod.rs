@@ -17,7 +17,9 @@ mod workflow;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub(crate) use common::{Format, GraphForm, Limit, Output};
-pub(crate) use define::{ApplyArgs, CheckArgs, CheckFormat, InitArgs, SimulateArgs, TestArgs};
+pub(crate) use define::{
+    ApplyArgs, CheckArgs, CheckFormat, InitArgs, SchemaArgs, SchemaOf, SimulateArgs, TestArgs,
+};
 pub(crate) use event::{EventCommand, EventSendArgs};
 pub(crate) use model::ModelCommand;
 pub(crate) use processes::{Broker, ConfigFile, Database, DemoArgs, Place, ServeArgs, UpArgs, WorkArgs};
@@ -47,6 +49,7 @@ Run it:
 
 Define:
   init        A workflow to start from
+  schema      JSON Schema of workflow files, for editors
   check       Check workflow files without a server
   test        Unit tests of workflows, on a virtual clock
   simulate    What events would have started, on a virtual clock
@@ -142,6 +145,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     Work(WorkArgs),
     Init(InitArgs),
+    Schema(SchemaArgs),
     Check(CheckArgs),
     Test(TestArgs),
     Simulate(SimulateArgs),
@@ -184,6 +188,8 @@ pub(crate) fn command() -> clap::Command {
         ("up", &["server"]),
         ("serve", &["server", "token"]),
         ("init", &["server", "token"]),
+        ("schema", &["server", "token"]),
+        ("test", &["server", "token"]),
         ("check", &["server", "token"]),
         ("completion", &["server", "token"]),
     ] {

@@ -11,6 +11,7 @@ mod init;
 mod local;
 mod model;
 mod run;
+mod schema;
 mod serve;
 mod simulate;
 mod sources;
@@ -20,6 +21,8 @@ mod up;
 mod work;
 mod worker;
 mod workflow;
+
+pub(crate) use schema::{STEP_SCHEMA, WORKFLOW_SCHEMA};
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
@@ -44,6 +47,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Serve(args) => Box::pin(serve::run(args)).await,
         Command::Work(args) => Box::pin(work::run(args, &cli.remote)).await,
         Command::Init(args) => init::run(&args),
+        Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Test(args) => tokio::task::block_in_place(|| test::run(&args)),
         Command::Simulate(args) => Box::pin(simulate::run(args, &cli.remote)).await,

@@ -2,8 +2,8 @@
 //! nothing downstream checks again: steps refer to steps that exist, the graph has no cycle, expressions parse, promotion
 //! is gated.
 //!
-//! `language` lists the keys, `raw` reads YAML, `check` makes workflows of it; the other files say what a part of a
-//! workflow is. Must never happen here: reading files or half-accepting a file. A file has problems, all of them listed,
+//! `language` lists the keys, `raw` reads YAML, `check` makes workflows of it, `schema` tells editors; the other files say
+//! what a part of a workflow is. Must never happen here: reading files or half-accepting a file. A file has problems, all of them listed,
 //! or is sound.
 
 mod check;
@@ -13,6 +13,7 @@ mod graph;
 pub mod language;
 mod matrix;
 mod raw;
+pub mod schema;
 mod sources;
 mod steps;
 mod triggers;

@@ -24,7 +24,7 @@ pub(super) const OPERATORS: [&str; 9] = [
 ];
 
 /// The operators that may stand inside `anything-but`.
-const EXCLUDABLE: [&str; 4] = ["prefix", "suffix", "equals-ignore-case", "wildcard"];
+pub(super) const EXCLUDABLE: [&str; 4] = ["prefix", "suffix", "equals-ignore-case", "wildcard"];
 
 /// A literal or an operator.
 #[derive(Clone, Debug, PartialEq)]

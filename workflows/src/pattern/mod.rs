@@ -31,6 +31,7 @@ mod matcher;
 mod network;
 mod number;
 mod parse;
+mod schema;
 mod set;
 mod text;
 
@@ -40,6 +41,7 @@ use serde_json::{Map, Value};
 
 use matcher::Matcher;
 
+pub(crate) use schema::{SCHEMA_NAME, schema_definitions};
 pub use set::PatternSet;
 
 /// A parsed event pattern. Cheap to clone.

@@ -8,8 +8,9 @@ use anyhow::Context as _;
 use refit_workflows::names::check_name;
 use serde::Serialize;
 
+use super::schema::{self, WORKFLOW_SCHEMA};
 use super::sources;
-use crate::args::InitArgs;
+use crate::args::{InitArgs, SchemaOf};
 use crate::exit::{Exit, Usage};
 use crate::render::{self, BOLD, DIM, GOOD, clean, paint};
 
@@ -25,6 +26,10 @@ const FILES: [(&str, &str, &str); 6] = [
     ("README.md", include_str!("README.md"), "what to type, and which file is what"),
     (".gitignore", include_str!("gitignore"), "keeps the data of `refit up` out of git"),
 ];
+
+/// What the editor header of the workflow names; its text is that of `refit schema`.
+const SCHEMA: (&str, &str) =
+    (WORKFLOW_SCHEMA, "what your editor completes and checks with; no part of the bundle");
 
 /// What was written.
 #[derive(Debug, Serialize)]
@@ -43,9 +48,8 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<Exit> {
     if args.name.is_none() {
         refuse_beside_others(&folder)?;
     }
-    let in_the_way: Vec<String> = FILES
-        .iter()
-        .map(|(name, ..)| folder.join(name))
+    let in_the_way: Vec<String> = names()
+        .map(|(name, _)| folder.join(name))
         .filter(|path| path.symlink_metadata().is_ok())
         .map(|path| shown(&path))
         .collect();
@@ -58,14 +62,21 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<Exit> {
     }
     let failed = |path: &Path| format!("failed to write {}", shown(path));
     std::fs::create_dir_all(&folder).with_context(|| failed(&folder))?;
-    for (name, text, _) in FILES {
+    let texts = FILES.map(|(name, text, _)| (name, text.replace(PLACEHOLDER, &workflow)));
+    let schema = (WORKFLOW_SCHEMA, schema::text(SchemaOf::Workflow)?);
+    for (name, text) in texts.into_iter().chain([schema]) {
         let path = folder.join(name);
-        write_new(&path, &text.replace(PLACEHOLDER, &workflow)).with_context(|| failed(&path))?;
+        write_new(&path, &text).with_context(|| failed(&path))?;
     }
-    let files = FILES.iter().map(|(name, ..)| *name).collect();
+    let files = names().map(|(name, _)| name).collect();
     let written = Written { workflow, folder: shown(&folder), files };
     render::answer(args.output.format, &written, || describe(&written))?;
     Ok(Exit::Ok)
+}
+
+/// Every file that is written, and what it is.
+fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.into_iter().map(|(name, _, what)| (name, what)).chain([SCHEMA])
 }
 
 /// The name of the current folder where a workflow may have it.
@@ -102,9 +113,9 @@ fn shown(path: &Path) -> String {
 
 fn describe(written: &Written) -> String {
     let mut text = format!("{} workflow {}\n\n", paint(GOOD, "✓"), paint(BOLD, clean(&written.workflow)));
-    for (name, _, what) in FILES {
+    for (name, what) in names() {
         let path = shown(&Path::new(&written.folder).join(name));
-        let width = written.folder.len() + 22;
+        let width = written.folder.len() + 24;
         text.push_str(&format!("  {:<width$}{}\n", clean(&path), paint(DIM, what)));
     }
     let begin = if written.folder == "." { String::new() } else { format!("cd {} && ", written.folder) };

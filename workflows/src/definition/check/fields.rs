@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Number, Value};
 
 use super::super::diagnostics::{Findings, Spot, closest, did_you_mean};
-use super::super::language::{KeySpec, Keys, STEP};
+use super::super::language::{KeySpec, Keys, Kind, STEP};
 use super::super::raw::{Key, Node, Raw, Scalar};
 use crate::names::check_name;
 use crate::time::parse_duration;
@@ -104,12 +104,12 @@ impl<'n> Fields<'n> {
         self.get(name).and_then(|(_, node)| self::name(node, name, f))
     }
 
-    /// A duration; `positive` refuses zero.
-    pub(super) fn duration(&self, name: &str, positive: bool, f: &mut Findings) -> Option<Duration> {
+    /// A duration; whether it may be nothing at all is what the language says.
+    pub(super) fn duration(&self, name: &str, f: &mut Findings) -> Option<Duration> {
         let (_, node) = self.get(name)?;
         let scalar = text(node, name, f)?;
         match parse_duration(&scalar.text) {
-            Ok(Duration::ZERO) if positive => {
+            Ok(Duration::ZERO) if !self.spec(name).is_some_and(|spec| matches!(spec.kind, Kind::Pause)) => {
                 f.add("duration", node.position, format!("`{name}` must be longer than nothing"));
                 None
             }
@@ -124,6 +124,11 @@ impl<'n> Fields<'n> {
     /// What the language says of a key of this mapping.
     fn spec(&self, name: &str) -> Option<&'static KeySpec> {
         self.keys?.get(name)
+    }
+
+    /// The fewest and the most items of a list of this mapping.
+    pub(super) fn sizes(&self, name: &str) -> (usize, usize) {
+        self.spec(name).map_or((0, usize::MAX), |spec| spec.kind.sizes())
     }
 
     /// A whole number within the bounds that the language gives it.

@@ -3,7 +3,7 @@
 
 use super::super::Metric;
 use super::super::diagnostics::{Findings, Spot};
-use super::super::language::{CHECK, GATE};
+use super::super::language::{CHECK, GATE, METRIC_KEYS};
 use super::super::raw::{Key, Node};
 use super::fields::{Fields, list};
 use super::reads::{Place, Reads};
@@ -87,9 +87,6 @@ fn checks(
     let checks: Vec<Option<Check>> = items.iter().map(|item| check(item, place, asks, reads, f)).collect();
     checks.into_iter().collect()
 }
-
-const METRIC_KEYS: [&str; 9] =
-    ["metric", "role", "min", "max", "min_change", "margin", "direction", "by", "min_examples"];
 
 fn check(node: &Node, place: Place, asks: &mut Asks, reads: &mut Reads, f: &mut Findings) -> Option<Check> {
     let fields = Fields::of(node, node.position, &CHECK, f)?;
@@ -206,29 +203,16 @@ fn on_examples(
 
 /// Keys that say nothing in a check of this role.
 fn report_strangers(kind: Kind, fields: &Fields<'_>, f: &mut Findings) {
-    let (role, strangers, way): (&str, &[&str], &str) = match kind {
-        Kind::Absolute => (
-            "absolute",
-            &["margin", "direction", "min_change"],
-            "it compares with numbers alone: `min` and `max`",
-        ),
-        Kind::Success => (
-            "success",
-            &["margin", "min", "max", "min_change"],
-            "the candidate must be significantly better, by however little",
-        ),
-        Kind::Guardrail => (
-            "guardrail",
-            &["min", "max", "min_change"],
-            "say with `margin` how much worse would still be harmless",
-        ),
+    let (role, way) = match kind {
+        Kind::Absolute => ("absolute", "it compares with numbers alone: `min` and `max`"),
+        Kind::Success => ("success", "the candidate must be significantly better, by however little"),
+        Kind::Guardrail => ("guardrail", "say with `margin` how much worse would still be harmless"),
         Kind::Deterioration => (
             "deterioration",
-            &["margin", "min", "max", "min_change"],
             "the candidate must not be significantly worse; for a margin use `role: guardrail`",
         ),
     };
-    for name in strangers {
+    for name in CHECK.barred("role", role) {
         if let Some((key, _)) = fields.get(name) {
             let message = format!("`{name}` does not go with `role: {role}`");
             f.add_with_hint("misplaced-key", key.position, message, way);

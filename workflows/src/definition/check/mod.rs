@@ -121,7 +121,7 @@ fn check(root: &Node, library: &mut Library<'_>, f: &mut Findings) -> Option<Wor
     let params = top::params(&top, f);
     let mut reads = Reads::default();
     let triggers = triggers::triggers(&top, &params, &mut reads, f);
-    let cooldown = top.duration("cooldown", true, f);
+    let cooldown = top.duration("cooldown", f);
     let defaults = top::defaults(&top, f);
     let outputs = top::outputs(&top, &mut reads, f);
     let (entries, finally_from) = step_entries(&top, f);

@@ -4,16 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::super::diagnostics::{Findings, Spot};
-use super::super::language::PYTHON;
+use super::super::language::{LOADERS, PYTHON, RESERVED_PREFIXES};
 use super::super::raw::{Node, Raw};
 use super::super::{Command, Packages, Python, RunTask};
 use super::fields::{Fields, text};
 use super::reads::{Place, Reads};
 use super::work::path;
 use crate::template::Template;
-
-/// Variables that make a process load code before its own.
-const LOADERS: [&str; 4] = ["LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "BASH_ENV"];
 
 const SAFE_WAY: &str = "hand the value over as a variable, `env: { REGION: \"${{ params.region }}\" }`, and write \
                         \"$REGION\" in the script; or use an argument list, `run: [python, train.py, \"${{ params.region }}\"]`";
@@ -116,7 +113,7 @@ fn env(fields: &Fields<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -
             let message =
                 format!("`{}` is not a variable's name: letters, digits and `_`", name.escape_debug());
             f.add("name", key.position, message);
-        } else if name.starts_with("REFIT_") || name.starts_with("PARAM_") {
+        } else if RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
             let message = format!("`{name}` is reserved: REFIT_* and PARAM_* are set by Refit");
             f.add_with_hint(
                 "reserved-name",

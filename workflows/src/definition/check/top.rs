@@ -148,7 +148,7 @@ pub(super) fn defaults(top: &Fields<'_>, f: &mut Findings) -> Defaults {
     let mut defaults = Defaults::default();
     let fields = top.get("defaults").and_then(|(key, node)| Fields::of(node, key.position, &DEFAULTS, f));
     if let Some(fields) = fields {
-        if let Some(timeout) = fields.duration("timeout", true, f) {
+        if let Some(timeout) = fields.duration("timeout", f) {
             defaults.timeout = timeout;
         }
         defaults.retry = work::retry(&fields, &defaults.retry, f);

@@ -17,9 +17,6 @@ use crate::pattern::Pattern;
 use crate::schedule::Schedule;
 use crate::template::Template;
 
-/// The most patterns of one join.
-const JOIN_PARTS_MAX: usize = 20;
-
 type Params = BTreeMap<String, Param>;
 
 /// All triggers; none when one of them has a problem. A file without `on` is started by people alone.
@@ -124,11 +121,12 @@ fn join(
     const WORDS: [(&str, OnExpire); 2] = [("drop", OnExpire::Drop), ("fire", OnExpire::Fire)];
     let items = list(node, "all", f);
     if let Some(items) = items {
-        if items.len() < 2 {
+        let (least, most) = fields.sizes("all");
+        if items.len() < least {
             let hint = "for one pattern write `event: { type: [features.ready] }`";
             f.add_with_hint("value", key.position, "a join waits for at least two patterns", hint);
-        } else if items.len() > JOIN_PARTS_MAX {
-            f.add("too-many", key.position, format!("a join waits for at most {JOIN_PARTS_MAX} patterns"));
+        } else if items.len() > most {
+            f.add("too-many", key.position, format!("a join waits for at most {most} patterns"));
         }
     }
     let parts: Option<Vec<Option<Pattern>>> =
@@ -136,7 +134,7 @@ fn join(
     let filter = fields.get("where").and_then(|(_, node)| reads.expression(node, "where", Place::Event, f));
     let by = fields.get("by").and_then(|(_, node)| reads.expression(node, "by", Place::Event, f));
     fields.need("within", "a join", "within: 6h", f);
-    let within = fields.duration("within", true, f);
+    let within = fields.duration("within", f);
     let on_expire = fields.word("on_expire", &WORDS, f).unwrap_or(OnExpire::Drop);
     let params = params(fields, key.position, declared, reads, f);
     let parts = parts?.into_iter().collect::<Option<Vec<Pattern>>>()?;
@@ -161,8 +159,8 @@ fn event(
 fn batch(key: &Key, node: &Node, reads: &mut Reads, f: &mut Findings) -> Option<BatchRule> {
     let fields = Fields::of(node, key.position, &BATCH, f)?;
     let rule = BatchRule {
-        quiet: fields.duration("quiet", true, f),
-        max_wait: fields.duration("max_wait", true, f),
+        quiet: fields.duration("quiet", f),
+        max_wait: fields.duration("max_wait", f),
         count: fields.count("count", f),
         sum: fields.get("sum").and_then(|(key, node)| sum(key, node, reads, f)),
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::diagnostics::{Findings, did_you_mean};
 use super::super::language::{
     AGGREGATE, ALL_COLUMN_KEYS, CHANGE, COLUMN_RULES, DATA_CHECK, DRIFT, FRESH, LABEL_SHARE, LENGTH, MISSING,
-    OVERLAP, QUANTILE, ROWS, VALIDATE,
+    OVERLAP, QUANTILE, ROWS, SUBJECTS, VALIDATE,
 };
 use super::super::raw::{Key, Node, Raw};
 use super::super::{
@@ -21,9 +21,6 @@ use crate::units::parse_share;
 
 /// The longest regular expression, in bytes.
 const PATTERN_BYTES_MAX: usize = 1000;
-
-/// Keys that say what a check looks at.
-const SUBJECTS: [&str; 6] = ["rows", "column", "unique", "label_share", "overlap", "drift"];
 
 /// Reads the verb.
 pub(super) fn validate(
@@ -290,7 +287,7 @@ fn rule(name: &str, fields: &Fields<'_>, f: &mut Findings) -> Option<ColumnRule>
         "fresh" => {
             let fresh = Fields::of(node, key.position, &FRESH, f)?;
             fresh.need("within", "`fresh`", "within: 2d", f);
-            let within: Duration = fresh.duration("within", true, f)?;
+            let within: Duration = fresh.duration("within", f)?;
             Some(ColumnRule::Fresh(within))
         }
         _ => {

@@ -27,7 +27,7 @@ pub(super) fn approval(key: &Key, node: &Node, f: &mut Findings) -> Option<Appro
             from.push(person.text.clone());
         }
     }
-    let timeout = fields.duration("timeout", true, f);
+    let timeout = fields.duration("timeout", f);
     let on_timeout = fields.word("on_timeout", &WORDS, f).unwrap_or(OnTimeout::Reject);
     if let Some((key, _)) = fields.get("on_timeout")
         && fields.get("timeout").is_none()

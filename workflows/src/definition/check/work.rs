@@ -27,7 +27,7 @@ pub(super) fn work(
     let artifacts = artifacts(fields, f);
     declared.extend(artifacts.keys().cloned());
     let retry = retry(fields, &defaults.retry, f);
-    let timeout = fields.duration("timeout", true, f).unwrap_or(defaults.timeout);
+    let timeout = fields.duration("timeout", f).unwrap_or(defaults.timeout);
     let host = host(fields, f);
     let checkpoint = checkpoint(fields, f);
     let cache = cache(fields, place, reads, f);
@@ -105,7 +105,7 @@ fn cache(fields: &Fields<'_>, place: Place, reads: &mut Reads, f: &mut Findings)
         f.add_with_hint("missing-key", key.position, "`cache` says nothing", "write `cache: true`");
     }
     let key = cache.get("key").and_then(|(_, node)| reads.template(node, "key", place, f));
-    Some(Cache { key, ttl: cache.duration("ttl", true, f) })
+    Some(Cache { key, ttl: cache.duration("ttl", f) })
 }
 
 fn artifacts(fields: &Fields<'_>, f: &mut Findings) -> BTreeMap<String, String> {
@@ -151,10 +151,10 @@ pub(super) fn retry(fields: &Fields<'_>, base: &Retry, f: &mut Findings) -> Retr
     if let Some(attempts) = fields.small_count("attempts", f) {
         retry.attempts = attempts;
     }
-    if let Some(backoff) = fields.duration("backoff", false, f) {
+    if let Some(backoff) = fields.duration("backoff", f) {
         retry.backoff = backoff;
     }
-    match (fields.duration("max_backoff", false, f), fields.get("max_backoff")) {
+    match (fields.duration("max_backoff", f), fields.get("max_backoff")) {
         (Some(most), Some((_, node))) if most < retry.backoff => {
             f.add("duration", node.position, "`max_backoff` is shorter than `backoff`");
         }
