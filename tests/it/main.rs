@@ -23,6 +23,7 @@ macro_rules! on_both_databases {
 
 mod amqp;
 mod api;
+mod broken;
 mod cli;
 mod demo;
 mod examples;

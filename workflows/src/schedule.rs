@@ -58,7 +58,7 @@ impl Schedule {
             .year(Year::Disallowed)
             .build()
             .parse(cron)
-            .map_err(|error| format!("`{cron}` is not a cron expression: {error}"))?;
+            .map_err(|error| explain(cron, &error.to_string()))?;
         let zone_name = timezone.unwrap_or(DEFAULT_ZONE);
         let zone = TimeZoneDatabase::bundled().get(zone_name).map_err(|_| {
             format!("`{zone_name}` is not a time zone: use a name of the IANA database, as in `Europe/Berlin` or `UTC`")
@@ -82,6 +82,32 @@ impl Schedule {
         let second = jiff::Timestamp::from_second(at.as_millis().div_euclid(1000)).ok()?;
         let next = self.cron.find_next_occurrence(&second.to_zoned(self.zone.clone()), false).ok()?;
         Some(Timestamp::from_millis(next.timestamp().as_millisecond()))
+    }
+}
+
+/// What is wrong with an expression of five fields: the first field that is wrong on its own, else the reader's words.
+fn explain(cron: &str, error: &str) -> String {
+    const FIELDS: [(&str, &str); 5] = [
+        ("a minute", "0 to 59"),
+        ("an hour", "0 to 23"),
+        ("a day of the month", "1 to 31, or L for the last"),
+        ("a month", "1 to 12, or JAN to DEC"),
+        ("a day of the week", "0 to 7, or SUN to SAT"),
+    ];
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+    let alone = |place: usize, field: &str| {
+        let mut fields = ["*"; 5];
+        fields[place] = field;
+        parser.parse(&fields.join(" ")).is_ok()
+    };
+    let wrong =
+        cron.split_whitespace().zip(FIELDS).enumerate().find(|(place, (field, _))| !alone(*place, field));
+    match wrong {
+        Some((_, (field, (what, range)))) => format!(
+            "`{cron}` is not a cron expression: `{field}` is not {what}, which is {range}, or `*`, lists, ranges and steps \
+             (`*/5`) of these"
+        ),
+        None => format!("`{cron}` is not a cron expression: {error}"),
     }
 }
 

@@ -9,6 +9,9 @@ use crate::expression::{Expression, ExpressionError, Scope, describe, shorten};
 
 const OPEN: &str = "${{";
 
+/// The most expressions in one text.
+const EXPRESSIONS_MAX: usize = 50;
+
 /// The most one rendered text may weigh, in bytes.
 pub const RENDERED_BYTES_MAX: usize = 1024 * 1024;
 
@@ -39,8 +42,17 @@ impl Template {
             }
             let inside = open + OPEN.len();
             let Some(length) = closing(&source[inside..]) else {
-                return Err(ExpressionError::at("`${{` is never closed: write `${{ expression }}`", open));
+                let error = ExpressionError::at("`${{` is never closed", open);
+                return Err(
+                    ExpressionError { length: OPEN.len(), ..error }.with_hint("write `${{ expression }}`")
+                );
             };
+            if pieces.iter().filter(|piece| matches!(piece, Piece::Value(_))).count() >= EXPRESSIONS_MAX {
+                let message = format!("a text holds at most {EXPRESSIONS_MAX} `${{{{ }}}}`");
+                return Err(
+                    ExpressionError::at(message, open).with_hint("hand over fewer values, or one list")
+                );
+            }
             let text = &source[inside..inside + length];
             let start = inside + (text.len() - text.trim_start().len());
             let expression = Expression::parse(text.trim()).map_err(|error| ExpressionError {

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -34,16 +35,21 @@ struct Folder {
 
 impl Files for Folder {
     fn read(&self, path: &str) -> Result<String, String> {
-        let folder = self.path.canonicalize().map_err(|cause| cause.to_string())?;
-        let file = folder.join(path).canonicalize().map_err(|cause| cause.to_string())?;
+        let in_words = |cause: std::io::Error| match cause.kind() {
+            ErrorKind::NotFound => "there is no such file".to_owned(),
+            ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+            _ => cause.to_string(),
+        };
+        let folder = self.path.canonicalize().map_err(in_words)?;
+        let file = folder.join(path).canonicalize().map_err(in_words)?;
         if !file.starts_with(&folder) {
             return Err("it is a link that leads out of the workflow's folder".to_owned());
         }
-        let size = std::fs::metadata(&file).map_err(|cause| cause.to_string())?.len();
+        let size = std::fs::metadata(&file).map_err(in_words)?.len();
         if size > FILE_BYTES_MAX as u64 {
             return Err(format!("it is larger than {} KiB", FILE_BYTES_MAX / 1024));
         }
-        let text = std::fs::read_to_string(&file).map_err(|cause| cause.to_string())?;
+        let text = std::fs::read_to_string(&file).map_err(in_words)?;
         self.read.borrow_mut().insert(path.to_owned(), text.clone());
         Ok(text)
     }
@@ -71,10 +77,23 @@ impl Source {
             return Err(Usage(format!("{}: a workflow file may have at most {most} KiB", failed())).into());
         }
         let bytes = std::fs::read(&path).with_context(failed)?;
-        let text =
-            String::from_utf8(bytes).map_err(|_| Usage(format!("{}: it is not UTF-8 text", failed())))?;
-        let mut source =
-            Self { path, text, workflows: Vec::new(), findings: Vec::new(), used: BTreeMap::new() };
+        let mut source = Self {
+            path,
+            text: String::new(),
+            workflows: Vec::new(),
+            findings: Vec::new(),
+            used: BTreeMap::new(),
+        };
+        match String::from_utf8(bytes) {
+            Ok(text) => source.text = text,
+            Err(error) => {
+                source
+                    .findings
+                    .push((Severity::Error, not_text(error.as_bytes(), error.utf8_error().valid_up_to())));
+                source.text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                return Ok(source);
+            }
+        }
         let folder = Folder { path: source.folder().to_owned(), read: RefCell::default() };
         match Workflow::parse_all_with(&source.text, &folder) {
             Ok(workflows) => {
@@ -174,6 +193,26 @@ fn missing_files(workflow: &Workflow, text: &str, folder: &Path) -> Vec<(Severit
     findings.sort_by_key(|(_, problem)| problem.position);
     findings.dedup_by(|a, b| a.1.position == b.1.position);
     findings
+}
+
+/// What is wrong with a file that is no UTF-8, at the first byte that is none.
+fn not_text(bytes: &[u8], valid_up_to: usize) -> Problem {
+    let before = String::from_utf8_lossy(&bytes[..valid_up_to]);
+    let line_start = before.rfind('\n').map_or(0, |found| found + 1);
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let position = Position {
+        line: number(before.matches('\n').count() + 1),
+        column: number(before[line_start..].chars().count() + 1),
+        length: 1,
+    };
+    let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    let byte = bytes.get(valid_up_to).copied().unwrap_or_default();
+    let message = match is_utf16 {
+        true => "the file is UTF-16, and a workflow is UTF-8 text".to_owned(),
+        false => format!("a workflow is UTF-8 text, and the byte 0x{byte:02X} is none"),
+    };
+    let hint = Some("save the file as UTF-8".to_owned());
+    Problem { code: "encoding".to_owned(), message, position, hint, file: None }
 }
 
 /// `X.py` of `[python, X.py]`.

@@ -18,6 +18,8 @@ pub(crate) enum Severity {
 
 /// One problem over its source line.
 pub(crate) fn problem(path: &str, source: &str, problem: &Problem, severity: Severity) -> String {
+    // Positions do not count a byte order mark.
+    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let level = match severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,

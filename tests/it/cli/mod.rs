@@ -164,7 +164,7 @@ const BROKEN: [Broken; 9] = [
     ),
     (
         "workflow: w\nparams: { p: { type: string, default: x } }\nsteps:\n  a: { run: 'echo ${{ params.p }}' }\n",
-        &[(4, 19, "${{", "env")],
+        &[(4, 19, "${{ params.p }}", "env")],
     ),
     ("workflow: w\nsteps:\n  a: { run: [a], timeout: 90 }\n", &[(3, 27, "90", "")]),
     ("workflow: w\nsteps:\n  a: { run: [a], if: params.p == }\n", &[(3, 0, "", "")]),

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// The most problems that are listed for one file; a file with more is broken in some way that repeats.
 pub const PROBLEMS_MAX: usize = 100;
 
+/// The most known names that one mistyped name is compared with.
+const NAMES_COMPARED_MAX: usize = 1000;
+
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
@@ -106,7 +109,8 @@ impl Findings {
         name: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) {
-        self.push(code, spot, message.into(), did_you_mean(name, known));
+        let hint = if self.has_hints_enough() { None } else { did_you_mean(name, known) };
+        self.push(code, spot, message.into(), hint);
     }
 
     /// Notes something that is part of the language and that this version cannot run: no problem of the file.
@@ -141,6 +145,11 @@ impl Findings {
         self.problems.push((spot.file, problem));
     }
 
+    /// Whether there are so many problems that looking for what was meant is no longer worth its time.
+    pub(super) fn has_hints_enough(&self) -> bool {
+        self.problems.len() > 5 * PROBLEMS_MAX
+    }
+
     /// How many problems there are so far.
     pub(super) fn count(&self) -> usize {
         self.problems.len()
@@ -171,28 +180,55 @@ fn in_order(mut problems: Vec<(FileNumber, Problem)>) -> Vec<Problem> {
     problems.into_iter().map(|(_, problem)| problem).collect()
 }
 
-/// `did you mean `needs`?`, when one of the known names is near enough to be a slip of the finger.
+/// Other people's text in a message: short, and what cannot be seen escaped.
+pub(super) fn shown(text: &str) -> String {
+    let visible = |c: char| {
+        if matches!(c, '\\' | '\'' | '"') { c.to_string() } else { c.escape_debug().to_string() }
+    };
+    crate::expression::shorten(&text.chars().map(visible).collect::<String>())
+}
+
+/// `did you mean `needs`?`, when one of the known names is near enough to be a slip of the finger. A letter that only looks
+/// like one of the alphabet's is named.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    closest(name, known).map(|near| format!("did you mean `{near}`?"))
+    let near = closest(name, known)?;
+    let stranger = name.chars().find(|letter| !letter.is_ascii()).filter(|_| near.is_ascii());
+    let stranger = stranger.map(|letter| {
+        format!(" `{}` is U+{:04X}, no letter from a to z", letter.escape_debug(), u32::from(letter))
+    });
+    Some(format!("did you mean `{near}`?{}", stranger.unwrap_or_default()))
 }
 
 /// The known name that is nearest to a mistyped one, if any is near: a third of its letters at most may differ, or
-/// two in a short name.
+/// two in a short name; or it begins with what was typed, or has the same parts in another order (`auc_roc`).
 pub fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Comparing takes time in proportion to both lengths, and no name is that long.
     if name.len() > 128 {
         return None;
     }
-    let lower = name.to_lowercase();
+    let typed = name.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| (strsim::osa_distance(&lower, candidate), candidate))
-        .filter(|(distance, candidate)| {
-            let length = candidate.chars().count();
-            *distance < length && *distance <= (length / 3).max(if length > 3 { 2 } else { 1 })
-        })
+        .take(NAMES_COMPARED_MAX)
+        .filter_map(|candidate| Some((distance(&typed, &candidate.to_lowercase())?, candidate)))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// How far a typed name is from a known one, both in lower case; none when they are too far apart to be meant.
+fn distance(typed: &str, known: &str) -> Option<usize> {
+    let length = known.chars().count();
+    let letters = strsim::osa_distance(typed, known);
+    if letters < length && letters <= (length / 3).max(if length > 3 { 2 } else { 1 }) {
+        return Some(letters);
+    }
+    let parts = |name: &str| {
+        let mut parts: Vec<String> = name.split('_').map(str::to_owned).collect();
+        parts.sort_unstable();
+        parts
+    };
+    let begins = typed.len() > 3 && known.starts_with(typed);
+    (begins || (typed.contains('_') && parts(typed) == parts(known))).then_some(length)
 }
 
 #[cfg(test)]
@@ -207,9 +243,19 @@ mod tests {
         assert_eq!(closest("timeuot", known), Some("timeout"));
         assert_eq!(closest("fi", known), Some("if"));
         assert_eq!(closest("artefacts", known), Some("artifacts"));
+        assert_eq!(closest("auc_roc", ["roc", "roc_auc"]), Some("roc_auc"));
+        assert_eq!(closest("cancel", ["coalesce", "cancel_running"]), Some("cancel_running"));
+        assert_eq!(closest("get", ["PUT", "GET"]), Some("GET"));
         assert_eq!(closest("colour", known), None);
         assert_eq!(closest("x", known), None);
         assert_eq!(closest(&"n".repeat(10_000), known), None);
+    }
+
+    #[test]
+    fn a_letter_that_looks_like_another_is_named() {
+        let hint = did_you_mean("tr\u{430}in", ["train"]).unwrap();
+        assert!(hint.starts_with("did you mean `train`?") && hint.contains("is U+0430"), "{hint}");
+        assert_eq!(did_you_mean("trian", ["train"]).unwrap(), "did you mean `train`?");
     }
 
     #[test]

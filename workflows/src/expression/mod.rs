@@ -13,6 +13,7 @@ mod syntax;
 mod types;
 mod values;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::types::{CelBool, DYN_TYPE};
@@ -88,6 +89,8 @@ pub struct Scope {
     pub roots: Map<String, Value>,
     /// For `succeeded()` and `failed()`.
     pub needs: Needs,
+    /// Values that would stand under `with`, had they not failed, and why each did.
+    pub failed_with: BTreeMap<String, String>,
 }
 
 /// How the steps that a step needs came out.
@@ -107,15 +110,23 @@ pub struct ExpressionError {
     pub message: String,
     /// Byte offset in the expression's text, when known.
     pub offset: Option<usize>,
+    /// How many bytes from there on are wrong; at least 1.
+    pub length: usize,
+    /// What would be right.
+    pub hint: Option<String>,
 }
 
 impl ExpressionError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), offset: None }
+        Self { message: message.into(), offset: None, length: 1, hint: None }
     }
 
     pub(crate) fn at(message: impl Into<String>, offset: usize) -> Self {
-        Self { message: message.into(), offset: Some(offset) }
+        Self { offset: Some(offset), ..Self::new(message) }
+    }
+
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -249,7 +260,7 @@ impl Expression {
                 cost::BUDGET
             )));
         }
-        let value = resolved.map_err(|error| values::explain(&self.source, &error))?;
+        let value = resolved.map_err(|error| values::explain(&self.source, &error, scope))?;
         values::to_json(&value).map_err(|what| {
             ExpressionError::new(format!("`{}` gives {what}, which is no value here", shorten(&self.source)))
         })

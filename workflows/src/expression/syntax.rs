@@ -54,7 +54,7 @@ pub(super) fn check(source: &str) -> Result<Checked, ExpressionError> {
             .and_then(|line| Ok((line, usize::try_from(first.pos.1)?)))
             .ok()
             .and_then(|(line, column)| offset_of(source, line, column));
-        ExpressionError { message: format!("not a CEL expression: {}", plain(&first.msg)), offset }
+        not_cel(source, offset, &first.msg)
     })?;
 
     let mut survey = Survey {
@@ -132,6 +132,46 @@ fn check_brackets(source: &str) -> Result<(), ExpressionError> {
     Ok(())
 }
 
+/// What is not CEL, with the way to say it: most slips come from other languages.
+fn not_cel(source: &str, offset: Option<usize>, message: &str) -> ExpressionError {
+    const WORDS: [(&str, &str); 6] =
+        [("and", "&&"), ("or", "||"), ("not", "!"), ("=", "=="), ("&", "&&"), ("|", "||")];
+    let error = |what: String| ExpressionError {
+        offset,
+        ..ExpressionError::new(format!("not a CEL expression: {what}"))
+    };
+    let (before, rest) = source.split_at_checked(offset.unwrap_or(source.len())).unwrap_or((source, ""));
+    // The parser stumbles over the word itself, or over what follows a word that it took for a name.
+    let last = before.trim_end().rsplit(|c: char| c.is_whitespace() || c == '(').next().unwrap_or_default();
+    for (word, right) in WORDS {
+        let at = match last == word {
+            true => before.trim_end().len() - word.len(),
+            false if begins_with_word(rest, word) => before.len(),
+            false => continue,
+        };
+        let wrong = error(format!("`{word}` is no operator")).with_hint(format!("write `{right}`"));
+        return ExpressionError { offset: Some(at), length: word.len(), ..wrong };
+    }
+    if rest.starts_with(['\'', '"']) {
+        return error("the quote is never closed".to_owned()).with_hint("close it where the text ends");
+    }
+    let message = plain(message);
+    if message == "unexpected end" {
+        return error("it ends too early".to_owned()).with_hint("something is missing behind its last part");
+    }
+    match message.strip_prefix("missing '").and_then(|missing| missing.split_once('\'')) {
+        Some((missing, _)) => error(format!("`{missing}` is missing here")),
+        None => error(message),
+    }
+}
+
+/// Whether a text begins with this word or operator and not with a longer one.
+fn begins_with_word(text: &str, word: &str) -> bool {
+    let after = text.strip_prefix(word).map(str::as_bytes);
+    after
+        .is_some_and(|after| !after.first().is_some_and(|b| b.is_ascii_alphanumeric() || b"_=&|".contains(b)))
+}
+
 /// The parser's message without what only helps its authors: its jargon, and the list of every token it would take.
 fn plain(message: &str) -> String {
     let message = message.split(" expecting ").next().unwrap_or(message);
@@ -197,7 +237,10 @@ impl Survey<'_> {
             }),
             Expr::Struct(record) => {
                 let message = format!("`{}{{…}}`: there are no struct types", record.type_name);
-                Err(ExpressionError { message, offset: self.source.find(&record.type_name) })
+                Err(ExpressionError {
+                    offset: self.source.find(&record.type_name),
+                    ..ExpressionError::new(message)
+                })
             }
             Expr::Comprehension(comprehension) => self.visit_loop(comprehension, depth, loops),
         }
@@ -282,20 +325,20 @@ impl Survey<'_> {
             matches!(name, "all" | "exists" | "exists_one" | "existsOne" | "filter" | "has" | "map");
         let open = spans::token(self.info, id).map(|token| token.start);
         let offset = open.and_then(|open| spans::name_before(self.source, open)).map(|place| place.start);
+        let wrong = |message| ExpressionError { offset, length: name.len(), ..ExpressionError::new(message) };
         if is_macro {
             let message = format!("`{name}` is used as in `list.{name}(x, condition)` (`has(a.b)` for has)");
-            return Err(ExpressionError { message, offset });
+            return Err(wrong(message));
         }
         if !FUNCTIONS.contains(&name) {
-            let near = did_you_mean(name, FUNCTIONS).map(|near| format!("{near} ")).unwrap_or_default();
-            let message =
-                format!("there is no function `{name}`; {near}the functions are {}", FUNCTIONS.join(", "));
-            return Err(ExpressionError { message, offset });
+            let hint = did_you_mean(name, FUNCTIONS)
+                .unwrap_or_else(|| format!("the functions are {}", FUNCTIONS.join(", ")));
+            return Err(wrong(format!("there is no function `{name}`")).with_hint(hint));
         }
         if matches!(name, "succeeded" | "failed" | "always") {
             if call.target.is_some() || !call.args.is_empty() {
                 let message = format!("`{name}()` stands alone and takes no argument");
-                return Err(ExpressionError { message, offset });
+                return Err(wrong(message));
             }
             self.reads_needs = true;
         }

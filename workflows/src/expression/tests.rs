@@ -8,7 +8,7 @@ use super::*;
 
 fn scope(roots: Value) -> Scope {
     let Value::Object(roots) = roots else { panic!("roots are an object") };
-    Scope { roots, needs: Needs::default() }
+    Scope { roots, ..Scope::default() }
 }
 
 fn value(source: &str, roots: Value) -> Result<Value, ExpressionError> {
@@ -89,17 +89,36 @@ fn errors_name_what_is_missing() {
     let error = Expression::parse("a &&\n& b").unwrap_err();
     assert_eq!(error.offset, Some(5), "{error}");
     let error = Expression::parse("lower(params.x) == 'a'").unwrap_err();
-    assert!(error.message.contains("no function `lower`") && error.message.contains("startsWith"), "{error}");
-    assert_eq!(error.offset, Some(0));
+    assert_eq!(error.message, "there is no function `lower`");
+    assert!(error.hint.is_some_and(|hint| hint.contains("startsWith")));
+    assert_eq!((error.offset, error.length), (Some(0), 5));
     let error = Expression::parse("'startswith(' == params.s.startswith ('a')").unwrap_err();
-    assert!(error.message.contains("did you mean `startsWith`?"), "{error}");
+    assert_eq!(error.hint.as_deref(), Some("did you mean `startsWith`?"));
     assert_eq!(error.offset, Some(26));
+}
+
+#[test]
+fn slips_from_other_languages_are_recognised() {
+    for (source, offset, right) in [
+        ("a = b", 2, "write `==`"),
+        ("a and b", 2, "write `&&`"),
+        ("a or b", 2, "write `||`"),
+        ("not a", 0, "write `!`"),
+        ("a & b", 2, "write `&&`"),
+        ("(not a)", 1, "write `!`"),
+        ("a == 'b", 5, "close it where the text ends"),
+    ] {
+        let error = Expression::parse(source).unwrap_err();
+        assert_eq!((error.offset, error.hint.as_deref()), (Some(offset), Some(right)), "{source}: {error}");
+    }
+    let error = Expression::parse("android ==").unwrap_err();
+    assert_eq!(error.message, "not a CEL expression: it ends too early");
 }
 
 #[test]
 fn needs_are_read_by_functions() {
     let outcome = |source: &str, succeeded, failed| {
-        let scope = Scope { roots: Map::new(), needs: Needs { succeeded, failed } };
+        let scope = Scope { roots: Map::new(), needs: Needs { succeeded, failed }, ..Scope::default() };
         Expression::parse(source).unwrap().holds(&scope).unwrap()
     };
     assert!(outcome("succeeded()", true, false) && !outcome("succeeded()", false, true));

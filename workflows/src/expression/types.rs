@@ -257,7 +257,8 @@ impl Types {
 /// What is wrong with an expression's types, and where in its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeProblem {
-    /// `unknown-name` for a name or word that does not exist, `type` for everything else.
+    /// `unknown-name` for a name that does not exist, `unknown-word` for a text that a name with few values never has,
+    /// `type` for everything else.
     pub code: &'static str,
     /// What is wrong.
     pub message: String,

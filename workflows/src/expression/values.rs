@@ -10,7 +10,7 @@ use cel::common::types::{
 use cel::common::value::Val;
 use serde_json::{Map, Number, Value};
 
-use super::{ExpressionError, shorten};
+use super::{ExpressionError, Scope, shorten};
 
 /// A JSON value as CEL sees it: whole numbers as int (uint beyond 2^63), others as double. Text is borrowed.
 pub(super) fn from_json(value: &Value) -> Box<dyn Val + '_> {
@@ -80,16 +80,19 @@ fn seconds(millis: i64) -> String {
 }
 
 /// An evaluation error in the words of the person who wrote the expression.
-pub(super) fn explain(source: &str, error: &ExecutionError) -> ExpressionError {
-    let place = |name: &str| source.find(name);
+pub(super) fn explain(source: &str, error: &ExecutionError, scope: &Scope) -> ExpressionError {
+    let at =
+        |name: &str, message| ExpressionError { offset: source.find(name), ..ExpressionError::new(message) };
     if let ExecutionError::NoSuchKey(key) = error {
+        if let Some(why) = scope.failed_with.get(&**key).filter(|_| source.contains("with")) {
+            return at(key, format!("`with.{key}` has no value: {why}"));
+        }
         let message =
             format!("`{}`: there is no `{key}`; guard it with has() if it may be missing", shorten(source));
-        return ExpressionError { message, offset: place(key) };
+        return at(key, message);
     }
     if let ExecutionError::UndeclaredReference(name) = error {
-        let message = format!("`{}`: `{name}` is not known here", shorten(source));
-        return ExpressionError { message, offset: place(name) };
+        return at(name, format!("`{}`: `{name}` is not known here", shorten(source)));
     }
     if let ExecutionError::UnexpectedType { got, want } = error {
         return ExpressionError::new(format!("`{}`: found {got} where {want} is needed", shorten(source)));

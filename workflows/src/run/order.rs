@@ -104,7 +104,7 @@ impl Run {
             roots.insert("matrix".to_owned(), values);
         }
         let needs = place.map(|place| self.needs_of(place)).unwrap_or_default();
-        let mut scope = Scope { roots, needs };
+        let mut scope = Scope { roots, needs, failed_with: BTreeMap::new() };
         if let Some(place) = place {
             self.hand_over(place, &mut scope);
         }
@@ -112,13 +112,16 @@ impl Run {
     }
 
     /// What the step is handed by the file that uses it, each value seeing those before it. One that cannot be evaluated
-    /// is left out: what reads it fails.
+    /// is left out: what reads it fails, and says why.
     fn hand_over(&self, place: usize, scope: &mut Scope) {
         for (name, value) in &self.definition(place).with {
-            if let Ok(value) = value.render(scope)
-                && let Value::Object(handed) = scope.roots.entry("with").or_insert_with(|| json!({}))
-            {
-                handed.insert(name.clone(), value);
+            let value = value.render(scope);
+            let Value::Object(handed) = scope.roots.entry("with").or_insert_with(|| json!({})) else {
+                return;
+            };
+            match value {
+                Ok(value) => drop(handed.insert(name.clone(), value)),
+                Err(error) => drop(scope.failed_with.insert(name.clone(), error.message)),
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::CallTask;
-use super::super::diagnostics::Findings;
+use super::super::diagnostics::{Findings, shown};
 use super::super::language::CALL;
 use super::super::raw::{Key, Node};
 use super::fields::Fields;
@@ -86,7 +86,7 @@ fn headers(
         // RFC 9110, section 5.6.2: a token.
         let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         if key.name.is_empty() || !key.name.bytes().all(is_token) {
-            let message = format!("`{}` is not a header's name", key.name.escape_debug());
+            let message = format!("`{}` is not a header's name", shown(&key.name));
             f.add("name", key.position, message);
         } else if SET_BY_REFIT.contains(&key.name.to_ascii_lowercase().as_str()) {
             let message = format!("`{}` follows from the request: it cannot be set", key.name);

@@ -2,7 +2,7 @@
 //! looking at data.
 
 use super::super::DataFormat;
-use super::super::diagnostics::Findings;
+use super::super::diagnostics::{Findings, shown};
 use super::super::raw::Node;
 use super::fields::Fields;
 use super::reads::{Place, Reads};
@@ -22,7 +22,7 @@ pub(super) fn data(
     let written = source.split("${{").next().unwrap_or_default();
     if let Some((scheme, rest)) = written.split_once("://") {
         if scheme != "s3" {
-            let message = format!("`{what}` cannot be read from {}://", scheme.escape_debug());
+            let message = format!("`{what}` cannot be read from {}://", shown(scheme));
             let hint = "give a path, an artifact, or s3://BUCKET/KEY";
             f.add_with_hint("value", node.position, message, hint);
         } else if rest.is_empty() && !Template::is_in(source) {
@@ -34,7 +34,7 @@ pub(super) fn data(
         && !source.starts_with('/')
         && let Err(wrong) = check_relative_path(source)
     {
-        let shown = crate::expression::shorten(&source.escape_debug().to_string());
+        let shown = shown(source);
         f.add("path", node.position, format!("`{shown}` {wrong}"));
     }
     Some(template)

@@ -1,6 +1,6 @@
 //! The verb `evaluate`: which metrics of which columns. Must never happen here: a metric nobody can count.
 
-use super::super::diagnostics::Findings;
+use super::super::diagnostics::{Findings, shown};
 use super::super::language::{EVALUATE, OWN_METRIC};
 use super::super::raw::{Key, Node, Raw};
 use super::super::{EvaluateTask, EvaluatedMetric, Metric};
@@ -115,8 +115,7 @@ fn metric(node: &Node, f: &mut Findings) -> Option<EvaluatedMetric> {
                     known.join(", ")
                 )
             });
-        let message =
-            format!("there is no metric `{}`", crate::expression::shorten(&name.escape_debug().to_string()));
+        let message = format!("there is no metric `{}`", shown(name));
         f.add_with_hint("unknown-metric", node.position, message, hint);
     }
     metric.map(EvaluatedMetric::Known)

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Number, Value};
 
-use super::super::diagnostics::{Findings, Spot, closest, did_you_mean};
-use super::super::language::{KeySpec, Keys, Kind, STEP};
+use super::super::diagnostics::{Findings, Spot, closest, did_you_mean, shown};
+use super::super::language::{KeySpec, Keys, Kind, STEP, VERBS};
 use super::super::raw::{Key, Node, Raw, Scalar};
 use crate::names::check_name;
 use crate::time::parse_duration;
@@ -36,7 +36,9 @@ impl<'n> Fields<'n> {
         reported: &[&str],
         f: &mut Findings,
     ) -> Option<Self> {
-        let fields = Self { keys: Some(keys), ..Self::any(node, position, keys.owner, f)? };
+        let names = || keys.names().collect::<Vec<_>>().join(", ");
+        let hint = || format!("the keys of {} are {}", keys.owner, names());
+        let fields = Self { keys: Some(keys), ..Self::map(node, position, keys.owner, hint, f)? };
         for (key, _) in fields.entries {
             if !reported.contains(&key.name.as_str()) {
                 check_key(key, keys.owner, keys.names(), f);
@@ -47,21 +49,37 @@ impl<'n> Fields<'n> {
 
     /// The fields of a step, whose keys are the caller's to report.
     pub(super) fn of_step(node: &'n Node, position: Spot, owner: &str, f: &mut Findings) -> Option<Self> {
-        Some(Self { keys: Some(&STEP), ..Self::any(node, position, owner, f)? })
+        let hint = || format!("say what it does with one of {}", VERBS.join(", "));
+        Some(Self { keys: Some(&STEP), ..Self::map(node, position, owner, hint, f)? })
     }
 
     /// The entries of a node that must be a mapping, whatever its keys.
     pub(super) fn any(node: &'n Node, position: Spot, owner: &str, f: &mut Findings) -> Option<Self> {
+        let hint = || match &node.value {
+            Raw::List(_) => "leave the dashes and brackets out: each entry is `NAME: …`".to_owned(),
+            Raw::Scalar(_) | Raw::Map(_) | Raw::Broken => "each entry is `NAME: …`".to_owned(),
+        };
+        Self::map(node, position, owner, hint, f)
+    }
+
+    fn map(
+        node: &'n Node,
+        position: Spot,
+        owner: &str,
+        hint: impl Fn() -> String,
+        f: &mut Findings,
+    ) -> Option<Self> {
         match &node.value {
             Raw::Map(entries) => Some(Self { position, entries, keys: None }),
             Raw::Broken => None,
+            Raw::Scalar(scalar) if is_null(scalar) => {
+                f.add_with_hint("wrong-type", position, format!("{owner} is empty"), hint());
+                None
+            }
             Raw::Scalar(_) | Raw::List(_) => {
                 let what = describe(node);
-                f.add(
-                    "wrong-type",
-                    node.position,
-                    format!("{owner} is a mapping (`key: value`), not {what}"),
-                );
+                let message = format!("{owner} is a mapping (`key: value`), not {what}");
+                f.add_with_hint("wrong-type", node.position, message, hint());
                 None
             }
         }
@@ -76,6 +94,11 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(key, node)| (key, node))
     }
 
+    /// Whether a key is there, or one that is nearly it and was reported as unknown.
+    pub(super) fn is_meant(&self, name: &str) -> bool {
+        self.get(name).is_some() || self.entries.iter().any(|(key, _)| closest(&key.name, [name]).is_some())
+    }
+
     /// The value of a key that must be there.
     pub(super) fn need(
         &self,
@@ -85,7 +108,7 @@ impl<'n> Fields<'n> {
         f: &mut Findings,
     ) -> Option<(&'n Key, &'n Node)> {
         let found = self.get(name);
-        if found.is_none() && self.entries.iter().all(|(key, _)| closest(&key.name, [name]).is_none()) {
+        if !self.is_meant(name) {
             f.add_with_hint(
                 "missing-key",
                 self.position,
@@ -180,7 +203,17 @@ impl<'n> Fields<'n> {
     ) -> Option<T> {
         let (_, node) = self.get(name)?;
         let scalar = text(node, name, f)?;
-        read(&scalar.text).map_err(|message| f.add(code, node.position, message)).ok()
+        let percent =
+            scalar.text.parse::<f64>().ok().filter(|share| code == "share" && (0.0..=1.0).contains(share));
+        match (read(&scalar.text), percent) {
+            (Ok(value), _) => return Some(value),
+            (Err(message), None) => f.add(code, node.position, message),
+            (Err(message), Some(share)) => {
+                let hint = format!("write `{}%`", (share * 1e8).round() / 1e6);
+                f.add_with_hint(code, node.position, message, hint);
+            }
+        }
+        None
     }
 
     /// True or false.
@@ -226,12 +259,15 @@ impl<'n> Fields<'n> {
             Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
         };
         if number.is_none() {
-            f.add_with_hint(
-                "number",
-                node.position,
-                format!("`{name}` is a number, not {}", describe(node)),
-                "write it plain, as in 0.8",
-            );
+            let share = match &node.value {
+                Raw::Scalar(scalar) => parse_percent(&scalar.text).ok(),
+                Raw::List(_) | Raw::Map(_) | Raw::Broken => None,
+            };
+            let (what, hint) = match share {
+                Some(share) => ("a share", format!("write `{share}`")),
+                None => (describe(node), "write it plain, as in 0.8".to_owned()),
+            };
+            f.add_with_hint("number", node.position, format!("`{name}` is a number, not {what}"), hint);
         }
         number
     }
@@ -271,7 +307,8 @@ pub(super) fn check_key<'k>(
     }
     let hint = did_you_mean(name, known.clone())
         .unwrap_or_else(|| format!("the keys of {owner} are {}", known.collect::<Vec<_>>().join(", ")));
-    f.add_with_hint("unknown-key", key.position, format!("`{name}` is not a key of {owner}"), hint);
+    let message = format!("`{}` is not a key of {owner}", shown(name));
+    f.add_with_hint("unknown-key", key.position, message, hint);
 }
 
 /// A scalar that is there; numbers and booleans are taken as they were written.
@@ -301,17 +338,40 @@ pub(super) fn name(node: &Node, what: &str, f: &mut Findings) -> Option<String> 
     match check_name(&scalar.text) {
         Ok(()) => Some(scalar.text.clone()),
         Err(wrong) => {
-            f.add("name", node.position, format!("`{}` {wrong}", scalar.text.escape_debug()));
+            report_name(&scalar.text, wrong, node.position, f);
             None
         }
     }
 }
 
+fn report_name(name: &str, wrong: String, position: Spot, f: &mut Findings) {
+    let message = format!("`{}` {wrong}", shown(name));
+    match similar_name(name) {
+        Some(similar) => f.add_with_hint("name", position, message, format!("for example `{similar}`")),
+        None => f.add("name", position, message),
+    }
+}
+
+/// A name made of the letters and digits of a text that is none.
+fn similar_name(text: &str) -> Option<String> {
+    let lower = text.to_lowercase();
+    let words: Vec<&str> =
+        lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let name = words.join("_");
+    (text.is_ascii() && check_name(&name).is_ok()).then_some(name)
+}
+
 /// Whether a key is a name.
 pub(super) fn key_is_name(key: &Key, f: &mut Findings) -> bool {
-    check_name(&key.name)
-        .map_err(|wrong| f.add("name", key.position, format!("`{}` {wrong}", key.name.escape_debug())))
-        .is_ok()
+    match check_name(&key.name) {
+        Ok(()) => true,
+        // A key that is missing was reported when it was read.
+        Err(wrong) if !key.name.is_empty() => {
+            report_name(&key.name, wrong, key.position, f);
+            false
+        }
+        Err(_) => false,
+    }
 }
 
 /// The items of a list; a single value is no list.
@@ -320,7 +380,7 @@ pub(super) fn list<'n>(node: &'n Node, what: &str, f: &mut Findings) -> Option<&
         Raw::List(items) => Some(items),
         Raw::Broken => None,
         Raw::Scalar(scalar) => {
-            let hint = format!("write `{what}: [{}]`", scalar.text.escape_debug());
+            let hint = format!("write `{what}: [{}]`", shown(&scalar.text));
             f.add_with_hint(
                 "wrong-type",
                 node.position,
@@ -367,7 +427,8 @@ fn scalar_json(scalar: &Scalar, position: Spot, f: &mut Findings) -> Option<Valu
     }
     let unsigned = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
     if matches!(unsigned.as_str(), ".nan" | ".inf") {
-        f.add("number", position, format!("`{text}` is not a finite number"));
+        let hint = "write a number, as in 0.8; a bound that is none is left out";
+        f.add_with_hint("number", position, format!("`{text}` is not a finite number"), hint);
         return None;
     }
     if !looks_like_number(text) {
@@ -377,7 +438,8 @@ fn scalar_json(scalar: &Scalar, position: Spot, f: &mut Findings) -> Option<Valu
     match serde_json::from_str::<Number>(text) {
         Ok(number) => Some(Value::Number(number)),
         Err(_) => {
-            f.add("number", position, format!("`{text}` is too large a number"));
+            let hint = "the largest is about 1.8e308; put text in quotes";
+            f.add_with_hint("number", position, format!("`{}` is too large a number", shown(text)), hint);
             None
         }
     }

@@ -241,6 +241,9 @@ fn bounds(
     f: &mut Findings,
 ) -> Option<(Option<f64>, Option<f64>)> {
     if fields.get("min").is_none() && fields.get("max").is_none() {
+        if fields.is_meant("min") || fields.is_meant("max") {
+            return None;
+        }
         let hint = format!("give it {what}, as in `{{ metric: accuracy, min: 0.8 }}`");
         f.add_with_hint(
             "missing-key",
@@ -254,7 +257,9 @@ fn bounds(
     if let (Some(min), Some(max)) = (min, max)
         && min > max
     {
-        f.add("value", node.position, format!("nothing lies between {min} and {max}"));
+        let spot = fields.get("max").map_or(node.position, |(_, node)| node.position);
+        let hint = "`min` is the least it may be, `max` the most";
+        f.add_with_hint("value", spot, format!("nothing lies between {min} and {max}"), hint);
     }
     Some((min, max))
 }

@@ -27,13 +27,25 @@ impl Known<'_> {
     /// Checks everything that was read.
     pub(super) fn check(&self, reads: &Reads, f: &mut Findings) {
         for (place, file, path, spot) in reads.all() {
-            let Some((root, rest)) = path.split_first() else { continue };
+            let Some((root, rest)) = path.names.split_first() else { continue };
+            if path.is_behind_dash && self.is_end_of_name(root) {
+                continue;
+            }
             if root == "with" && place != Place::Event {
                 self.check_with(rest, file, spot, f);
             } else {
                 self.check_root(root, rest, spot, place, f);
             }
         }
+    }
+
+    /// Whether it is what the parser left of a name with `-`, of which the beginning has been reported.
+    fn is_end_of_name(&self, root: &str) -> bool {
+        let names = || self.steps.iter().map(|step| &step.name).chain(self.params);
+        names().any(|name| {
+            let begin = name.split_once(&format!("-{root}")).map(|(begin, _)| begin);
+            begin.is_some_and(|begin| !names().any(|other| other == begin))
+        })
     }
 
     fn check_root(&self, root: &str, rest: &[String], spot: Spot, place: Place, f: &mut Findings) {
@@ -49,7 +61,7 @@ impl Known<'_> {
         };
         if !roots.contains(&root) {
             let hint = did_you_mean(root, roots.iter().copied())
-                .unwrap_or_else(|| format!("{seen} {}; text goes into quotes", roots.join(", ")));
+                .unwrap_or_else(|| format!("{seen} {}; text goes into quotes: \"{root}\"", roots.join(", ")));
             f.add_with_hint("unknown-name", spot, format!("`{root}` is not known here"), hint);
             return;
         }
@@ -220,7 +232,9 @@ impl Known<'_> {
         }
         if part == "verdict" && !matches!(step.verb, Some("gate" | "approval") | None) {
             let verb = step.verb.unwrap_or_default();
-            f.add("unknown-name", spot, format!("`{name}` is a {verb} step: only a gate has a verdict"));
+            let message = format!("`{name}` is a {verb} step: only gates and approvals have a verdict");
+            let hint = format!("read steps.{name}.state, or its metrics in a gate");
+            f.add_with_hint("unknown-name", spot, message, hint);
         }
         if part == "artifacts"
             && let Some(artifact) = rest.get(1)

@@ -25,7 +25,7 @@ mod work;
 
 use std::collections::HashMap;
 
-use super::diagnostics::{Findings, Spot};
+use super::diagnostics::{Findings, Spot, shown};
 use super::graph::Ancestors;
 use super::language::WORKFLOW;
 use super::raw::{self, Document, Key, Node};
@@ -103,7 +103,7 @@ fn report_second_name(root: &Node, names: &mut HashMap<String, Spot>, f: &mut Fi
     let Some(name) = fields.text("workflow", &mut Findings::default()) else { return };
     if let Some(first) = names.get(&name) {
         let line = first.position.line;
-        let message = format!("there is a workflow `{}` in this file already", name.escape_debug());
+        let message = format!("there is a workflow `{}` in this file already", shown(&name));
         f.add_with_hint("duplicate-workflow", node.position, message, format!("it is on line {line}"));
     } else {
         names.insert(name, node.position);
@@ -116,7 +116,7 @@ fn check(root: &Node, library: &mut Library<'_>, f: &mut Findings) -> Option<Wor
     let name = top.name("workflow", f);
     let description = top.text("description", f);
     let model = top.name("model", f);
-    let has_model = top.get("model").is_some();
+    let has_model = top.is_meant("model");
 
     let params = top::params(&top, f);
     let mut reads = Reads::default();
@@ -197,7 +197,7 @@ fn step_entries<'n>(top: &Fields<'n>, f: &mut Findings) -> (Vec<&'n (Key, Node)>
                     "it is on line {} already; names are unique over both",
                     first.position.position.line
                 );
-                let message = format!("`{}` is a step of `steps` and of `finally`", key.name.escape_debug());
+                let message = format!("`{}` is a step of `steps` and of `finally`", shown(&key.name));
                 f.add_with_hint("duplicate-key", key.position, message, hint);
             }
             entries.push(entry);

@@ -1,6 +1,8 @@
 //! Expressions and templates of a file: parsed where they stand, and what they read kept until all steps are known.
 //! Whether they may read it is decided in `known`; must never happen here: evaluation.
 
+use std::rc::Rc;
+
 use super::super::diagnostics::{FileNumber, Findings, Spot};
 use super::super::raw::{Node, Raw, Scalar};
 use super::fields::text;
@@ -33,7 +35,14 @@ pub(super) enum Place {
 struct Read {
     place: Place,
     file: FileNumber,
-    paths: Vec<(Vec<String>, Spot)>,
+    paths: Vec<(Path, Spot)>,
+}
+
+/// A path that an expression reads, from its root.
+pub(super) struct Path {
+    pub(super) names: Vec<String>,
+    /// It stands right behind a `-`, and may be the end of a name that was meant.
+    pub(super) is_behind_dash: bool,
 }
 
 /// Gathers what expressions read.
@@ -52,10 +61,10 @@ impl Reads {
     }
 
     /// What was read.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Place, FileNumber, &[String], Spot)> {
-        self.reads.iter().flat_map(|read| {
-            read.paths.iter().map(|(path, spot)| (read.place, read.file, path.as_slice(), *spot))
-        })
+    pub(super) fn all(&self) -> impl Iterator<Item = (Place, FileNumber, &Path, Spot)> {
+        self.reads
+            .iter()
+            .flat_map(|read| read.paths.iter().map(|(path, spot)| (read.place, read.file, path, *spot)))
     }
 
     /// The expressions, where they were written.
@@ -84,7 +93,7 @@ impl Reads {
         match Expression::parse(&scalar.text) {
             Ok(expression) => {
                 let wanted = types::wanted(what, place);
-                self.keep(&expression, wanted, (scalar, 0, node.position), place, f);
+                self.keep(&expression, wanted, (&Rc::new(scalar.clone()), 0, node.position), place, f);
                 Some(expression)
             }
             Err(error) => {
@@ -110,10 +119,11 @@ impl Reads {
                 return None;
             }
         };
+        let shared = Rc::new(scalar.clone());
         let mut from = 0;
         for expression in template.expressions() {
             let offset = scalar.text[from..].find(expression.source()).map_or(from, |found| from + found);
-            self.keep(expression, Type::Dyn, (scalar, offset, node.position), place, f);
+            self.keep(expression, Type::Dyn, (&shared, offset, node.position), place, f);
             from = offset + expression.source().len();
         }
         // A value handed on as it is: what stands for it is the very template that gives it.
@@ -157,11 +167,38 @@ impl Reads {
         }
     }
 
+    /// The step and the artifact of a template that is one `${{ steps.NAME.artifacts.NAME }}`.
+    pub(super) fn artifact_of(
+        &self,
+        template: &Template,
+        node: &Node,
+        what: &str,
+        f: &mut Findings,
+    ) -> Option<(String, String)> {
+        if let Some([steps, step, artifacts, artifact]) =
+            template.sole_expression().and_then(Expression::sole_path)
+            && steps == "steps"
+            && artifacts == "artifacts"
+        {
+            return Some((step.clone(), artifact.clone()));
+        }
+        // A value that was not handed over has been reported.
+        if passed_on(template).is_none_or(|name| self.handed(name).is_some()) {
+            f.add_with_hint(
+                "value",
+                node.position,
+                format!("`{what}` must be an artifact of an earlier step"),
+                "write one `${{ steps.NAME.artifacts.NAME }}` and nothing else",
+            );
+        }
+        None
+    }
+
     fn keep(
         &mut self,
         expression: &Expression,
         wanted: Type,
-        (scalar, offset, position): (&Scalar, usize, Spot),
+        (scalar, offset, position): (&Rc<Scalar>, usize, Spot),
         place: Place,
         f: &mut Findings,
     ) {
@@ -179,7 +216,8 @@ impl Reads {
             let found = found
                 .or_else(|| path.first().and_then(|root| Some((source.find(root.as_str())?, root.len()))));
             let place = found.and_then(|(at, length)| scalar.position_of(offset + at, length));
-            (path, place.unwrap_or(position))
+            let is_behind_dash = found.is_some_and(|(at, _)| source[..at].ends_with('-'));
+            (Path { names: path, is_behind_dash }, place.unwrap_or(position))
         });
         let paths = paths.collect();
         self.reads.push(Read { place, file: position.file, paths });
@@ -187,7 +225,7 @@ impl Reads {
             place,
             expression: expression.clone(),
             wanted,
-            scalar: scalar.clone(),
+            scalar: Rc::clone(scalar),
             offset,
             spot: position,
         });
@@ -195,8 +233,12 @@ impl Reads {
 }
 
 fn report(code: &str, scalar: &Scalar, position: Spot, error: &ExpressionError, f: &mut Findings) {
-    let exact = error.offset.and_then(|offset| scalar.position_of(offset, 1));
-    f.add(code, exact.unwrap_or(position), error.message.clone());
+    let exact = error.offset.and_then(|offset| scalar.position_of(offset, error.length));
+    let spot = exact.unwrap_or(position);
+    match &error.hint {
+        Some(hint) => f.add_with_hint(code, spot, error.message.clone(), hint),
+        None => f.add(code, spot, error.message.clone()),
+    }
 }
 
 /// The name of the value that a template hands on as it is: `${{ with.NAME }}`.
@@ -205,27 +247,4 @@ pub(super) fn passed_on(template: &Template) -> Option<&str> {
         [root, name] if root == "with" => Some(name),
         _ => None,
     }
-}
-
-/// The step and the artifact of a template that is one `${{ steps.NAME.artifacts.NAME }}`.
-pub(super) fn artifact_of(
-    template: &Template,
-    node: &Node,
-    what: &str,
-    f: &mut Findings,
-) -> Option<(String, String)> {
-    if let Some([steps, step, artifacts, artifact]) =
-        template.sole_expression().and_then(Expression::sole_path)
-        && steps == "steps"
-        && artifacts == "artifacts"
-    {
-        return Some((step.clone(), artifact.clone()));
-    }
-    f.add_with_hint(
-        "value",
-        node.position,
-        format!("`{what}` must be an artifact of an earlier step"),
-        "write one `${{ steps.NAME.artifacts.NAME }}` and nothing else",
-    );
-    None
 }

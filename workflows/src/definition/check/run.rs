@@ -3,17 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use super::super::diagnostics::{Findings, Spot};
+use super::super::diagnostics::{Findings, Spot, shown};
 use super::super::language::{LOADERS, PYTHON, RESERVED_PREFIXES};
-use super::super::raw::{Node, Raw};
+use super::super::raw::{Node, Raw, Scalar};
 use super::super::{Command, Packages, Python, RunTask};
 use super::fields::{Fields, text};
 use super::reads::{Place, Reads};
 use super::work::path;
 use crate::template::Template;
 
-const SAFE_WAY: &str = "hand the value over as a variable, `env: { REGION: \"${{ params.region }}\" }`, and write \
-                        \"$REGION\" in the script; or use an argument list, `run: [python, train.py, \"${{ params.region }}\"]`";
+/// The most values inside one script that are told.
+const VALUES_TOLD_MAX: usize = 10;
 
 /// Reads the verb, and the keys that only a process has.
 pub(super) fn run(
@@ -36,9 +36,7 @@ fn command(node: &Node, place: Place, reads: &mut Reads, f: &mut Findings) -> Op
             f.add("value", node.position, "`run` is empty");
             return None;
         }
-        if let Some(offset) = script.text.find("${{") {
-            let exact = script.position_of(offset, 3).unwrap_or(node.position);
-            unsafe_text(exact, "a shell string", f);
+        if unsafe_text(script, node.position, "a shell string", f) {
             return None;
         }
         return Some(Command::Shell(script.text.clone()));
@@ -56,23 +54,45 @@ fn command(node: &Node, place: Place, reads: &mut Reads, f: &mut Findings) -> Op
         return None;
     }
     if !name.expressions().is_empty() {
-        f.add(
-            "unsafe-shell",
-            program.position,
-            "the program to run is written out: only its arguments may be values",
-        );
+        let hint = "name the program, or a script that chooses one by its argument";
+        let message = "the program to run is written out: only its arguments may be values";
+        f.add_with_hint("unsafe-shell", program.position, message, hint);
         return None;
     }
-    if let Some(script) = code_argument(&arguments) {
-        unsafe_text(items[script].position, "the code given to an interpreter", f);
+    if let Some(code) = code_argument(&arguments) {
+        let spot = items[code].position;
+        if let Some(script) = text(&items[code], "run", f) {
+            unsafe_text(script, spot, "the code given to an interpreter", f);
+        }
         return None;
     }
     Some(Command::Arguments(arguments))
 }
 
-fn unsafe_text(position: Spot, what: &str, f: &mut Findings) {
-    let message = format!("`${{{{ }}}}` inside {what} would let whoever sends an event run commands");
-    f.add_with_hint("unsafe-shell", position, message, SAFE_WAY);
+/// Reports every value inside text that is code. True when there is one.
+fn unsafe_text(script: &Scalar, position: Spot, what: &str, f: &mut Findings) -> bool {
+    let mut found = false;
+    for (offset, _) in script.text.match_indices("${{").take(VALUES_TOLD_MAX) {
+        found = true;
+        let rest = &script.text[offset..];
+        let written = rest.find("}}").map_or("${{ … }}", |end| &rest[..end + 2]);
+        let spot = script.position_of(offset, written.len()).unwrap_or(position);
+        let message = format!("`${{{{ }}}}` inside {what} would let whoever sends an event run commands");
+        f.add_with_hint("unsafe-shell", spot, message, safe_way(written));
+    }
+    found
+}
+
+/// How a value reaches a script: as a variable that is named after the end of its path.
+fn safe_way(written: &str) -> String {
+    let last =
+        written.trim_end_matches(['}', ' ']).rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next();
+    let last = last.filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.len() < 40);
+    let (name, value) = (last.unwrap_or("value").to_ascii_uppercase(), shown(written));
+    format!(
+        "hand it over as a variable, `env: {{ {name}: \"{value}\" }}`, and write \"${name}\" in the script; or use an \
+         argument list, as in `run: [python, train.py, \"{value}\"]`"
+    )
 }
 
 /// The argument that an interpreter takes for code (`sh -c …`, `python -c …`), if it holds a value.
@@ -108,10 +128,13 @@ fn env(fields: &Fields<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -
     let declared = fields.get("env").and_then(|(key, node)| Fields::any(node, key.position, "`env`", f));
     for (key, node) in declared.iter().flat_map(|declared| declared.entries()) {
         let name = key.name.as_str();
+        // A key that is missing was reported when it was read.
+        if name.is_empty() {
+            continue;
+        }
         let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
         if !first || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            let message =
-                format!("`{}` is not a variable's name: letters, digits and `_`", name.escape_debug());
+            let message = format!("`{}` is not a variable's name: letters, digits and `_`", shown(name));
             f.add("name", key.position, message);
         } else if RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
             let message = format!("`{name}` is reserved: REFIT_* and PARAM_* are set by Refit");
@@ -177,7 +200,7 @@ fn version(python: &Fields<'_>, f: &mut Findings) -> Option<String> {
     let is_number =
         |part: &&str| !part.is_empty() && part.len() <= 3 && part.bytes().all(|b| b.is_ascii_digit());
     if !(2..=3).contains(&parts.len()) || !parts.iter().all(is_number) {
-        let message = format!("`{}` is not a version of Python", version.escape_debug());
+        let message = format!("`{}` is not a version of Python", shown(&version));
         f.add_with_hint("value", node.position, message, "write it as in 3.12 or 3.12.4");
     }
     Some(version)

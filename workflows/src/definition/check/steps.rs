@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::super::diagnostics::{Findings, Spot, did_you_mean};
+use super::super::diagnostics::{Findings, Spot, did_you_mean, shown};
 use super::super::language::{STEP, VERBS};
 use super::super::raw::{Key, Node};
 use super::super::{Matrix, SelectOrder, Task, Verb};
@@ -228,7 +228,10 @@ fn verb(fields: &Fields<'_>, draft: &StepDraft, f: &mut Findings) -> Option<&'st
 }
 
 fn needs(fields: &Fields<'_>, around: &Around<'_>, draft: &mut StepDraft, f: &mut Findings) {
-    let Some((_, node)) = fields.get("needs") else { return };
+    let Some((_, node)) = fields.get("needs") else {
+        draft.needs_are_sound = !fields.is_meant("needs");
+        return;
+    };
     let Some(items) = list(node, "needs", f) else {
         draft.needs_are_sound = false;
         return;
@@ -238,7 +241,7 @@ fn needs(fields: &Fields<'_>, around: &Around<'_>, draft: &mut StepDraft, f: &mu
             draft.needs_are_sound = false;
             continue;
         };
-        let name = scalar.text.escape_debug();
+        let name = shown(&scalar.text);
         let Some(&need) = around.places.get(scalar.text.as_str()) else {
             draft.needs_are_sound = false;
             let message = format!("there is no step `{name}`");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::diagnostics::Findings;
+use super::super::diagnostics::{Findings, shown};
 use super::super::language::{CONCURRENCY, DEFAULTS, PARAM};
 use super::super::{Concurrency, OnConflict, Param, ParamType, Retry};
 use super::fields::{Fields, json, key_is_name, text};
@@ -132,7 +132,7 @@ fn before(
     let place = places.get(name).copied();
     match place {
         None => {
-            let message = format!("there is no step `{}`", name.escape_debug());
+            let message = format!("there is no step `{}`", shown(name));
             f.add_unknown("unknown-step", node.position, message, name, places.keys().copied());
         }
         Some(place) if place >= finally_from => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::super::diagnostics::{Findings, Spot};
+use super::super::diagnostics::{Findings, Spot, shown};
 use super::super::language::{BATCH, CRON_TRIGGER, EVENT_TRIGGER, JOIN_TRIGGER, Keys, SUM, TRIGGER_KINDS};
 use super::super::raw::{Key, Node, Raw};
 use super::super::{
@@ -16,6 +16,9 @@ use super::reads::{Place, Reads};
 use crate::pattern::Pattern;
 use crate::schedule::Schedule;
 use crate::template::Template;
+
+/// The most problems of one pattern that are told.
+const PATTERN_PROBLEMS_MAX: usize = 20;
 
 type Params = BTreeMap<String, Param>;
 
@@ -32,8 +35,14 @@ pub(super) fn triggers(
         f.add_with_hint("wrong-type", node.position, "`on` is a list of triggers, not a mapping", hint);
         return None;
     }
-    let triggers: Vec<Option<Trigger>> =
-        list(node, "on", f)?.iter().map(|item| trigger(item, params, reads, f)).collect();
+    let items = list(node, "on", f)?;
+    let (_, most) = top.sizes("on");
+    if items.len() > most {
+        let message = format!("a workflow has at most {most} triggers");
+        f.add_with_hint("too-many", node.position, message, "a field of a pattern takes a list of values");
+        return None;
+    }
+    let triggers: Vec<Option<Trigger>> = items.iter().map(|item| trigger(item, params, reads, f)).collect();
     triggers.into_iter().collect()
 }
 
@@ -93,21 +102,55 @@ fn of_kind<'n>(
     let is_misplaced = |name: &str| own.get(name).is_none() && all_keys().any(|known| known == name);
     let mut misplaced = Vec::new();
     for (key, _) in fields.entries().iter().filter(|(key, _)| is_misplaced(&key.name)) {
-        f.add("misplaced-key", key.position, format!("`{}` does not go with {}", key.name, own.owner));
+        let kinds = [(&EVENT_TRIGGER, "event"), (&JOIN_TRIGGER, "all"), (&CRON_TRIGGER, "cron")];
+        let kinds: Vec<&str> = kinds
+            .into_iter()
+            .filter(|(keys, _)| keys.get(&key.name).is_some())
+            .map(|(_, kind)| kind)
+            .collect();
+        let message = format!("`{}` does not go with {}", key.name, own.owner);
+        f.add_with_hint(
+            "misplaced-key",
+            key.position,
+            message,
+            format!("it is for `{}`", kinds.join("`, `")),
+        );
         misplaced.push(key.name.as_str());
     }
     Fields::besides(node, node.position, own, &misplaced, f)
 }
 
+/// A pattern. The reader tells of one thing at a time: what is wrong is told and made good, until nothing is.
 fn pattern(node: &Node, f: &mut Findings) -> Option<Pattern> {
-    let value = json(node, f)?;
-    Pattern::parse(&value)
-        .map_err(|error| {
-            let place =
-                if error.path.is_empty() { String::new() } else { format!("`{}`: ", error.path.join(".")) };
-            f.add("pattern", follow(node, &error.path), format!("{place}{}", error.message));
-        })
-        .ok()
+    let mut value = json(node, f)?;
+    for told in 0..PATTERN_PROBLEMS_MAX {
+        let error = match Pattern::parse(&value) {
+            Ok(pattern) => return (told == 0).then_some(pattern),
+            Err(error) => error,
+        };
+        let place = if error.path.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`: ", shown(&error.path.join(".")))
+        };
+        f.add("pattern", follow(node, &error.path), format!("{place}{}", error.message));
+        let wrong = error.path.iter().try_fold(&mut value, step_into)?;
+        // A value stands for a value, a list of one for a field.
+        let is_item = error.path.last().is_some_and(|part| part.parse::<usize>().is_ok());
+        let good = if is_item { Value::Null } else { Value::Array(vec![Value::Null]) };
+        if error.path.is_empty() || std::mem::replace(wrong, good.clone()) == good {
+            return None;
+        }
+    }
+    None
+}
+
+fn step_into<'v>(value: &'v mut Value, part: &String) -> Option<&'v mut Value> {
+    match value {
+        Value::Object(fields) => fields.get_mut(part),
+        Value::Array(items) => items.get_mut(part.parse::<usize>().ok()?),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
 }
 
 fn join(
@@ -172,7 +215,9 @@ fn batch(key: &Key, node: &Node, reads: &mut Reads, f: &mut Findings) -> Option<
     if let (Some(quiet), Some(max_wait), Some((key, _))) = (rule.quiet, rule.max_wait, fields.get("quiet"))
         && quiet > max_wait
     {
-        f.add("duration", key.position, "`quiet` is longer than `max_wait`, so it would never count");
+        let hint = "make `quiet` the shorter one, or leave it out";
+        let message = "`quiet` is longer than `max_wait`, so it would never count";
+        f.add_with_hint("duration", key.position, message, hint);
     }
     Some(rule)
 }
@@ -234,7 +279,7 @@ fn params(
     let given = fields.get("params").and_then(|(key, node)| Fields::any(node, key.position, "`params`", f));
     for (key, node) in given.iter().flat_map(|given| given.entries()) {
         if !declared.contains_key(&key.name) {
-            let message = format!("there is no param `{}`", key.name.escape_debug());
+            let message = format!("there is no param `{}`", shown(&key.name));
             f.add_unknown(
                 "unknown-param",
                 key.position,

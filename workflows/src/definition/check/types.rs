@@ -2,6 +2,7 @@
 //! runs. Names are the business of `known`, which knows the steps; what it tells is not told twice.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::super::diagnostics::{Findings, Spot};
 use super::super::raw::Scalar;
@@ -9,7 +10,7 @@ use super::super::{Param, ParamType};
 use super::known::Known;
 use super::reads::{Place, Reads};
 use super::steps::{Axes, StepDraft};
-use crate::expression::{Expression, Type, TypeProblem, Types};
+use crate::expression::{Expression, Type, Types};
 
 const RUN_STATES: &[&str] =
     &["waiting", "running", "succeeded", "rejected", "failed", "cancelled", "coalesced"];
@@ -23,7 +24,7 @@ pub(super) struct Typed {
     pub(super) expression: Expression,
     pub(super) wanted: Type,
     /// The text it stands in, and where there.
-    pub(super) scalar: Scalar,
+    pub(super) scalar: Rc<Scalar>,
     pub(super) offset: usize,
     pub(super) spot: Spot,
 }
@@ -45,8 +46,13 @@ pub(super) fn check(known: &Known<'_>, params: &BTreeMap<String, Param>, reads: 
         steps: Type::record("the steps", known.steps.iter().map(|step| (&step.name, step_type(step)))),
     };
     for typed in reads.typed() {
+        // In a file with so much wrong none of this would be shown.
+        if f.has_hints_enough() {
+            return;
+        }
         let typing = typed.expression.check_as(&shared.types(typed.place, known), &typed.wanted);
-        for problem in typing.problems.into_iter().filter(|problem| is_news(problem, &typed.expression)) {
+        // Names are `known`'s to tell.
+        for problem in typing.problems.into_iter().filter(|problem| problem.code != "unknown-name") {
             let exact = typed.scalar.position_of(typed.offset + problem.offset, problem.length);
             let spot = exact.unwrap_or(typed.spot);
             match problem.hint {
@@ -55,12 +61,6 @@ pub(super) fn check(known: &Known<'_>, params: &BTreeMap<String, Param>, reads: 
             }
         }
     }
-}
-
-/// Whether it is not a name that `known` has told of: a type, or a word in quotes that can never be.
-fn is_news(problem: &TypeProblem, expression: &Expression) -> bool {
-    let text = expression.source().get(problem.offset..).unwrap_or_default();
-    problem.code == "type" || text.starts_with(['\'', '"'])
 }
 
 /// What is the same wherever an expression stands; made once, because there may be thousands of steps.

@@ -12,12 +12,12 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::super::diagnostics::{FileNumber, Findings, Spot};
+use super::super::diagnostics::{FileNumber, Findings, Spot, shown};
 use super::super::language::{STEP, USED_FILE, USES, VERBS, WITH_VALUE};
 use super::super::raw::{self, Key, Node, Raw};
 use super::super::{Files, ParamType};
 use super::fields::{Fields, check_key, json, key_is_name, text};
-use super::reads::{Place, Reads, artifact_of, passed_on};
+use super::reads::{Place, Reads, passed_on};
 use crate::template::{Template, ValueTemplate};
 use crate::wire::check_relative_path;
 
@@ -89,7 +89,10 @@ impl<'f> Library<'f> {
         let text = self
             .files
             .read(path)
-            .map_err(|wrong| f.add("unreadable-file", spot, format!("`{path}` cannot be read: {wrong}")))
+            .map_err(|wrong| {
+                let hint = "paths are relative to the folder of the workflow file";
+                f.add_with_hint("unreadable-file", spot, format!("`{path}` cannot be read: {wrong}"), hint);
+            })
             .ok()?;
         let file = f.number_of(path)?;
         let mut documents = raw::read(&text, file, f)?;
@@ -283,7 +286,7 @@ fn target(keys: &[(Key, Node)], is_step: bool, f: &mut Findings) -> Option<Optio
         check_relative_path(&path).err()
     };
     if let Some(wrong) = wrong {
-        let shown = crate::expression::shorten(&path.escape_debug().to_string());
+        let shown = shown(&path);
         let hint = "a path inside the workflow's folder, as in `uses: steps/train.yaml`";
         f.add_with_hint("path", named.position, format!("`{shown}` {wrong}"), hint);
         return None;
@@ -298,7 +301,7 @@ fn hand_over(link: &Link, place: Place, reads: &mut Reads, f: &mut Findings) {
     let known: Vec<&str> = declarations(&link.used).map(|(key, _)| key.name.as_str()).collect();
     for (key, _) in given.iter().flat_map(|given| given.entries()) {
         if !known.contains(&key.name.as_str()) {
-            let message = format!("`{path}` takes no value `{}`", key.name.escape_debug());
+            let message = format!("`{path}` takes no value `{}`", shown(&key.name));
             f.add_unknown("unknown-with", key.position, message, &key.name, known.iter().copied());
         }
     }
@@ -360,7 +363,7 @@ fn given_value(
     let wrong = match (kind, &value) {
         (WithType::Any, _) => None,
         (WithType::Artifact, ValueTemplate::Text(template)) => {
-            artifact_of(template, node, name, f)?;
+            reads.artifact_of(template, node, name, f)?;
             None
         }
         (WithType::Artifact, _) => Some("must be an artifact: `${{ steps.NAME.artifacts.NAME }}`".to_owned()),

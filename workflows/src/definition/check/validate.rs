@@ -326,7 +326,8 @@ fn between(node: &Node, f: &mut Findings) -> Option<ColumnRule> {
     match ends.as_slice() {
         [min, max] if min <= max && items.len() == 2 => Some(ColumnRule::Between { min: *min, max: *max }),
         [min, max] if items.len() == 2 => {
-            f.add("value", node.position, format!("nothing lies between {min} and {max}"));
+            let hint = format!("write `between: [{max}, {min}]`");
+            f.add_with_hint("value", node.position, format!("nothing lies between {min} and {max}"), hint);
             None
         }
         _ => {
@@ -400,7 +401,8 @@ fn report_empty(fields: &Fields<'_>, bounds: Bounds, f: &mut Findings) {
     if let (Some(min), Some(max), Some((_, node))) = (bounds.min, bounds.max, fields.get("max"))
         && min > max
     {
-        f.add("value", node.position, format!("nothing lies between {min} and {max}"));
+        let hint = "`min` is the least it may be, `max` the most";
+        f.add_with_hint("value", node.position, format!("nothing lies between {min} and {max}"), hint);
     }
 }
 

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::super::diagnostics::Findings;
+use super::super::diagnostics::{Findings, shown};
 use super::super::language::{APPROVAL, CHILD_RUN, EMIT, PROMOTE, SELECT};
 use super::super::raw::{Key, Node, Raw};
 use super::super::{Approval, ChildRun, Emit, OnTimeout, SelectOrder};
 use super::fields::{Fields, list, name, text};
-use super::reads::{Place, Reads, artifact_of};
+use super::reads::{Place, Reads};
 use super::steps::{Around, Body, StepDraft};
 use crate::template::Template;
 
@@ -54,7 +54,7 @@ pub(super) fn promote(
     let example = "artifact: \"${{ steps.train.artifacts.model }}\"";
     let (_, node) = fields.need("artifact", "`promote`", example, f)?;
     let artifact = reads.template(node, "artifact", place, f)?;
-    let candidate = artifact_of(&artifact, node, "artifact", f)?;
+    let candidate = reads.artifact_of(&artifact, node, "artifact", f)?;
     Some(Body::Promote { artifact, candidate, alias: alias? })
 }
 
@@ -120,7 +120,7 @@ pub(super) fn select(
         draft.select_spot = Some(node.position);
         draft.select_from = around.places.get(from.text.as_str()).copied();
         if draft.select_from.is_none() {
-            let message = format!("there is no step `{}`", from.text.escape_debug());
+            let message = format!("there is no step `{}`", shown(&from.text));
             let known = around.places.keys().copied();
             f.add_unknown("unknown-step", node.position, message, &from.text, known);
         }

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::super::diagnostics::Findings;
+use super::super::diagnostics::{Findings, shown};
 use super::super::language::{CACHE, NEEDS_HOST, RETRY};
 use super::super::raw::{Node, Raw};
 use super::super::{Cache, HostNeeds, Retry, Task, Work};
 use super::Defaults;
 use super::fields::{Fields, key_is_name, text};
-use super::reads::{Place, Reads, artifact_of};
+use super::reads::{Place, Reads};
 use crate::template::Template;
 use crate::wire::check_relative_path;
 
@@ -46,7 +46,7 @@ fn inputs(
     for (key, node) in declared.iter().flat_map(|declared| declared.entries()) {
         key_is_name(key, f);
         if let Some(template) = reads.template(node, &key.name, place, f)
-            && artifact_of(&template, node, &key.name, f).is_some()
+            && reads.artifact_of(&template, node, &key.name, f).is_some()
         {
             inputs.insert(key.name.clone(), template);
         }
@@ -135,11 +135,7 @@ fn check_path(path: &str, node: &Node, f: &mut Findings) {
     if Template::is_in(path) {
         f.add("path", node.position, "a path is written out: it takes no `${{ }}`");
     } else if let Err(wrong) = check_relative_path(path) {
-        f.add(
-            "path",
-            node.position,
-            format!("`{}` {wrong}", crate::expression::shorten(&path.escape_debug().to_string())),
-        );
+        f.add("path", node.position, format!("`{}` {wrong}", shown(path)));
     }
 }
 

@@ -15,11 +15,15 @@ pub static WORKFLOW: Keys = Keys {
         key("model", Kind::Name, "The registered model this workflow retrains."),
         key(
             "on",
-            Kind::List(&Kind::Either(&[
-                Kind::Mapping(&EVENT_TRIGGER),
-                Kind::Mapping(&JOIN_TRIGGER),
-                Kind::Mapping(&CRON_TRIGGER),
-            ])),
+            Kind::Sized(
+                0,
+                1000,
+                &Kind::List(&Kind::Either(&[
+                    Kind::Mapping(&EVENT_TRIGGER),
+                    Kind::Mapping(&JOIN_TRIGGER),
+                    Kind::Mapping(&CRON_TRIGGER),
+                ])),
+            ),
             "What starts a run, besides people: events, joins of events, schedules.",
         ),
         key("params", Kind::Map(Naming::Name, &Kind::Mapping(&PARAM)), "The params a run takes, by name."),

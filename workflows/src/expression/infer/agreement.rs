@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::cost::Meter;
 use super::super::kinds::{self, Kind, Kinds};
-use super::super::{Expression, FUNCTIONS, Needs, Scope, Type, Types};
+use super::super::{Expression, FUNCTIONS, Scope, Type, Types};
 
 /// An expression that gives a value of each kind.
 fn sample(kind: Kind) -> &'static str {
@@ -32,7 +32,7 @@ fn sample(kind: Kind) -> &'static str {
 
 fn run(source: &str, roots: Map<String, Value>) -> Result<cel::Value, ExecutionError> {
     let expression = Expression::parse(source).unwrap_or_else(|e| panic!("{source}: {e}"));
-    expression.run(&Scope { roots, needs: Needs::default() }, &Meter::default())
+    expression.run(&Scope { roots, ..Scope::default() }, &Meter::default())
 }
 
 /// Whether an evaluation failed for the types of the values, not for the values.
@@ -500,7 +500,7 @@ fn what_is_sound_never_ends_in_a_type_error() {
             return Ok(());
         }
         sound.set(sound.get() + 1);
-        match expression.run(&Scope { roots: roots.clone(), needs: Needs::default() }, &Meter::default()) {
+        match expression.run(&Scope { roots: roots.clone(), ..Scope::default() }, &Meter::default()) {
             Err(error) => prop_assert!(!is_type_error(&error), "{}: {:?} over {:?}", source, error, roots),
             Ok(value) => {
                 evaluated.set(evaluated.get() + 1);

@@ -82,20 +82,20 @@ impl Walk<'_> {
             let hint = self.meant(left, &one, right, &another);
             self.report("type", self.spans.whole(part), message, hint);
         } else {
-            self.word(&one, right);
-            self.word(&another, left);
+            self.word(&one, left, right);
+            self.word(&another, right, left);
         }
         Type::Bool
     }
 
-    /// A constant that is compared with one of a few words must be one of them.
-    fn word(&mut self, of: &Type, constant: &IdedExpr) {
+    /// A constant that is compared with `what`, which is one of a few words, must be one of them.
+    fn word(&mut self, of: &Type, what: &IdedExpr, constant: &IdedExpr) {
         if let (Type::Word(words), Some(text)) = (of, text_of(constant))
             && !words.contains(&text)
         {
             let hint = hints::names(text, words.iter().copied());
-            let message = format!("it is never `{}`", super::shorten(text));
-            self.report("unknown-name", self.spans.whole(constant), message, hint);
+            let message = format!("`{}` is never `{}`", self.text(what), super::shorten(text));
+            self.report("unknown-word", self.spans.whole(constant), message, hint);
         }
     }
 
@@ -137,9 +137,9 @@ impl Walk<'_> {
     }
 
     fn words_within(&mut self, inner: &Type, element: &Type, item: &IdedExpr, container: &IdedExpr) {
-        self.word(element, item);
+        self.word(element, container, item);
         if let Expr::List(list) = &container.expr {
-            list.elements.iter().for_each(|constant| self.word(inner, constant));
+            list.elements.iter().for_each(|constant| self.word(inner, item, constant));
         }
     }
 

@@ -123,9 +123,6 @@ fn names_that_do_not_exist_are_found_where_they_stand() {
             "`train-fast` cannot be written with a dot",
             "write steps[\"train-fast\"]",
         ),
-        ("steps.gate.verdict == 'pas'", "'pas'", "it is never `pas`", "did you mean `pass`?"),
-        ("'succeded' != steps.gate.state", "'succeded'", "it is never", "did you mean `succeeded`?"),
-        ("steps.gate.verdict in ['pass', 'passed']", "'passed'", "it is never `passed`", "pass"),
     ] {
         let (problem, at) = problem(source);
         assert_eq!(at, place, "{source}");
@@ -134,6 +131,30 @@ fn names_that_do_not_exist_are_found_where_they_stand() {
         assert!(problem.hint.as_ref().is_some_and(|h| h.contains(hint)), "{source}: {:?}", problem.hint);
     }
     assert_eq!(problem("params.x1").0.message, "params has no `x1`");
+}
+
+#[test]
+fn words_that_never_are_there_are_found_where_they_stand() {
+    for (source, place, message, hint) in [
+        (
+            "steps.gate.verdict == 'pas'",
+            "'pas'",
+            "`steps.gate.verdict` is never `pas`",
+            "did you mean `pass`?",
+        ),
+        (
+            "'succeded' != steps.gate.state",
+            "'succeded'",
+            "`steps.gate.state` is never `succeded`",
+            "did you mean `succeeded`?",
+        ),
+        ("steps.gate.verdict in ['pass', 'passed']", "'passed'", "is never `passed`", "pass"),
+    ] {
+        let (problem, at) = problem(source);
+        assert_eq!((at, problem.code), (place, "unknown-word"), "{source}");
+        assert!(problem.message.contains(message), "{source}: {}", problem.message);
+        assert!(problem.hint.as_ref().is_some_and(|h| h.contains(hint)), "{source}: {:?}", problem.hint);
+    }
 }
 
 #[test]

@@ -158,3 +158,18 @@ fn a_run_that_waits_takes_events_in_until_it_starts() {
     run.apply(&Input::Retried { all: true, by: "ada".to_owned() }, NOW).unwrap();
     refuse(&mut run);
 }
+
+#[test]
+fn what_reads_a_value_that_could_not_be_handed_over_is_told_why() {
+    let main = "workflow: w\nmodel: m\nsteps:\n  a: { uses: t.yaml, with: { auc: '${{ champion.metrics.auc }}' } }\n";
+    let used = "with: { auc: { type: number } }\nrun: [a, '${{ with.auc }}']\n";
+    let used = BTreeMap::from([("t.yaml".to_owned(), used.to_owned())]);
+    let sources = definition::Sources { main: main.to_owned(), used };
+    let run = new_run(&Arc::new(Workflow::parse_with(main, &sources).unwrap()));
+    let scope = run.scope(&[], Some(0));
+    let why = |text: &str| Expression::parse(text).unwrap().evaluate(&scope).unwrap_err().message;
+    let told = why("with.auc > 0.5");
+    assert!(told.starts_with("`with.auc` has no value: `champion.metrics.auc`"), "{told}");
+    // What was never handed over is still a name that is missing.
+    assert!(why("with.acu > 0.5").contains("there is no `acu`"));
+}

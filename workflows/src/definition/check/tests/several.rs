@@ -122,7 +122,7 @@ fn what_is_wrong_in_a_used_file_names_the_file() {
         (
             "workflow: w\nparams: { p: { type: string } }\nsteps: { a: { uses: t.yaml, with: { x: '${{ params.p }}' } } }\n",
             vec![("t.yaml", "with: { x: {} }\nrun: [bash, -c, \"${{ with.x }}\"]\n")],
-            vec!["t.yaml:2:17 unsafe-shell"],
+            vec!["t.yaml:2:18 unsafe-shell"],
         ),
         (
             uses,

@@ -4,6 +4,8 @@
 //! written (`1.10` stays `1.10`), and all problems of a file can be listed. Must never happen here: following an alias,
 //! honouring a tag, or letting one of two equal keys win.
 
+mod syntax;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -11,7 +13,7 @@ use std::rc::Rc;
 use serde_yaml::granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, ScanError, Span};
 
 use super::FILE_BYTES_MAX;
-use super::diagnostics::{FileNumber, Findings, Position, Spot};
+use super::diagnostics::{FileNumber, Findings, Position, Spot, shown};
 
 /// The deepest nesting of lists and mappings.
 const DEPTH_MAX: usize = 32;
@@ -27,6 +29,8 @@ pub(super) const NODES_MAX: usize = 100_000;
 struct Source {
     file: FileNumber,
     text: Rc<str>,
+    /// Where each line begins, in bytes.
+    line_starts: Rc<[usize]>,
 }
 
 /// A value with its place.
@@ -65,15 +69,15 @@ pub(super) struct Scalar {
 
 impl Source {
     fn position(&self, start: usize, length: usize) -> Spot {
-        let before = &self.text[..start];
-        let line_start = before.rfind('\n').map_or(0, |found| found + 1);
+        let line = self.line_starts.partition_point(|line_start| *line_start <= start).max(1);
+        let line_start = self.line_starts.get(line - 1).copied().unwrap_or(0);
         let rest_of_line = self.text[start..].lines().next().unwrap_or("");
         let on_this_line = rest_of_line.len().min(length);
         let covered =
             self.text.get(start..start + on_this_line).map_or(1, |text| text.trim_end().chars().count());
         let position = Position {
-            line: number(before.matches('\n').count() + 1),
-            column: number(before[line_start..].chars().count() + 1),
+            line: number(line),
+            column: number(self.text[line_start..start].chars().count() + 1),
             length: number(covered.max(1)),
         };
         Spot { file: self.file, position }
@@ -142,9 +146,18 @@ pub(super) fn read(text: &str, file: FileNumber, findings: &mut Findings) -> Opt
         return None;
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let source = Source { file, text: text.into() };
-    let mut reader =
-        Reader { source, findings, open: Vec::new(), roots: Vec::new(), nodes: 0, documents: 0, begin: 0 };
+    let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(end, _)| end + 1)).collect();
+    let source = Source { file, text: text.into(), line_starts };
+    let mut reader = Reader {
+        source,
+        findings,
+        open: Vec::new(),
+        roots: Vec::new(),
+        nodes: 0,
+        documents: 0,
+        begin: 0,
+        anchor_line: 0,
+    };
     let mut options = Options::default();
     options.emit_anchor_events = true;
     options.emit_unresolved_aliases = true;
@@ -166,7 +179,11 @@ pub(super) fn read(text: &str, file: FileNumber, findings: &mut Findings) -> Opt
         findings.add_with_hint(
             "empty",
             start,
-            "the file is empty",
+            if text.trim().is_empty() {
+                "the file is empty"
+            } else {
+                "the file holds no workflow, only comments"
+            },
             "a workflow has a name and steps: `workflow: churn`, `steps: …`",
         );
         return None;
@@ -221,6 +238,8 @@ struct Reader<'f> {
     documents: usize,
     /// Where the document began that is being read.
     begin: usize,
+    /// The last line on which an anchor or an alias was reported.
+    anchor_line: u32,
 }
 
 impl Reader<'_> {
@@ -232,18 +251,15 @@ impl Reader<'_> {
         let end = span.end.byte_offset();
         let position = self.source.at(span.start, end);
         if matches!(event, Event::Anchor(..) | Event::Alias(_) | Event::UnresolvedAlias(_)) {
-            self.findings.add_with_hint(
-                "anchor",
-                position,
-                "anchors and aliases are not allowed in a workflow",
-                "write the value out where it is needed",
-            );
+            self.anchor(position);
         }
         if let Some(tag) = event.tag() {
+            let written = tag.original();
+            let end = |start: Marker| start.byte_offset().map(|offset| offset + written.len());
             self.findings.add_with_hint(
                 "tag",
-                span.tag_start.map_or(position, |start| self.source.at(start, None)),
-                format!("the tag `{}` is not allowed in a workflow", tag.original()),
+                span.tag_start.map_or(position, |start| self.source.at(start, end(start))),
+                format!("the tag `{}` is not allowed in a workflow", shown(&written)),
                 "leave it out; put text in quotes",
             );
         }
@@ -285,6 +301,19 @@ impl Reader<'_> {
             Event::Alias(_) | Event::UnresolvedAlias(_) => self.put(Node { position, value: Raw::Broken }),
             // The ends of documents and of the stream, anchors reported above, comments: nothing that is data.
             _ => Flow::On,
+        }
+    }
+
+    /// Told once a line: a list of aliases is one mistake.
+    fn anchor(&mut self, position: Spot) {
+        if self.anchor_line != position.position.line {
+            self.anchor_line = position.position.line;
+            self.findings.add_with_hint(
+                "anchor",
+                position,
+                "anchors and aliases are not allowed in a workflow",
+                "write the value out where it is needed; text that begins with `*` or `&` goes into quotes",
+            );
         }
     }
 
@@ -349,14 +378,27 @@ impl Reader<'_> {
     fn syntax_error(&mut self, error: &ScanError) {
         let position = self.source.at(*error.marker(), None);
         if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
-            self.too_deep(position);
-        } else {
-            self.findings.add("yaml-syntax", position, format!("not YAML: {}", error.info()));
+            return self.too_deep(position);
+        }
+        let is_told = matches!(error.kind(), ErrorKind::MissingAnchorOrAliasName)
+            && self.anchor_line == position.position.line;
+        if is_told {
+            return;
+        }
+        let wrong = syntax::explain(error, &self.source.text);
+        match wrong.hint {
+            Some(hint) => self.findings.add_with_hint(wrong.code, position, wrong.message, hint),
+            None => self.findings.add(wrong.code, position, wrong.message),
         }
     }
 
     fn too_deep(&mut self, position: Spot) {
-        self.findings.add("too-deep", position, format!("the file nests deeper than {DEPTH_MAX} levels"));
+        self.findings.add_with_hint(
+            "too-deep",
+            position,
+            format!("the file nests deeper than {DEPTH_MAX} levels"),
+            "put what lies deeper into a file of its own, or write it as text",
+        );
     }
 }
 
@@ -377,8 +419,13 @@ fn make_key(node: Node, seen: &mut HashMap<String, Spot>, findings: &mut Finding
             );
             scalar.text
         }
-        Raw::Scalar(scalar) if scalar.plain && scalar.text.is_empty() => {
-            findings.add("wrong-type", position, "a key is missing before `:`");
+        Raw::Scalar(scalar) if scalar.plain && scalar.written.is_empty() => {
+            findings.add_with_hint(
+                "wrong-type",
+                position,
+                "a key is missing before `:`",
+                "write `NAME: VALUE`",
+            );
             String::new()
         }
         Raw::Scalar(scalar) => {
@@ -386,7 +433,7 @@ fn make_key(node: Node, seen: &mut HashMap<String, Spot>, findings: &mut Finding
                 findings.add_with_hint(
                     "duplicate-key",
                     position,
-                    format!("`{}` is written twice", scalar.text),
+                    format!("`{}` is written twice", shown(&scalar.text)),
                     format!("it is on line {} already; remove one of them", first.position.line),
                 );
             } else {
@@ -395,7 +442,8 @@ fn make_key(node: Node, seen: &mut HashMap<String, Spot>, findings: &mut Finding
             scalar.text
         }
         Raw::List(_) | Raw::Map(_) => {
-            findings.add("wrong-type", position, "a key must be plain text");
+            let hint = "write one key for each, as in `train: …`";
+            findings.add_with_hint("wrong-type", position, "a key is text, not a list or a mapping", hint);
             String::new()
         }
         Raw::Broken => String::new(),
