@@ -48,7 +48,8 @@ fn build() -> PathBuf {
     let executable = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .find(|message| message["target"]["name"] == "refit" && message["executable"].is_string())
+        // The program's own unit tests are an executable of the same name.
+        .find(|message| message["target"]["name"] == "refit" && message["profile"]["test"] == false)
         .and_then(|message| message["executable"].as_str().map(PathBuf::from));
     executable.unwrap_or_else(|| panic!("cargo built the workspace but named no program `refit`"))
 }
