@@ -67,8 +67,8 @@ impl Engine {
     where
         F: Fn(&Run) -> Result<Input, ChangeError> + Send + Sync + 'static,
     {
-        let changed = self.store().change_run(run, input).await?;
-        self.wake(changed.hints);
+        let hints = self.store().change_run(run, input).await?;
+        self.wake(hints);
         Ok(self.store().run_view(run).await?)
     }
 

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
+use refit_workflows::names::RunName;
 use refit_workflows::run::{Input, Refused, Run};
 use refit_workflows::wire::*;
 use tokio::time::Instant;
 
 use super::{Engine, EngineError};
-use crate::store::{ChangeError, Claim, Hints, LeaseRow, LeasedSteps, StoreError};
+use crate::store::{ChangeError, Claim, Hints, LeaseRow, LeasedStep, StoreError};
 
 /// The longest a lease request waits for work.
 const LEASE_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -81,25 +82,29 @@ impl Engine {
     }
 
     /// The orders for steps that were just leased, after the commit.
-    async fn orders_of(&self, leased: Vec<LeasedSteps>) -> Result<Vec<StepOrder>, EngineError> {
-        let mut orders = Vec::new();
-        for LeasedSteps { run, steps } in leased {
-            for step in steps {
-                match run.order(step) {
-                    Ok(order) => orders.push(order),
-                    Err(reason) => self.cannot_order(&run, step, reason).await?,
-                }
+    async fn orders_of(&self, leased: Vec<LeasedStep>) -> Result<Vec<StepOrder>, EngineError> {
+        let mut orders = Vec::with_capacity(leased.len());
+        for LeasedStep { run, position, epoch, order } in leased {
+            match order {
+                Ok(order) => orders.push(order),
+                Err(reason) => self.cannot_order(&run, position, epoch, reason).await?,
             }
         }
         Ok(orders)
     }
 
     /// A step was ready and yet its order cannot be rendered: a failure of the step, not of the worker.
-    async fn cannot_order(&self, run: &Run, step: usize, reason: String) -> Result<(), EngineError> {
+    async fn cannot_order(
+        &self,
+        run: &RunName,
+        step: usize,
+        epoch: i64,
+        reason: String,
+    ) -> Result<(), EngineError> {
         let outcome = Outcome::Failed { failure: Failure::CouldNotStart, reason };
-        let finished = Input::Finished { step, epoch: run.steps()[step].epoch, outcome };
-        let changed = self.store().change_run(run.name(), move |_| Ok(finished.clone())).await?;
-        self.wake(changed.hints);
+        let finished = Input::Finished { step, epoch, outcome };
+        let hints = self.store().change_run(run, move |_| Ok(finished.clone())).await?;
+        self.wake(hints);
         Ok(())
     }
 

@@ -43,8 +43,7 @@ pub(crate) use blobs::CHUNK_BYTES;
 pub use dispatch::Dispatched;
 pub use intake::Recorded;
 pub use logs::LogRow;
-pub use runs::Advanced;
-pub use turn::{Claim, LeasedSteps};
+pub use turn::{Claim, LeasedStep};
 pub(crate) use views::DECISIONS_MAX;
 pub use workers::LeaseRow;
 

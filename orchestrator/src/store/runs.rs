@@ -9,17 +9,8 @@ use refit_workflows::time::Timestamp;
 
 use super::database::{Row, Transaction, sql};
 use super::together::Ask;
-use super::turn::{Claim, LeasedSteps};
+use super::turn::{Claim, LeasedStep};
 use super::{ChangeError, Hints, Store, StoreError, to_json};
-
-/// A committed change.
-#[derive(Debug)]
-pub struct Advanced {
-    /// The run after it.
-    pub run: Run,
-    /// Whom to wake.
-    pub hints: Hints,
-}
 
 const RUN_ID: &str = "SELECT id FROM runs WHERE workflow = $1 AND number = $2";
 const RUN: &str = "SELECT id, definition, version, facts, head FROM runs WHERE workflow = $1 AND number = $2";
@@ -86,16 +77,13 @@ impl Store {
     }
 
     /// Changes a run by the input that `input` gives for the run as it is, in one transaction. An error of its own and a
-    /// refusal by the run change nothing.
-    pub async fn change_run<F>(&self, run: &RunName, input: F) -> Result<Advanced, ChangeError>
+    /// refusal by the run change nothing. Returns whom to wake.
+    pub async fn change_run<F>(&self, run: &RunName, input: F) -> Result<Hints, ChangeError>
     where
         F: Fn(&Run) -> Result<Input, ChangeError> + Send + Sync + 'static,
     {
         let served = self.ask(Ask { change: Some((run.clone(), Box::new(input))), claim: None }).await?;
-        match served.run {
-            Some(run) => Ok(Advanced { run, hints: served.hints }),
-            None => Err(StoreError::Broken(format!("a change of {run} gave no run")).into()),
-        }
+        Ok(served.hints)
     }
 
     /// Changes a run and leases steps to `claim` in the same transaction, those of the run first: a chain costs one
@@ -105,7 +93,7 @@ impl Store {
         run: &RunName,
         input: F,
         claim: Option<Claim>,
-    ) -> Result<(Vec<LeasedSteps>, Hints), ChangeError>
+    ) -> Result<(Vec<LeasedStep>, Hints), ChangeError>
     where
         F: Fn(&Run) -> Result<Input, ChangeError> + Send + Sync + 'static,
     {
@@ -115,7 +103,7 @@ impl Store {
 
     /// Leases ready steps, those that have waited longest first. A session that is not its worker's, or takes no more
     /// work, gets none.
-    pub async fn lease(&self, claim: Claim) -> Result<(Vec<LeasedSteps>, Hints), StoreError> {
+    pub async fn lease(&self, claim: Claim) -> Result<(Vec<LeasedStep>, Hints), StoreError> {
         let served =
             self.ask(Ask { change: None, claim: Some(claim) }).await.map_err(ChangeError::into_store)?;
         Ok((served.leased, served.hints))
@@ -195,7 +183,7 @@ impl Store {
         let mut hints = Hints::default();
         for run in due {
             match self.change_run(&run, |_| Ok(Input::Ticked)).await {
-                Ok(advanced) => hints = hints.and(advanced.hints),
+                Ok(more) => hints = hints.and(more),
                 // Another orchestrator was first.
                 Err(ChangeError::Refused(Refused::NotNow(_) | Refused::RunIsOver(_))) => {}
                 Err(ChangeError::Store(error @ StoreError::Unavailable(_))) => return Err(error),

@@ -15,7 +15,7 @@ use refit_workflows::run::{Input, Run};
 use tokio::sync::oneshot;
 
 use super::database::Database;
-use super::turn::{Claim, LeasedSteps, Turn};
+use super::turn::{Claim, LeasedStep, Turn};
 use super::{ChangeError, Hints, Store, StoreError, unpoisoned};
 
 /// The most that one transaction does.
@@ -33,9 +33,7 @@ pub(super) struct Ask {
 /// What came of it.
 #[derive(Debug, Default)]
 pub(super) struct Served {
-    /// The changed run.
-    pub(super) run: Option<Run>,
-    pub(super) leased: Vec<LeasedSteps>,
+    pub(super) leased: Vec<LeasedStep>,
     pub(super) hints: Hints,
 }
 
@@ -183,9 +181,6 @@ impl Turn {
             let (leased, hints) = self.lease(claim, changed).await.inspect_err(|_| self.spoil())?;
             served.leased = leased;
             served.hints = served.hints.and(hints);
-        }
-        if let Some(id) = changed {
-            served.run = Some(self.hold(id).await?.clone());
         }
         Ok(served)
     }

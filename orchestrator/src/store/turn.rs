@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Effect, Input, Run, RunState};
 use refit_workflows::time::Timestamp;
+use refit_workflows::wire::StepOrder;
 
 use super::database::{Row, Sql, Transaction, sql};
 use super::writes::Writes;
@@ -44,13 +45,17 @@ pub struct Claim {
     pub slots: usize,
 }
 
-/// Steps of a run that were leased.
+/// A step that was leased.
 #[derive(Debug)]
-pub struct LeasedSteps {
-    /// The run after it.
-    pub run: Run,
-    /// Their places.
-    pub steps: Vec<usize>,
+pub struct LeasedStep {
+    /// Its run.
+    pub run: RunName,
+    /// Its place.
+    pub position: usize,
+    /// The lease's epoch.
+    pub epoch: i64,
+    /// What its worker is to do, or why that cannot be said.
+    pub order: Result<StepOrder, String>,
 }
 
 /// One transaction and the runs it has locked.
@@ -173,20 +178,27 @@ impl Turn {
         &mut self,
         claim: &Claim,
         first: Option<i64>,
-    ) -> Result<(Vec<LeasedSteps>, Hints), ChangeError> {
-        let mut leased = Leases::default();
+    ) -> Result<(Vec<LeasedStep>, Hints), ChangeError> {
+        let (mut leased, mut hints) = (Vec::new(), Hints::default());
         if let Some(id) = first {
-            while leased.count < claim.slots && self.lease_one(id, claim, &mut leased).await? {}
+            while leased.len() < claim.slots {
+                let Some((step, more)) = self.lease_one(id, claim).await? else { break };
+                leased.push(step);
+                hints = hints.and(more);
+            }
         }
         let mut again = true;
-        while std::mem::take(&mut again) && leased.count < claim.slots {
+        while std::mem::take(&mut again) && leased.len() < claim.slots {
             self.writes.write(&mut self.tx).await?;
-            let free = claim.slots - leased.count;
+            let free = claim.slots - leased.len();
             let ready = sql(READY).bind(&claim.worker).bind(&claim.session).bind(free as i64);
             for row in self.tx.all(ready).await? {
                 match self.hold_row(&row).await {
                     Ok(id) => {
-                        self.lease_one(id, claim, &mut leased).await?;
+                        if let Some((step, more)) = self.lease_one(id, claim).await? {
+                            leased.push(step);
+                            hints = hints.and(more);
+                        }
                     }
                     Err(StoreError::Corrupt(reason)) => {
                         self.shelve(row.int("id")?, &reason).await?;
@@ -196,18 +208,20 @@ impl Turn {
                 }
             }
         }
-        let held = |(id, steps)| self.held.get(&id).map(|run| LeasedSteps { run: run.clone(), steps });
-        Ok((leased.steps.into_iter().filter_map(held).collect(), leased.hints))
+        Ok((leased, hints))
     }
 
-    async fn lease_one(&mut self, id: i64, claim: &Claim, leased: &mut Leases) -> Result<bool, ChangeError> {
-        let Some(step) = self.hold(id).await?.ready_steps().next() else { return Ok(false) };
+    async fn lease_one(
+        &mut self,
+        id: i64,
+        claim: &Claim,
+    ) -> Result<Option<(LeasedStep, Hints)>, ChangeError> {
+        let Some(position) = self.hold(id).await?.ready_steps().next() else { return Ok(None) };
         let (worker, session) = (claim.worker.clone(), claim.session.clone());
-        let hints = self.apply(id, Input::Leased { step, worker, session }).await?;
-        leased.steps.entry(id).or_default().push(step);
-        leased.count += 1;
-        leased.hints = leased.hints.and(hints);
-        Ok(true)
+        let hints = self.apply(id, Input::Leased { step: position, worker, session }).await?;
+        let run = self.hold(id).await?;
+        let (name, epoch) = (run.name().clone(), run.steps()[position].epoch);
+        Ok(Some((LeasedStep { run: name, position, epoch, order: run.order(position) }, hints)))
     }
 
     /// Takes the ready steps of a run that cannot be read out of everybody's way: it must not stop the others.
@@ -220,14 +234,6 @@ impl Turn {
         self.execute(sql(SHELVE).bind(id)).await?;
         Ok(())
     }
-}
-
-/// What a claim has got so far.
-#[derive(Default)]
-struct Leases {
-    steps: BTreeMap<i64, Vec<usize>>,
-    count: usize,
-    hints: Hints,
 }
 
 impl Store {

@@ -137,9 +137,9 @@ impl Store {
     pub async fn lose(&self, lease: &LeaseRow, reason: &str) -> Result<Hints, StoreError> {
         let lost = Input::WorkerLost { step: lease.position, epoch: lease.epoch, reason: reason.to_owned() };
         match self.change_run(&lease.run, move |_| Ok(lost.clone())).await {
-            Ok(advanced) => {
+            Ok(hints) => {
                 tracing::warn!(run = %lease.run, step = lease.step, epoch = lease.epoch, reason, "a lease was lost");
-                Ok(advanced.hints)
+                Ok(hints)
             }
             // The worker, or another orchestrator, was faster.
             Err(ChangeError::Refused(_)) => Ok(Hints::default()),
