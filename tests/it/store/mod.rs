@@ -3,6 +3,7 @@
 
 mod children;
 mod instances;
+mod together;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
