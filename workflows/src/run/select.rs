@@ -74,6 +74,7 @@ impl Run {
         let mut scope = base.clone();
         scope.roots.insert("metrics".to_owned(), json!(results.metrics));
         scope.roots.insert("outputs".to_owned(), json!(results.outputs));
+        scope.roots.insert("artifacts".to_owned(), json!(results.artifacts));
         scope.roots.insert("matrix".to_owned(), self.matrix_value(place).unwrap_or_default());
         let value = select.by.evaluate(&scope).map_err(|wrong| wrong.to_string())?;
         match value.as_f64().filter(|number| number.is_finite()) {

@@ -230,9 +230,9 @@ impl Known<'_> {
             f.add_unknown("unknown-name", spot, message, part, parts.iter().copied());
             return;
         }
-        if part == "verdict" && !matches!(step.verb, Some("gate" | "approval") | None) {
+        if part == "verdict" && !matches!(step.verb, Some("gate") | None) {
             let verb = step.verb.unwrap_or_default();
-            let message = format!("`{name}` is a {verb} step: only gates and approvals have a verdict");
+            let message = format!("`{name}` is a {verb} step: only gates have a verdict");
             let hint = format!("read steps.{name}.state, or its metrics in a gate");
             f.add_with_hint("unknown-name", spot, message, hint);
         }
