@@ -204,10 +204,11 @@ impl Reads {
     ) {
         let source = expression.source();
         if expression.reads_needs() && !matches!(place, Place::Condition(_)) {
-            f.add(
+            f.add_with_hint(
                 "expression",
                 position,
                 "`succeeded()`, `failed()` and `always()` are for the `if` of a step",
+                "a step reads how another ended as steps.NAME.state",
             );
         }
         let paths = expression.references().into_iter().map(|path| {

@@ -230,7 +230,12 @@ fn sum(key: &Key, node: &Node, reads: &mut Reads, f: &mut Findings) -> Option<Su
     let at_least = at_least.and_then(|(_, node)| {
         let least = fields.number("at_least", f)?;
         if least <= 0.0 {
-            f.add("number", node.position, "`at_least` is above 0: the first event would reach it");
+            f.add_with_hint(
+                "number",
+                node.position,
+                "`at_least` must be above 0, or the first event would reach it",
+                "for example `at_least: 1000000`",
+            );
         }
         Some(least)
     });

@@ -25,6 +25,11 @@ pub(super) fn report_cycles(drafts: &[StepDraft], needs: &[Vec<usize>], f: &mut 
         let Some(&first) = cycle.first() else { continue };
         let next = cycle.get(1).copied().unwrap_or(first);
         let draft = &drafts[first];
+        if cycle.len() == 1 {
+            let message = format!("step `{}` waits for itself", draft.name);
+            f.add_with_hint("cycle", draft.position_of_need(next), message, "take it out of its own `needs`");
+            continue;
+        }
         // A way of thousands of steps would bury the message.
         let shown =
             cycle.iter().take(20).map(|&step| drafts[step].name.as_str()).collect::<Vec<_>>().join(" -> ");

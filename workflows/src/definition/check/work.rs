@@ -135,7 +135,8 @@ fn check_path(path: &str, node: &Node, f: &mut Findings) {
     if Template::is_in(path) {
         f.add("path", node.position, "a path is written out: it takes no `${{ }}`");
     } else if let Err(wrong) = check_relative_path(path) {
-        f.add("path", node.position, format!("`{}` {wrong}", shown(path)));
+        let hint = "a path inside the folder that the step works in, as in `out/model.pkl`";
+        f.add_with_hint("path", node.position, format!("`{}` {wrong}", shown(path)), hint);
     }
 }
 
