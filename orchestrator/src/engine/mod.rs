@@ -7,6 +7,7 @@ mod people;
 mod signals;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,7 +186,9 @@ impl Engine {
         let mut views = Vec::new();
         for name in self.store().workflow_names().await? {
             match self.store().workflow_view(&name).await {
-                Ok(view) => views.extend(view.map(|view| WorkflowView { text: None, ..view })),
+                Ok(view) => {
+                    views.extend(view.map(|view| WorkflowView { text: None, used: BTreeMap::new(), ..view }))
+                }
                 Err(error @ StoreError::Corrupt(_)) => {
                     tracing::error!(name, %error, "a workflow cannot be read")
                 }

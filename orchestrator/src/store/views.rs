@@ -61,7 +61,7 @@ const RUN_EVENT_BODIES: &str = "SELECT e.seq, e.body FROM run_events r JOIN even
     WHERE r.run = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3";
 const VERSION: &str = "SELECT version FROM runs WHERE workflow = $1 AND number = $2";
 const WORKFLOWS: &str = "SELECT name FROM workflows ORDER BY name LIMIT 1000";
-const WORKFLOW: &str = "SELECT w.name, w.definition, w.version, w.applied_at, d.text, d.bundle
+const WORKFLOW: &str = "SELECT w.name, w.definition, w.version, w.applied_at, d.text, d.used, d.bundle
     FROM workflows w JOIN definitions d ON d.digest = w.definition WHERE w.name = $1";
 const OPEN_BATCHES: &str = "SELECT trigger_id, batch_key, due_at, body FROM batches
     WHERE workflow = $1 AND open = 1 ORDER BY seq LIMIT 1000";
@@ -279,6 +279,7 @@ impl Store {
                     concurrency: workflow.concurrency_words(),
                     active_runs: tx.one(sql(ACTIVE).bind(&name)).await?.int("runs")?,
                     text: Some(row.text("text")?),
+                    used: row.json("used")?,
                 }))
             }
         })
@@ -350,7 +351,7 @@ async fn event_views(tx: &mut Transaction, rows: &[Row], data: bool) -> Result<V
             subject: event.subject().map(str::to_owned),
             time: event.time(),
             received_at,
-            data: data.then(|| event.data().clone()),
+            data: event.attributes().get("data").filter(|_| data).cloned(),
             attributes: data.then(|| other_attributes(&event)),
             decisions,
         });

@@ -222,6 +222,49 @@ async fn a_servers_history_is_simulated_with_its_own_workflows_or_with_others() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_servers_workflows_come_with_the_files_they_use() {
+    const USING: &str = "
+workflow: using
+on: [{ event: { type: [dataset.updated] }, where: data == null }]
+steps: { a: { uses: { file: steps/outer.yaml, with: { x: eu } } } }
+";
+    let used = json!({
+        "steps/outer.yaml": "with: { x: {} }\nuses: { file: steps/inner.yaml, with: { x: '${{ with.x }}' } }\n",
+        "steps/inner.yaml": "with: { x: {} }\nrun: [echo, '${{ with.x }}']\n",
+    });
+    let orchestrator = Orchestrator::start(Options::default()).await;
+    let api = orchestrator.api();
+    api.post("/api/v1/workflows", &json!({ "text": USING, "bundle": null, "used": used })).await.ok();
+    assert_eq!(api.get("/api/v1/workflows/using").await.ok()["used"], used);
+    assert_eq!(api.get("/api/v1/workflows").await.ok()[0].get("used"), None, "a listing names no files");
+
+    let mut null = event("null", None, "eu");
+    null["data"] = Value::Null;
+    let mut none = event("none", None, "eu");
+    none["data"] = json!({ "rows": 1 });
+    api.send_events(&[null, none, event("absent", None, "eu")]).await;
+    let log = api.get("/api/v1/events?order=oldest&data=true&outside=true").await.ok();
+    let data = |id: &str| {
+        let event = log.as_array().unwrap().iter().find(|event| event["id"] == id).unwrap();
+        event.get("data").cloned()
+    };
+    assert_eq!(data("null"), Some(Value::Null));
+    assert_eq!(data("none"), Some(json!({ "rows": 1 })));
+    assert_eq!(data("absent"), None);
+
+    let empty = tempfile::tempdir().unwrap();
+    let history = ["simulate", "--history", "--since", "1h", "--server", orchestrator.base_url()];
+    let simulated = json_of(empty.path(), &history);
+    assert_eq!(decisions(&simulated, "null"), ["started"]);
+    assert_eq!(decisions(&simulated, "none"), ["unmatched"]);
+    let found = |id: &str| {
+        let events = simulated["events"].as_array().unwrap();
+        events.iter().find(|event| event["id"] == id).unwrap().get("data").cloned()
+    };
+    assert_eq!((found("null"), found("absent")), (Some(Value::Null), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_read_oldest_first_in_pages() {
     let orchestrator = Orchestrator::start(Options::default()).await;
     let api = orchestrator.api();

@@ -173,8 +173,8 @@ pub struct EventView {
     pub time: Option<Timestamp>,
     /// When Refit stored it.
     pub received_at: Timestamp,
-    /// CloudEvents `data`; left out of listings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// CloudEvents `data`, null where it is null; left out where the event has none, and of listings.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub data: Option<Value>,
     /// All other attributes as they came, extensions too: with these and `data` it is the whole CloudEvent. Left out
     /// where `data` is.
@@ -182,6 +182,11 @@ pub struct EventView {
     pub attributes: Option<serde_json::Map<String, Value>>,
     /// What became of it, in order.
     pub decisions: Vec<DecisionView>,
+}
+
+/// A value that is there, null as well: by itself `Option` takes null for absent.
+fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
 }
 
 /// One decision about an event.
@@ -268,6 +273,10 @@ pub struct WorkflowView {
     /// The text as applied; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// The text of the files it uses, by their path in its folder, as applied: with these and `text` it is the whole
+    /// definition. Together they weigh no more than applying a workflow may. Left out where it uses none, and of listings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub used: BTreeMap<String, String>,
 }
 
 /// A step of a definition.

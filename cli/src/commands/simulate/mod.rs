@@ -92,8 +92,9 @@ async fn from_server(client: &Client) -> anyhow::Result<Vec<Workflow>> {
     for listed in client.workflows().await.context("failed to list the workflows")? {
         let name = listed.workflow;
         let failed = || format!("failed to read the workflow {name}");
-        let text = client.workflow(&name).await.with_context(failed)?.text.unwrap_or_default();
-        let workflow = Workflow::parse(&text).map_err(|problems| {
+        let view = client.workflow(&name).await.with_context(failed)?;
+        let text = view.text.unwrap_or_default();
+        let workflow = Workflow::parse_with(&text, &view.used).map_err(|problems| {
             let first = problems.0.first().map(|problem| problem.message.as_str()).unwrap_or_default();
             anyhow::anyhow!("{}: {first}\nhint: name its file instead of taking it from the server", failed())
         })?;
