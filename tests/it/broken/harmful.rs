@@ -93,7 +93,10 @@ fn files_that_mean_harm_are_answered_within_their_share_of_time_and_memory() {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files() {
         std::fs::write(folder.path().join(name), text).unwrap();
-        let script = format!("ulimit -v {MEMORY_KIB} && ulimit -t {SECONDS} && exec \"$0\" check {name}");
+        // The limit is on what is reserved, too: one arena, or each thread that comes and goes may reserve one.
+        let script = format!(
+            "export MALLOC_ARENA_MAX=1 && ulimit -v {MEMORY_KIB} && ulimit -t {SECONDS} && exec \"$0\" check {name}"
+        );
         let mut command = Command::new("sh");
         command.args(["-c", &script]).arg(binary()).current_dir(folder.path()).process_group(0);
         let said = run_to_end(command, Duration::from_secs(240));
