@@ -1,9 +1,6 @@
 //! Runs that steps of other runs ask for: started once, followed wherever they go, ended with their parent; whenever
 //! the orchestrator that does it is gone.
 
-use refit_workflows::definition::{ChildRun, Verb};
-use refit_workflows::template::Template;
-
 use super::*;
 
 on_both_databases! {
@@ -17,50 +14,32 @@ const PARENT: &str = "
 workflow: parent
 params: { depth: { type: integer, default: 3 } }
 steps:
-  sub: { run: [x] }
+  sub: { workflow: { name: child, params: { depth: '${{ params.depth }}' } } }
   after: { needs: [sub], run: [x] }
 ";
 const CHILD: &str = "
 workflow: child
 params: { depth: { type: integer } }
+outputs: { depth: '${{ params.depth }}' }
 steps:
   a: { run: [x] }
 ";
 
-fn calls(workflow: &str) -> impl FnOnce(&mut Workflow) {
-    move |parent: &mut Workflow| {
-        let depth = Template::parse("${{ params.depth }}").unwrap();
-        let params = std::collections::BTreeMap::from([("depth".to_owned(), depth)]);
-        let sub = parent.steps.iter_mut().find(|step| step.name == "sub").unwrap();
-        sub.verb = Verb::Workflow(ChildRun { name: workflow.to_owned(), params });
-    }
-}
-
-fn with_outputs(child: &mut Workflow) {
-    child.outputs.insert("depth".to_owned(), Template::parse("${{ params.depth }}").unwrap());
-}
-
-/// An orchestrator that does nothing by itself.
-async fn idle(database: &Database) -> House {
-    let house = House::open(database).await;
-    house.apply_changed(PARENT, calls("child")).await;
-    house.apply_changed(CHILD, with_outputs).await;
-    house
-}
-
 async fn a_child_is_started_once_although_orchestrators_come_and_go(database: Database) {
-    let house = idle(&database).await;
+    let house = House::open(&database).await;
+    house.apply(PARENT).await;
+    house.apply(CHILD).await;
     house.start_run("parent").await;
     assert_eq!(database.number("SELECT COUNT(*) FROM children").await, 1);
     drop(house);
     // Every look is another orchestrator's; two of them look at the same time.
     for _ in 0..3 {
-        let (one, two) = (idle(&database).await, idle(&database).await);
+        let (one, two) = (House::open(&database).await, House::open(&database).await);
         let looks = tokio::join!(one.engine.store().follow_children(), two.engine.store().follow_children());
         assert!(looks.0.unwrap().trouble.is_none() && looks.1.unwrap().trouble.is_none());
     }
     assert_eq!(database.number("SELECT COUNT(*) FROM runs WHERE workflow = 'child'").await, 1);
-    let house = idle(&database).await;
+    let house = House::open(&database).await;
     let parent = house.run("parent/1").await.steps.unwrap();
     assert_eq!((parent[0].state.as_str(), &parent[0].child), ("running", &Some("child/1".parse().unwrap())));
     let child = house.run("child/1").await;
@@ -80,11 +59,11 @@ async fn a_child_is_started_once_although_orchestrators_come_and_go(database: Da
     assert_eq!(house.run("parent/1").await.steps.unwrap()[0].state, "running", "the parent is told later");
     drop(house);
     for _ in 0..2 {
-        let (one, two) = (idle(&database).await, idle(&database).await);
+        let (one, two) = (House::open(&database).await, House::open(&database).await);
         let looks = tokio::join!(one.engine.store().follow_children(), two.engine.store().follow_children());
         assert!(looks.0.unwrap().trouble.is_none() && looks.1.unwrap().trouble.is_none());
     }
-    let house = idle(&database).await;
+    let house = House::open(&database).await;
     let parent = house.run("parent/1").await.steps.unwrap();
     assert_eq!((parent[0].state.as_str(), parent[0].outputs["depth"].clone()), ("succeeded", json!(3)));
     assert_eq!(parent[1].state, "ready");
@@ -94,7 +73,9 @@ async fn a_child_is_started_once_although_orchestrators_come_and_go(database: Da
 }
 
 async fn a_cancelled_parent_ends_its_child(database: Database) {
-    let house = idle(&database).await;
+    let house = House::open(&database).await;
+    house.apply(PARENT).await;
+    house.apply(CHILD).await;
     house.start();
     let parent: RunName = house.start_run("parent").await.run;
     house.wait("child/1", "running").await;
@@ -112,7 +93,7 @@ async fn a_cancelled_parent_ends_its_child(database: Database) {
     house.wait("parent/1", "cancelled").await;
 
     // Before the child was started: nothing is.
-    let quiet = idle(&database).await;
+    let quiet = House::open(&database).await;
     house.stop.cancel();
     let parent: RunName = quiet.start_run("parent").await.run;
     quiet.engine.cancel_run(&parent, &somebody()).await.unwrap();
@@ -126,7 +107,7 @@ async fn a_cancelled_parent_ends_its_child(database: Database) {
 
 async fn a_child_that_waited_is_followed_into_the_run_that_took_its_place(database: Database) {
     let house = House::started(&database).await;
-    house.apply_changed(PARENT, calls("child")).await;
+    house.apply(PARENT).await;
     let child = CHILD.to_owned() + "concurrency: { limit: 1, on_conflict: coalesce }\n";
     house.apply(&child).await;
     let start = |depth: i64| {
@@ -162,7 +143,7 @@ async fn a_child_that_waited_is_followed_into_the_run_that_took_its_place(databa
 async fn what_cannot_be_started_fails_its_step(database: Database) {
     let house = House::started(&database).await;
     let failed = async |name: &str, text: &str, child: &str| {
-        house.apply_changed(text, calls(child)).await;
+        house.apply(&text.replace("name: child", &format!("name: {child}"))).await;
         let run = house.start_run(name).await.run.to_string();
         let run = house.wait(&run, "failed").await;
         run.steps.unwrap()[0].reason.clone().unwrap_or_default()

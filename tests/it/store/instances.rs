@@ -1,9 +1,6 @@
 //! Steps with a matrix in the store: their instances appear, are leased by name, finished, written to logs, and read
 //! again by an orchestrator that never saw them.
 
-use refit_workflows::definition::{Axis, Matrix, MatrixValues, Select, SelectOrder, Verb};
-use refit_workflows::expression::Expression;
-
 use super::*;
 
 on_both_databases! {
@@ -13,25 +10,22 @@ on_both_databases! {
 const SWEEP: &str = "
 workflow: sweep
 steps:
-  train: { run: [x], artifacts: { model: m } }
-  best: { needs: [train], run: [x], artifacts: { model: m } }
+  train:
+    matrix: { depth: [4, 8, 12] }
+    max_parallel: 2
+    min_success: 50%
+    run: [x]
+    artifacts: { model: m }
+  best: { needs: [train], select: { from: train, by: metrics.accuracy, order: max } }
+finally:
   clean: { run: [x] }
 ";
-
-fn sweep(workflow: &mut Workflow) {
-    let axis = Axis::Values(vec![json!(4), json!(8), json!(12)]);
-    let values = MatrixValues::Axes(vec![("depth".to_owned(), axis)]);
-    workflow.steps[0].matrix = Some(Matrix { values, max_parallel: Some(2), min_success: 0.5 });
-    let by = Expression::parse("metrics.accuracy").unwrap();
-    workflow.steps[1].verb = Verb::Select(Select { from: 0, by, order: SelectOrder::Max });
-    workflow.steps[2].finally = true;
-}
 
 async fn instances_are_leased_finished_and_reloaded(database: Database) {
     let name: RunName = "sweep/1".parse().unwrap();
     let first = {
         let house = House::started(&database).await;
-        house.apply_changed(SWEEP, sweep).await;
+        house.apply(SWEEP).await;
         house.start_run("sweep").await;
         house.register("w", "s").await;
         let mut orders = house.lease("w", "s", 4, 10_000).await;
@@ -62,7 +56,6 @@ async fn instances_are_leased_finished_and_reloaded(database: Database) {
 
     // Another orchestrator takes over, with nothing in memory.
     let house = House::started(&database).await;
-    house.apply_changed(SWEEP, sweep).await;
     let held = house.engine.store().leases_of("s").await.unwrap();
     assert_eq!(held.iter().map(|lease| lease.step.as_str()).collect::<Vec<_>>(), ["train[depth=4]"]);
     let third = house.lease_one("w", "s").await;
@@ -92,7 +85,6 @@ async fn instances_are_leased_finished_and_reloaded(database: Database) {
         Some("train[depth=12] has the highest metrics.accuracy: 0.9 (of 2)")
     );
     let reader = House::open(&database).await;
-    reader.apply_changed(SWEEP, sweep).await;
     assert_replays(&reader, &name).await;
     assert_eq!(database.number("SELECT COUNT(*) FROM steps").await, 6);
 }

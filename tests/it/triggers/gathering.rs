@@ -13,35 +13,28 @@ on_both_databases! {
     a_schedule_that_moves_skips_no_slot
 }
 
-const JOINED: &str = "
+/// A workflow whose runs wait for two events about the same day.
+fn joined(on_expire: &str) -> String {
+    format!(
+        "
 workflow: joined
-params: { n: { type: integer, default: 0 }, last: { type: string, default: '' } }
-concurrency: { limit: 1, on_conflict: parallel }
+on:
+  - all: [{{ type: [features] }}, {{ type: [labels] }}]
+    within: 1h
+    by: data.day
+    on_expire: {on_expire}
+    params: {{ n: '${{{{ batch.count }}}}', last: '${{{{ batch.last.type }}}}' }}
+params: {{ n: {{ type: integer, default: 0 }}, last: {{ type: string, default: '' }} }}
+concurrency: {{ limit: 1, on_conflict: parallel }}
 steps:
-  a: { run: [x] }
-";
-
-fn join(on_expire: OnExpire) -> impl FnOnce(&mut Workflow) {
-    move |workflow| {
-        let part = |kind: &str| Pattern::parse(&json!({ "type": [kind] })).unwrap();
-        let template = |text: &str| refit_workflows::template::Template::parse(text).unwrap();
-        workflow.triggers.push(Trigger::Join(JoinTrigger {
-            parts: vec![part("features"), part("labels")],
-            filter: None,
-            key: Some(Expression::parse("data.day").unwrap()),
-            within: minutes(60),
-            on_expire,
-            params: BTreeMap::from([
-                ("n".to_owned(), template("${{ batch.count }}")),
-                ("last".to_owned(), template("${{ batch.last.type }}")),
-            ]),
-        }));
-    }
+  a: {{ run: [x] }}
+"
+    )
 }
 
 async fn a_join_fires_once_every_part_was_seen(database: Database) {
     let house = House::open(&database).await;
-    house.apply(JOINED, join(OnExpire::Drop)).await;
+    house.apply(&joined("drop")).await;
     house.send("f1", "features", json!({ "day": "mon" })).await;
     house.send("f2", "features", json!({ "day": "mon" })).await;
     house.send("other", "labels", json!({ "day": "tue" })).await;
@@ -50,7 +43,6 @@ async fn a_join_fires_once_every_part_was_seen(database: Database) {
     assert_eq!(seen, [("mon", 2, vec![1]), ("tue", 1, vec![0])]);
     // Another process takes over in the middle.
     let second = House::open(&database).await;
-    second.apply(JOINED, join(OnExpire::Drop)).await;
     second.at(3590);
     second.send("l1", "labels", json!({ "day": "mon" })).await;
     assert_eq!(second.states("joined", 1).await, ["running"]);
@@ -69,7 +61,7 @@ async fn a_join_fires_once_every_part_was_seen(database: Database) {
 
 async fn a_join_that_expires_is_told_to_its_events(database: Database) {
     let house = House::open(&database).await;
-    house.apply(JOINED, join(OnExpire::Drop)).await;
+    house.apply(&joined("drop")).await;
     house.send("f1", "features", json!({ "day": "mon" })).await;
     house.at(3601);
     // It arrives too late, although nobody has looked since.
@@ -87,7 +79,7 @@ async fn a_join_that_expires_is_told_to_its_events(database: Database) {
     assert_eq!(house.decisions("l1").await, pairs(&[("joined", ""), ("skipped", "")]));
     assert_eq!(house.open_batches("joined").await.len(), 0);
     // One that fires all the same knows what came.
-    house.apply(&JOINED.replace("limit: 1", "limit: 2"), join(OnExpire::Fire)).await;
+    house.apply(&joined("fire").replace("limit: 1", "limit: 2")).await;
     house.send("f2", "features", json!({ "day": "mon" })).await;
     house.at(10_900);
     house.look().await;
@@ -96,26 +88,11 @@ async fn a_join_that_expires_is_told_to_its_events(database: Database) {
     assert_eq!(run.trigger, "a join of 1 event: event labels did not come within 1h 0m");
 }
 
-fn trigger(workflow: &mut Workflow, place: usize) -> &mut refit_workflows::definition::EventTrigger {
-    match &mut workflow.triggers[place] {
-        Trigger::Event(event) => event,
-        other => panic!("{other:?}"),
-    }
-}
-
 async fn a_batch_fires_at_its_sum(database: Database) {
     let house = House::open(&database).await;
-    let text = COUNTED.replace("steps:", "params: { rows: { type: number, default: 0 } }\nsteps:");
-    house
-        .apply(&text, |workflow| {
-            let trigger = trigger(workflow, 0);
-            let of = Expression::parse("data.rows").unwrap();
-            let batch = trigger.batch.as_mut().unwrap();
-            (batch.count, batch.sum) = (None, Some(SumRule { of, at_least: 100.0 }));
-            let rows = refit_workflows::template::Template::parse("${{ batch.sum }}").unwrap();
-            trigger.params.insert("rows".to_owned(), rows);
-        })
-        .await;
+    let sum = "sum: { of: data.rows, at_least: 100 } }\n    params: { rows: '${{ batch.sum }}'";
+    let text = COUNTED.replace("count: 3", sum);
+    house.apply(&text.replace("steps:", "params: { rows: { type: number, default: 0 } }\nsteps:")).await;
     house.send("a", "t", json!({ "rows": 60 })).await;
     house.send("wrong", "t", json!({ "rows": "many" })).await;
     assert_eq!(house.decisions("wrong").await, pairs(&[("filter_error", "")]));
@@ -129,7 +106,7 @@ async fn a_batch_fires_at_its_sum(database: Database) {
 /// Everything is recorded first and routed long after: the same as if somebody had looked all the time.
 async fn when_somebody_looks_does_not_matter(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&COUNTED.replace("count: 3", "quiet: 2m, count: 5"), |_| {}).await;
+    house.apply(&COUNTED.replace("count: 3", "quiet: 2m, count: 5")).await;
     let mut sent = 0;
     for (at, count) in [(0, 2), (60, 1), (300, 4), (310, 3), (600, 1)] {
         house.at(at);
@@ -151,7 +128,7 @@ async fn when_somebody_looks_does_not_matter(database: Database) {
 /// The batch is due when somebody looks, but most of its events are not routed yet.
 async fn a_batch_waits_for_what_came_in_time(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&COUNTED.replace("count: 3", "quiet: 2m"), |_| {}).await;
+    house.apply(&COUNTED.replace("count: 3", "quiet: 2m")).await;
     let all = (0..700).map(|number| event(&format!("e{number}"), "t", json!(1))).collect();
     house.store.record(all, Vec::new()).await.unwrap();
     house.at(3600);
@@ -162,11 +139,11 @@ async fn a_batch_waits_for_what_came_in_time(database: Database) {
 
 async fn a_trigger_that_moves_keeps_what_it_gathered(database: Database) {
     let house = House::open(&database).await;
-    house.apply(COUNTED, |_| {}).await;
+    house.apply(COUNTED).await;
     house.send("a", "t", json!(1)).await;
     house.send("b", "t", json!(1)).await;
     let before = COUNTED.replace("on:\n", "on:\n  - event: { type: [other] }\n    batch: { count: 9 }\n");
-    house.apply(&before, |_| {}).await;
+    house.apply(&before).await;
     house.send("x", "other", json!(1)).await;
     let open = house.open_batches("counted").await;
     let seen: Vec<_> = open.iter().map(|batch| (batch.trigger, batch.count)).collect();
@@ -174,7 +151,7 @@ async fn a_trigger_that_moves_keeps_what_it_gathered(database: Database) {
     house.send("c", "t", json!(1)).await;
     assert_eq!(house.events("counted/1").await, ["a", "b", "c"]);
     // And one that is taken out tells its events, at once.
-    house.apply(COUNTED, |_| {}).await;
+    house.apply(COUNTED).await;
     assert_eq!(house.decisions("x").await, pairs(&[("batched", ""), ("skipped", "")]));
     assert!(house.last_reason("x").await.contains("taken out of the workflow"));
     assert_eq!(database.number("SELECT COUNT(*) FROM batches WHERE open = 1").await, 0);
@@ -182,11 +159,11 @@ async fn a_trigger_that_moves_keeps_what_it_gathered(database: Database) {
 
 async fn a_changed_batch_rule_holds_for_what_is_gathered(database: Database) {
     let house = House::open(&database).await;
-    house.apply(COUNTED, |_| {}).await;
+    house.apply(COUNTED).await;
     house.send("a", "t", json!(1)).await;
     assert_eq!(house.store.next_due().await.unwrap(), None);
     house.at(10);
-    house.apply(&COUNTED.replace("count: 3", "count: 3, quiet: 1m"), |_| {}).await;
+    house.apply(&COUNTED.replace("count: 3", "count: 3, quiet: 1m")).await;
     let due = house.store.next_due().await.unwrap().unwrap();
     assert_eq!(due.as_millis() / 1000, START / 1000 + 60);
     house.at(61);
@@ -194,7 +171,7 @@ async fn a_changed_batch_rule_holds_for_what_is_gathered(database: Database) {
     assert_eq!(house.events("counted/1").await, ["a"]);
     // Without a batch, what was gathered fires with what there is.
     house.send("b", "t", json!(1)).await;
-    house.apply(&COUNTED.replace("    batch: { count: 3 }\n", ""), |_| {}).await;
+    house.apply(&COUNTED.replace("    batch: { count: 3 }\n", "")).await;
     house.look().await;
     assert_eq!(house.events("counted/2").await, ["b"]);
 }
@@ -202,16 +179,16 @@ async fn a_changed_batch_rule_holds_for_what_is_gathered(database: Database) {
 async fn a_schedule_that_moves_skips_no_slot(database: Database) {
     let house = House::open(&database).await;
     let text = "workflow: nightly\non:\n  - cron: '0 3 * * *'\nsteps:\n  a: { run: [x] }\n";
-    house.apply(text, |_| {}).await;
+    house.apply(text).await;
     let slot = house.store.next_due().await.unwrap().unwrap();
     // The slot is due, and before anybody looks the schedule moves to another place in the file.
     house.store.clock().follow(slot.as_millis() + 30_000);
-    house.apply(&text.replace("on:\n", "on:\n  - event: { type: [t] }\n"), |_| {}).await;
+    house.apply(&text.replace("on:\n", "on:\n  - event: { type: [t] }\n")).await;
     house.look().await;
     assert_eq!(house.states("nightly", 1).await, ["running"]);
     assert_eq!(house.run("nightly/1").await.trigger, "cron 0 3 * * * UTC");
     // Another schedule has slots of its own, and the old one has none any more.
-    house.apply(&text.replace("0 3", "0 4"), |_| {}).await;
+    house.apply(&text.replace("0 3", "0 4")).await;
     let next = house.store.next_due().await.unwrap().unwrap();
-    assert_eq!(next, slot.plus(minutes(60)));
+    assert_eq!(next, slot.plus(Duration::from_secs(3600)));
 }

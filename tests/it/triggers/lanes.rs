@@ -34,6 +34,14 @@ steps:
     )
 }
 
+/// A workflow named as its policy is, started by events of that name, at most once an hour.
+fn cooled(policy: &str) -> String {
+    lane(policy)
+        .replace("workflow: w", &format!("workflow: {policy}"))
+        .replace("[t]", &format!("[{policy}]"))
+        .replace("steps:", "cooldown: 1h\nsteps:")
+}
+
 /// Sends events named `e1`, `e2`, …, whose data tell their number.
 async fn send(house: &House, numbers: std::ops::RangeInclusive<i64>) {
     for number in numbers {
@@ -43,7 +51,7 @@ async fn send(house: &House, numbers: std::ops::RangeInclusive<i64>) {
 
 async fn a_waiting_run_takes_events_in(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&lane("coalesce"), |_| {}).await;
+    house.apply(&lane("coalesce")).await;
     send(&house, 1..=4).await;
     assert_eq!(house.states("w", 2).await, ["running", "waiting"]);
     assert_eq!(house.events("w/2").await, ["e2", "e3", "e4"]);
@@ -75,9 +83,9 @@ async fn a_waiting_run_takes_events_in(database: Database) {
 
 async fn a_waiting_run_of_an_older_version_is_replaced(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&lane("coalesce"), |_| {}).await;
+    house.apply(&lane("coalesce")).await;
     send(&house, 1..=3).await;
-    house.apply(&format!("{}  c: {{ run: [x] }}\n", lane("coalesce")), |_| {}).await;
+    house.apply(&format!("{}  c: {{ run: [x] }}\n", lane("coalesce"))).await;
     send(&house, 4..=5).await;
     assert_eq!(house.states("w", 3).await, ["running", "coalesced", "waiting"]);
     assert_eq!(house.events("w/3").await, ["e2", "e3", "e4", "e5"]);
@@ -92,7 +100,7 @@ async fn a_waiting_run_of_an_older_version_is_replaced(database: Database) {
 
 async fn a_retried_run_keeps_its_events_to_itself(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&lane("coalesce"), |_| {}).await;
+    house.apply(&lane("coalesce")).await;
     send(&house, 1..=1).await;
     house.complete("w/1").await;
     house.lease("w/1", 1).await;
@@ -112,7 +120,7 @@ async fn a_retried_run_keeps_its_events_to_itself(database: Database) {
 async fn an_event_that_fires_two_triggers_counts_once(database: Database) {
     let house = House::open(&database).await;
     let text = lane("coalesce").replace("on:\n", "on:\n  - event: { type: [t] }\n    batch: { count: 2 }\n");
-    house.apply(&text, |_| {}).await;
+    house.apply(&text).await;
     send(&house, 1..=5).await;
     let run = house.run("w/2").await;
     assert_eq!((run.state.as_str(), run.event_count), ("waiting", 5));
@@ -125,7 +133,7 @@ async fn an_event_that_fires_two_triggers_counts_once(database: Database) {
 
 async fn what_is_skipped_is_told_so(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&lane("queue"), |workflow| workflow.concurrency.on_conflict = OnConflict::Skip).await;
+    house.apply(&lane("skip")).await;
     send(&house, 1..=2).await;
     assert_eq!(house.states("w", 1).await, ["running"]);
     assert_eq!(house.decisions("e2").await, pairs(&[("skipped", "")]));
@@ -142,11 +150,9 @@ async fn what_is_skipped_is_told_so(database: Database) {
 
 async fn a_cooldown_keeps_starts_apart(database: Database) {
     let house = House::open(&database).await;
-    let cooled = |workflow: &mut Workflow| workflow.cooldown = Some(minutes(60));
     for policy in ["queue", "parallel"] {
         house.at(0);
-        let text = lane(policy).replace("workflow: w", &format!("workflow: {policy}"));
-        house.apply(&text.replace("[t]", &format!("[{policy}]")), cooled).await;
+        house.apply(&cooled(policy)).await;
         for number in 1..=3 {
             house.send(&format!("{policy}{number}"), policy, json!({ "n": number })).await;
         }
@@ -173,7 +179,6 @@ async fn a_cooldown_keeps_starts_apart(database: Database) {
         assert_eq!(house.states(policy, 3).await, ["cancelled", "waiting", "waiting"]);
         // Another process, after a restart.
         let second = House::open(&database).await;
-        second.apply(&text.replace("[t]", &format!("[{policy}]")), cooled).await;
         second.at(3620);
         second.look().await;
         assert_eq!(second.states(policy, 3).await, ["cancelled", "running", "waiting"], "one a cooldown");
@@ -196,14 +201,9 @@ async fn a_cooldown_keeps_starts_apart(database: Database) {
 
 async fn a_cooldown_skips_or_coalesces_as_the_workflow_says(database: Database) {
     let house = House::open(&database).await;
-    for (policy, on_conflict) in [("skip", OnConflict::Skip), ("coalesce", OnConflict::Coalesce)] {
+    for policy in ["skip", "coalesce"] {
         house.at(0);
-        let text = lane("queue").replace("workflow: w", &format!("workflow: {policy}"));
-        let change = |workflow: &mut Workflow| {
-            workflow.concurrency.on_conflict = on_conflict;
-            workflow.cooldown = Some(minutes(60));
-        };
-        house.apply(&text.replace("[t]", &format!("[{policy}]")), change).await;
+        house.apply(&cooled(policy)).await;
         house.send(&format!("{policy}1"), policy, json!({ "n": 1 })).await;
         house.change(&format!("{policy}/1"), Input::Cancelled { by: "ada".to_owned() }).await;
         for number in 2..=3 {
@@ -223,13 +223,9 @@ async fn a_cooldown_skips_or_coalesces_as_the_workflow_says(database: Database) 
     assert_eq!(house.decisions("skip4").await, pairs(&[("started", "skip/2")]));
 }
 
-fn cancels(before: Option<usize>) -> impl Fn(&mut Workflow) {
-    move |workflow| workflow.concurrency.on_conflict = OnConflict::CancelRunning { before }
-}
-
 async fn a_newer_run_cancels_what_goes_on(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&lane("queue"), cancels(None)).await;
+    house.apply(&lane("cancel_running")).await;
     send(&house, 1..=1).await;
     house.lease("w/1", 0).await;
     send(&house, 2..=3).await;
@@ -256,7 +252,7 @@ async fn a_newer_run_cancels_what_goes_on(database: Database) {
 
 async fn what_has_begun_its_step_is_not_cancelled(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&lane("queue"), cancels(Some(1))).await;
+    house.apply(&lane("cancel_running, before: b")).await;
     send(&house, 1..=1).await;
     house.complete("w/1").await;
     house.lease("w/1", 1).await;
@@ -276,11 +272,7 @@ async fn what_has_begun_its_step_is_not_cancelled(database: Database) {
 
 async fn a_cooldown_cancels_only_when_it_is_over(database: Database) {
     let house = House::open(&database).await;
-    let change = |workflow: &mut Workflow| {
-        cancels(None)(workflow);
-        workflow.cooldown = Some(minutes(60));
-    };
-    house.apply(&lane("queue"), change).await;
+    house.apply(&lane("cancel_running").replace("steps:", "cooldown: 1h\nsteps:")).await;
     send(&house, 1..=3).await;
     assert_eq!(house.states("w", 2).await, ["running", "waiting"]);
     assert_eq!(house.events("w/2").await, ["e2", "e3"]);
@@ -293,7 +285,7 @@ async fn a_cooldown_cancels_only_when_it_is_over(database: Database) {
 
 async fn a_run_that_cannot_be_read_takes_nothing_along(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&lane("coalesce"), |_| {}).await;
+    house.apply(&lane("coalesce")).await;
     send(&house, 1..=2).await;
     // The run that waits, and would take the next event in, cannot be read any more; nothing is in memory.
     execute(&database, "UPDATE runs SET facts = '{' WHERE number = 2").await;
@@ -317,8 +309,8 @@ async fn execute(database: &Database, statement: &'static str) {
 /// what it stands for is described by, and so many of them made a long run's line expensive.
 async fn a_burst_into_one_batch_or_one_run_stays_cheap(database: Database) {
     let house = House::open(&database).await;
-    house.apply(&lane("coalesce"), |_| {}).await;
-    house.apply(&COUNTED.replace("[t]", "[gathered]").replace("count: 3", "count: 100000"), |_| {}).await;
+    house.apply(&lane("coalesce")).await;
+    house.apply(&COUNTED.replace("[t]", "[gathered]").replace("count: 3", "count: 100000")).await;
     send(&house, 1..=1).await;
     let mut sent = 0;
     let mut burst = async |kind: &str, events: usize| {

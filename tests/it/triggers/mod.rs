@@ -1,16 +1,14 @@
 //! What triggers and lanes are in the store: one suite, both databases. Time is set by hand and nothing happens by
-//! itself, so that "an hour later" is exact and nothing is waited for. Rules under test are set on a parsed workflow.
+//! itself, so that "an hour later" is exact and nothing is waited for.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use refit_orchestrator::store::{ChangeError, Store};
 use refit_tests::services::{self, Database};
-use refit_workflows::definition::{JoinTrigger, OnConflict, OnExpire, SumRule, Trigger, Workflow};
+use refit_workflows::definition::Workflow;
 use refit_workflows::event::CloudEvent;
-use refit_workflows::expression::Expression;
 use refit_workflows::names::RunName;
-use refit_workflows::pattern::Pattern;
 use refit_workflows::run::{Input, Run};
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::*;
@@ -39,9 +37,8 @@ impl House {
         self.store.clock().follow(START + seconds * 1000);
     }
 
-    async fn apply(&self, text: &str, change: impl FnOnce(&mut Workflow)) {
-        let mut workflow = Workflow::parse(text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
-        change(&mut workflow);
+    async fn apply(&self, text: &str) {
+        let workflow = Workflow::parse(text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
         self.store.apply_workflow(None, workflow, "ada").await.unwrap();
     }
 
@@ -153,10 +150,6 @@ fn failed() -> Outcome {
 
 fn pairs(decisions: &[(&str, &str)]) -> Vec<(String, String)> {
     decisions.iter().map(|(decision, run)| ((*decision).to_owned(), (*run).to_owned())).collect()
-}
-
-fn minutes(minutes: u64) -> Duration {
-    Duration::from_secs(minutes * 60)
 }
 
 const COUNTED: &str = "

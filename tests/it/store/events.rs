@@ -1,0 +1,173 @@
+//! Events in the store: recorded once, routed, gathered, each with what was decided about it.
+
+use futures_util::StreamExt;
+
+use super::*;
+
+on_both_databases! {
+    an_event_is_recorded_once_however_often_it_is_delivered
+    a_burst_becomes_one_run_that_lists_every_event
+    every_decision_about_an_event_is_written_down
+    a_batch_fires_at_its_count
+    a_schedule_slot_fires_once_over_two_orchestrators
+}
+
+async fn an_event_is_recorded_once_however_often_it_is_delivered(database: Database) {
+    let house = House::open(&database).await;
+    let batch = |ids: &[&str]| ids.iter().map(|id| event(id, "t", json!(1))).collect::<Vec<_>>();
+    let receipts = house.engine.record(batch(&["b", "a", "b"]), Vec::new()).await.unwrap();
+    let seen: Vec<_> = receipts.iter().map(|receipt| (receipt.id.as_str(), receipt.duplicate)).collect();
+    assert_eq!(seen, [("b", false), ("a", false), ("b", true)], "receipts are in the order sent");
+    let other = CloudEvent::parse(json!({ "id": "a", "source": "/other", "type": "t" })).unwrap();
+    let receipts = house.engine.record(vec![other], Vec::new()).await.unwrap();
+    assert!(!receipts[0].duplicate, "the same id from another source is another event");
+
+    // Many deliveries of the same events at once, in different orders.
+    let many: Vec<String> = (0..50).map(|number| format!("e{number}")).collect();
+    let tasks = (0..8).map(|round| {
+        let engine = house.engine.clone();
+        let mut events: Vec<CloudEvent> = many.iter().map(|id| event(id, "t", json!(null))).collect();
+        events.rotate_left(round * 7);
+        tokio::spawn(async move { engine.record(events, Vec::new()).await.unwrap() })
+    });
+    let mut new = 0;
+    for task in tasks {
+        new += task.await.unwrap().iter().filter(|receipt| !receipt.duplicate).count();
+    }
+    assert_eq!(new, 50, "each is new exactly once");
+    assert_eq!(database.number("SELECT COUNT(*) FROM events").await, 53);
+}
+
+async fn a_burst_becomes_one_run_that_lists_every_event(database: Database) {
+    let house = House::started(&database).await;
+    house
+        .apply(
+            "
+workflow: churn
+on:
+  - event: { type: [dataset.updated], data: { rows: [{ numeric: ['>', 0] }] } }
+    by: data.region
+    batch: { quiet: 300ms, max_wait: 10s }
+    params: { region: '${{ batch.key }}', rows: '${{ batch.count }}' }
+params:
+  region: { type: string }
+  rows: { type: integer }
+steps:
+  a: { run: [x] }
+",
+        )
+        .await;
+    for number in 0..20 {
+        let region = if number % 4 == 0 { "us" } else { "eu" };
+        house.send(&format!("e{number}"), "dataset.updated", json!({ "rows": 10, "region": region })).await;
+    }
+    house.send("ignored", "dataset.updated", json!({ "rows": 0, "region": "eu" })).await;
+    let (first, second) = (house.wait("churn/1", "running").await, house.wait("churn/2", "running").await);
+    let mut counts: Vec<(Value, u64)> =
+        [&first, &second].iter().map(|run| (run.params["region"].clone(), run.event_count)).collect();
+    counts.sort_by_key(|(region, _)| region.to_string());
+    assert_eq!(counts, [(json!("eu"), 15), (json!("us"), 5)]);
+    for run in [&first, &second] {
+        assert_eq!(run.events.as_ref().map(Vec::len), Some(run.event_count as usize));
+        assert_eq!(run.params["rows"], json!(run.event_count));
+    }
+    let decisions = house.decisions("e1").await;
+    assert_eq!(decisions[0].decision, "batched");
+    assert_eq!(decisions[0].run, decisions.last().unwrap().run);
+    assert_eq!(decisions.last().unwrap().decision, "started");
+    assert_eq!(house.decisions("ignored").await[0].decision, "unmatched");
+    let workflow = house.engine.workflow("churn").await.unwrap();
+    assert!(workflow.open_batches.is_empty());
+
+    // A step of the run reads all of them.
+    house.register("w", "s").await;
+    let order = house.lease_one("w", "s").await;
+    let pages: Vec<_> = house.engine.attempt_events(&order.key).await.unwrap().collect().await;
+    let lines: String = pages.into_iter().map(|page| page.unwrap()).collect();
+    assert_eq!(lines.lines().count() as u64, order.events);
+    assert!(lines.lines().all(|line| serde_json::from_str::<CloudEvent>(line).is_ok()));
+}
+
+async fn every_decision_about_an_event_is_written_down(database: Database) {
+    let house = House::started(&database).await;
+    house
+        .apply(
+            "
+workflow: picky
+on:
+  - event: { type: [t] }
+    where: data.rows > 10
+    params: { rows: '${{ batch.first.data.rows }}' }
+params: { rows: { type: integer, default: 0 } }
+steps:
+  a: { run: [x] }
+",
+        )
+        .await;
+    house.send("started", "t", json!({ "rows": 11 })).await;
+    house.send("filtered", "t", json!({ "rows": 1 })).await;
+    house.send("error", "t", json!({})).await;
+    house.send("bad-param", "t", json!({ "rows": 11.5 })).await;
+    house.send("nobody", "other", json!({})).await;
+    house.send("started", "t", json!({ "rows": 11 })).await;
+    let decided = async |id: &str| {
+        let decisions = house.decisions(id).await;
+        (decisions[0].decision.clone(), decisions[0].reason.clone().unwrap_or_default())
+    };
+    assert_eq!(decided("started").await.0, "started");
+    let (decision, reason) = decided("filtered").await;
+    assert!(decision == "unmatched" && reason.contains("where"), "{decision} {reason}");
+    let (decision, reason) = decided("error").await;
+    assert!(decision == "filter_error" && reason.contains("rows"), "{decision} {reason}");
+    let (decision, reason) = decided("bad-param").await;
+    assert!(decision == "filter_error" && reason.contains("whole number"), "{decision} {reason}");
+    assert_eq!(decided("nobody").await, ("unmatched".to_owned(), "no trigger matches".to_owned()));
+    let duplicate = house.decisions("started").await.pop().unwrap();
+    assert_eq!(duplicate.decision, "duplicate");
+    assert_eq!(house.engine.runs(Default::default()).await.unwrap().len(), 1);
+}
+
+async fn a_batch_fires_at_its_count(database: Database) {
+    let house = House::open(&database).await;
+    house
+        .apply(
+            "workflow: counted\non: [{ event: { type: [t] }, batch: { count: 5 } }]\nsteps:\n  a: { run: [x] }\n",
+        )
+        .await;
+    // All at once, before anything is routed.
+    let events = (0..12).map(|number| event(&format!("e{number}"), "t", json!(number))).collect();
+    house.engine.record(events, Vec::new()).await.unwrap();
+    house.start();
+    house.wait("counted/2", "running").await;
+    for number in [1, 2] {
+        assert_eq!(house.run(&format!("counted/{number}")).await.event_count, 5);
+    }
+    let open = house.engine.workflow("counted").await.unwrap().open_batches;
+    assert_eq!(open.iter().map(|batch| batch.count).collect::<Vec<_>>(), [2]);
+}
+
+async fn a_schedule_slot_fires_once_over_two_orchestrators(database: Database) {
+    let one = House::open(&database).await;
+    one.apply("workflow: nightly\non: [{ cron: '* * * * *' }]\nsteps:\n  a: { run: [x] }\n").await;
+    // As if the next slot had come twenty minutes ago and nobody was there since.
+    let now = one.engine.store().clock().now().as_millis();
+    let due = (now / 60_000 - 20) * 60_000;
+    execute(&database, format!("UPDATE schedules SET next_at = {due}")).await;
+    let two = House::open(&database).await;
+    one.start();
+    two.start();
+    one.wait("nightly/1", "running").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // A slot of the present may come at any moment: its run follows, but not in the same instant.
+    let runs = refit_tests::eventually("a run a slot", Duration::from_secs(20), async || {
+        let slots = database.number("SELECT COUNT(*) FROM events WHERE type = 'refit.schedule'").await;
+        let runs = one.engine.runs(Default::default()).await.unwrap();
+        (runs.len() as i64 == slots).then_some(runs)
+    })
+    .await;
+    assert!(runs.len() <= 2, "`catch_up: last` is the default: {} runs", runs.len());
+    let twice = "SELECT COUNT(*) FROM (SELECT event FROM decisions WHERE decision = 'started' GROUP BY event
+        HAVING COUNT(*) > 1) AS twice";
+    assert_eq!(database.number(twice).await, 0, "a slot started two runs");
+    assert!(runs[0].trigger.starts_with("cron * * * * *"), "{}", runs[0].trigger);
+}
