@@ -35,4 +35,5 @@ mod schema;
 mod simulate;
 mod steps;
 mod store;
+mod storm;
 mod triggers;

@@ -25,11 +25,13 @@ need_rabbitmq() {
         "REFIT_TEST_AMQP_URL"
 }
 
-# launch_rabbitmq FOLDER: starts the node in the background; await_rabbitmq waits for it.
+# launch_rabbitmq FOLDER: starts the node in the background, again on the same ports and data when it was there before;
+# await_rabbitmq waits for it.
 launch_rabbitmq() {
     local folder=$1 amqp mapper distribution
-    read -r amqp mapper distribution <<<"$(free_ports 3)"
     mkdir -p "$folder"/{home,data,log,schema}
+    [[ -s $folder/ports ]] || free_ports 3 >"$folder/ports"
+    read -r amqp mapper distribution <"$folder/ports"
     printf '%s\n' "$amqp" >"$folder/port"
     printf '[].\n' >"$folder/enabled_plugins"
     printf 'listeners.tcp.1 = 127.0.0.1:%s\n' "$amqp" >"$folder/rabbitmq.conf"
@@ -71,6 +73,16 @@ await_rabbitmq() {
     done
     tail -n 40 "$folder/log/server" >&2
     fail "failed to start a private RabbitMQ on 127.0.0.1:$port"
+}
+
+# rabbitmq_control FOLDER ARGUMENT…: rabbitmqctl on that node.
+rabbitmq_control() {
+    local folder=$1 amqp mapper distribution
+    shift
+    read -r amqp mapper distribution <"$folder/ports"
+    env HOME="$folder/home" LC_ALL=C.UTF-8 ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT="$mapper" \
+        RABBITMQ_NODENAME="refit-tests-$amqp@localhost" RABBITMQ_CONF_ENV_FILE=/dev/null \
+        "$(dirname "$(rabbitmq_program)")/rabbitmqctl" --node "refit-tests-$amqp@localhost" "$@"
 }
 
 # stop_rabbitmq FOLDER: ends the node and its port mapper at once; nothing of theirs is kept.
