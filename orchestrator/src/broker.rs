@@ -19,6 +19,8 @@ use lapin::{
 };
 use refit_workflows::event::CloudEvent;
 
+use crate::config::Broker;
+
 /// The longest any single answer of the broker is waited for.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Proposed to the broker; it counts as dead after two silent intervals. RabbitMQ recommends 5 to 20 s.
@@ -83,8 +85,8 @@ pub(crate) async fn within<T>(
 }
 
 /// Opens a connection that shows up at the broker under `name`.
-pub(crate) async fn connect(url: &str, name: &str) -> Result<Connection, BrokerError> {
-    let mut uri: AMQPUri = url.parse().map_err(BrokerError::Url)?;
+pub(crate) async fn connect(broker: &Broker, name: &str) -> Result<Connection, BrokerError> {
+    let mut uri: AMQPUri = broker.url.reveal().parse().map_err(BrokerError::Url)?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let what = format!("connect to RabbitMQ at {}:{}", uri.authority.host, uri.authority.port);
@@ -328,10 +330,12 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let error = connect(&format!("amqp://user:hunter2@127.0.0.1:{port}/%2f"), "test").await.unwrap_err();
+        let error = connect(&Broker::at(format!("amqp://user:hunter2@127.0.0.1:{port}/%2f")), "test")
+            .await
+            .unwrap_err();
         let text = error.to_string();
         assert!(text.contains(&format!("127.0.0.1:{port}")) && !text.contains("hunter2"), "{text}");
-        assert!(matches!(connect("http://x", "test").await, Err(BrokerError::Url(_))));
+        assert!(matches!(connect(&Broker::at("http://x"), "test").await, Err(BrokerError::Url(_))));
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Transport};
 use crate::engine::{Engine, Settings};
 use crate::intake::amqp::{AmqpSource, consume};
 use crate::store::{Store, StoreError};
@@ -66,16 +67,20 @@ async fn run(
     let stop_loops = CancellationToken::new();
     let mut loops = engine.start(&stop_loops);
     let mut relays = outbox::spawn(&engine, &config, &stop_loops);
-    let intake = config.amqp_url.as_ref().map(|url| {
-        let source = AmqpSource::new(url, &config.amqp_queue);
-        tokio::spawn(consume(engine.clone(), source, shutdown.clone()))
-    });
+    let mut intake = JoinSet::new();
+    for source in &config.sources {
+        match &source.transport {
+            Transport::Amqp(queue) => {
+                intake.spawn(consume(engine.clone(), AmqpSource::new(queue), shutdown.clone()))
+            }
+        };
+    }
     let router = api::router(engine.clone(), &config);
     http::serve(listener, router, shutdown.clone()).await;
-    if let Some(intake) = intake
-        && let Err(error) = intake.await
-    {
-        tracing::error!(%error, "the RabbitMQ intake ended early");
+    while let Some(ended) = intake.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "the intake from a source ended early");
+        }
     }
     stop_loops.cancel();
     while loops.join_next().await.is_some() {}

@@ -183,9 +183,9 @@ async fn webhook_hears_everything(database: Database) {
     let receiver = Receiver::start().await;
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("refit.yaml");
-    let webhook = json!({ "name": "ops", "url": receiver.url, "secret_env": "OPS_SECRET" });
+    let webhook = json!({ "webhook": { "url": receiver.url, "secret": { "env": "OPS_SECRET" } } });
     // JSON is YAML.
-    std::fs::write(&settings, json!({ "webhooks": [webhook] }).to_string()).unwrap();
+    std::fs::write(&settings, json!({ "targets": { "ops": webhook } }).to_string()).unwrap();
     let options = Options {
         database_url: Some(database.url().to_owned()),
         arguments: vec!["--config".to_owned(), settings.display().to_string()],

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::delivery::Message;
 use crate::broker::{self, ANSWER_WITHIN, Backoff, BrokerError};
+use crate::config::{Broker, Queue};
 use crate::engine::{DeadLetter, Engine, EngineError};
 use crate::store::StoreError;
 
@@ -44,12 +45,10 @@ const PROBE_WITHIN: Duration = Duration::from_secs(5);
 const PUBLISH_AT_ONCE: usize = 100;
 
 /// A queue to consume events from.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct AmqpSource {
-    /// `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://`.
-    pub url: String,
-    /// The queue; declared when it is not there.
-    pub queue: String,
+    broker: Broker,
+    queue: String,
     state: watch::Sender<SourceState>,
 }
 
@@ -66,9 +65,10 @@ pub enum SourceState {
 }
 
 impl AmqpSource {
-    /// This queue of the broker at this URL.
-    pub fn new(url: impl Into<String>, queue: impl Into<String>) -> Self {
-        Self { url: url.into(), queue: queue.into(), state: watch::Sender::new(SourceState::Starting) }
+    /// The source that is configured so.
+    pub fn new(queue: &Queue) -> Self {
+        let (broker, queue) = (queue.broker.clone(), queue.queue.clone());
+        Self { broker, queue, state: watch::Sender::new(SourceState::Starting) }
     }
 
     /// Follows how the source is doing.
@@ -92,16 +92,6 @@ impl AmqpSource {
             }
             SourceState::Starting | SourceState::Connected | SourceState::Degraded(_) => {}
         }
-    }
-}
-
-// The URL holds a password.
-impl std::fmt::Debug for AmqpSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AmqpSource")
-            .field("queue", &self.queue)
-            .field("state", &*self.state.borrow())
-            .finish()
     }
 }
 
@@ -182,7 +172,7 @@ struct Subscription {
 
 impl Subscription {
     async fn open(settings: &AmqpSource) -> Result<Self, BrokerError> {
-        let connection = broker::connect(&settings.url, "refit intake").await?;
+        let connection = broker::connect(&settings.broker, "refit intake").await?;
         broker::declare_queue(&connection, &settings.queue).await?;
         let channel = broker::open_channel(&connection).await?;
         broker::within(
@@ -386,7 +376,7 @@ fn dead_letter(queue: &str, delivery: &Delivery, reason: String) -> DeadLetter {
 /// The first event that was not confirmed. Those before it may have been taken: publishing again is safe, because
 /// an event is stored once.
 pub async fn publish_events(url: &str, queue: &str, events: &[CloudEvent]) -> Result<(), PublishError> {
-    let connection = broker::connect(url, "refit publish").await?;
+    let connection = broker::connect(&Broker::at(url), "refit publish").await?;
     let published = publish_on(&connection, queue, events).await;
     broker::close(connection).await;
     Ok(published?)
@@ -408,7 +398,7 @@ async fn publish_on(connection: &Connection, queue: &str, events: &[CloudEvent])
 /// # Errors
 /// The broker cannot be reached, or refuses.
 pub async fn delete_queue(url: &str, queue: &str) -> Result<(), PublishError> {
-    let connection = broker::connect(url, "refit delete").await?;
+    let connection = broker::connect(&Broker::at(url), "refit delete").await?;
     let deleted = broker::delete_queue(&connection, queue).await;
     broker::close(connection).await;
     Ok(deleted?)

@@ -10,19 +10,20 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ExchangeKind};
 
 use crate::broker::{self, ANSWER_WITHIN, BrokerError};
+use crate::config::{self, Broker};
 use crate::engine::Outbound;
 
 /// The exchange, and the connection to it while there is one. Own connection: an alarm of the broker blocks
 /// connections that publish, and must not hold up the intake.
 pub(super) struct Exchange {
-    url: String,
+    broker: Broker,
     name: String,
     open: Option<(Connection, Channel)>,
 }
 
 impl Exchange {
-    pub(super) fn new(url: &str, name: &str) -> Self {
-        Self { url: url.to_owned(), name: name.to_owned(), open: None }
+    pub(super) fn new(exchange: &config::Exchange) -> Self {
+        Self { broker: exchange.broker.clone(), name: exchange.exchange.clone(), open: None }
     }
 
     /// Connects, unless the connection there is still good.
@@ -39,7 +40,7 @@ impl Exchange {
     }
 
     async fn connect(&self) -> Result<(Connection, Channel), BrokerError> {
-        let connection = broker::connect(&self.url, "refit outbox").await?;
+        let connection = broker::connect(&self.broker, "refit outbox").await?;
         if let Err(error) = self.declare(&connection, false).await {
             if !error.is_precondition_failed() {
                 return Err(error);

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Backoff;
-use crate::config::Config;
+use crate::config::{Config, Destination};
 use crate::engine::{Engine, EngineError, Outbound, Sent};
 
 mod amqp;
@@ -19,44 +19,35 @@ mod webhook;
 use amqp::Exchange;
 use webhook::Webhook;
 
-/// The outbox's name for the RabbitMQ exchange.
-pub const AMQP_TARGET: &str = "amqp";
-
 /// How many events are taken from the outbox at once, for a target that confirms them together.
 const AT_ONCE: i64 = 100;
 
 /// The names of the targets that these settings ask for.
 pub fn targets(config: &Config) -> Vec<String> {
-    let exchange = amqp_target(config).map(|_| AMQP_TARGET.to_owned());
-    exchange.into_iter().chain(config.webhooks.iter().map(|webhook| webhook.name.clone())).collect()
-}
-
-fn amqp_target(config: &Config) -> Option<(&str, &str)> {
-    config.amqp_url.as_deref().zip(config.amqp_exchange.as_deref())
+    config.targets.iter().map(|target| target.name.clone()).collect()
 }
 
 /// Starts one task per target. They end soon after `shutdown` is cancelled, each with its last results written down.
 pub fn spawn(engine: &Engine, config: &Config, shutdown: &CancellationToken) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    if let Some((url, exchange)) = amqp_target(config) {
-        let target = Target::Exchange(Exchange::new(url, exchange));
-        let relay = Relay { engine: engine.clone(), name: AMQP_TARGET.to_owned(), target, poll: config.poll };
-        tasks.spawn(relay.run(shutdown.clone()));
-    }
-    for webhook in &config.webhooks {
-        let target = Target::Webhook(Webhook::new(webhook));
-        let relay = Relay { engine: engine.clone(), name: webhook.name.clone(), target, poll: config.poll };
+    for target in &config.targets {
+        let way = match &target.destination {
+            Destination::Exchange(exchange) => Way::Exchange(Exchange::new(exchange)),
+            Destination::Webhook(webhook) => Way::Webhook(Webhook::new(webhook)),
+        };
+        let relay = Relay { engine: engine.clone(), name: target.name.clone(), way, poll: config.poll };
         tasks.spawn(relay.run(shutdown.clone()));
     }
     tasks
 }
 
-enum Target {
+/// How a target's events get there.
+enum Way {
     Exchange(Exchange),
     Webhook(Webhook),
 }
 
-impl Target {
+impl Way {
     /// Makes ready to send. While this fails, events are left where they are instead of being tried in vain.
     async fn prepare(&mut self) -> Result<(), String> {
         match self {
@@ -86,7 +77,7 @@ impl Target {
 struct Relay {
     engine: Engine,
     name: String,
-    target: Target,
+    way: Way,
     poll: Duration,
 }
 
@@ -135,16 +126,16 @@ impl Relay {
     /// Sends until nothing is due.
     async fn drain(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
         while !shutdown.is_cancelled() {
-            match shutdown.run_until_cancelled(self.target.prepare()).await {
+            match shutdown.run_until_cancelled(self.way.prepare()).await {
                 Some(ready) => ready?,
                 None => break,
             }
-            let limit = self.target.at_once();
+            let limit = self.way.at_once();
             let due = self.engine.outbox_due(&self.name, limit).await.map_err(|error| in_store(&error))?;
             if due.is_empty() {
                 break;
             }
-            let outcomes = self.target.send(&due).await;
+            let outcomes = self.way.send(&due).await;
             let results = due.into_iter().zip(outcomes).map(|(outbound, outcome)| match outcome {
                 Ok(()) => (outbound, Sent::Done),
                 Err(reason) => {
@@ -162,24 +153,4 @@ impl Relay {
 
 fn in_store(error: &EngineError) -> String {
     format!("the outbox cannot be read or written: {error}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::WebhookTarget;
-
-    #[test]
-    fn targets_are_what_the_settings_name() {
-        let mut config = Config::local("/nowhere");
-        config.amqp_exchange = Some("refit".to_owned());
-        assert!(targets(&config).is_empty(), "an exchange without a broker");
-        config.amqp_url = Some("amqp://localhost".to_owned());
-        config.webhooks.push(WebhookTarget {
-            name: "ops".to_owned(),
-            url: "http://localhost".to_owned(),
-            secret: None,
-        });
-        assert_eq!(targets(&config), [AMQP_TARGET, "ops"]);
-    }
 }

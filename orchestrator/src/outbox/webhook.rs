@@ -13,7 +13,7 @@ use reqwest::{Client, Response, Url};
 use sha2::Sha256;
 
 use crate::clock::Clock;
-use crate::config::WebhookTarget;
+use crate::config;
 use crate::engine::Outbound;
 
 /// The longest to wait for a connection, and for the whole exchange.
@@ -28,7 +28,7 @@ const SECRET_PREFIX: &str = "whsec_";
 
 /// A webhook, and how to reach it once that is known.
 pub(super) struct Webhook {
-    target: WebhookTarget,
+    target: config::Webhook,
     clock: Clock,
     ready: Option<Ready>,
 }
@@ -40,7 +40,7 @@ struct Ready {
 }
 
 impl Webhook {
-    pub(super) fn new(target: &WebhookTarget) -> Self {
+    pub(super) fn new(target: &config::Webhook) -> Self {
         Self { target: target.clone(), clock: Clock::default(), ready: None }
     }
 
@@ -54,7 +54,7 @@ impl Webhook {
         if !matches!(url.scheme(), "http" | "https") {
             return Err("the webhook's URL must begin with https:// or http://".to_owned());
         }
-        let key = self.target.secret.as_deref().map(key_of).transpose()?;
+        let key = self.target.secret.as_ref().map(|secret| key_of(secret.reveal())).transpose()?;
         let client = Client::builder()
             .redirect(Policy::none())
             .connect_timeout(CONNECT_WITHIN)
@@ -148,6 +148,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::config::Secret;
 
     /// The example of the standard, and one made with an independent HMAC.
     #[test]
@@ -198,9 +199,8 @@ mod tests {
     fn webhook(url: &str, secret: Option<&str>) -> Webhook {
         // A second installation changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let secret = secret.map(str::to_owned);
-        let mut webhook =
-            Webhook::new(&WebhookTarget { name: "ops".to_owned(), url: url.to_owned(), secret });
+        let secret = secret.map(Secret::new);
+        let mut webhook = Webhook::new(&config::Webhook { url: url.to_owned(), secret });
         webhook.prepare().unwrap();
         webhook
     }
@@ -256,11 +256,7 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_are_told() {
         let wrong = |url: &str, secret: Option<&str>| {
-            let target = WebhookTarget {
-                name: "ops".to_owned(),
-                url: url.to_owned(),
-                secret: secret.map(str::to_owned),
-            };
+            let target = config::Webhook { url: url.to_owned(), secret: secret.map(Secret::new) };
             Webhook::new(&target).prepare().unwrap_err()
         };
         assert!(wrong("not a url", None).contains("URL"));

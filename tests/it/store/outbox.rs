@@ -9,11 +9,8 @@ on_both_databases! {
 async fn outbound_events_go_out_one_per_run_at_a_time(database: Database) {
     use refit_orchestrator::engine::Sent;
     let house = House::open_with(&database, |config| {
-        config.webhooks.push(refit_orchestrator::config::WebhookTarget {
-            name: "hook".to_owned(),
-            url: "http://127.0.0.1:9/".to_owned(),
-            secret: None,
-        });
+        let hook = refit_orchestrator::config::Target::webhook("hook", "http://127.0.0.1:9/", None);
+        config.targets.push(hook);
     })
     .await;
     house.apply("workflow: e\nsteps:\n  a: { emit: { type: first } }\n  b: { needs: [a], emit: { type: second } }\n").await;

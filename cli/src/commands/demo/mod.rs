@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use refit_orchestrator::Config;
+use refit_orchestrator::config::{Broker, Source};
 use refit_workflows::event::CloudEvent;
 use refit_workflows::wire::RunView;
 use tokio_util::sync::CancellationToken;
@@ -39,11 +40,15 @@ pub(crate) async fn run(args: DemoArgs, remote: &Remote) -> anyhow::Result<Exit>
 }
 
 async fn play(args: &DemoArgs, remote: &Remote, folder: &Path, signals: &Signals) -> anyhow::Result<Exit> {
-    let config = orchestrator_config(args, folder);
-    let route = match &config.amqp_url {
-        Some(url) => Route::Queue { url: url.clone(), queue: config.amqp_queue.clone() },
+    let route = match &args.amqp_url {
+        // A queue of its own: a shared one may hold other people's events.
+        Some(url) => {
+            let queue = format!("refit.demo.{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+            Route::Queue { url: url.clone(), queue }
+        }
         None => Route::Http,
     };
+    let config = orchestrator_config(args, folder, &route);
     let mut orchestrator = tokio::select! {
         started = Box::pin(Orchestrator::start(config)) => started?,
         () = signals.drain.cancelled() => return Ok(Exit::Failed),
@@ -75,7 +80,7 @@ async fn play(args: &DemoArgs, remote: &Remote, folder: &Path, signals: &Signals
     played
 }
 
-fn orchestrator_config(args: &DemoArgs, folder: &Path) -> Config {
+fn orchestrator_config(args: &DemoArgs, folder: &Path, route: &Route) -> Config {
     let mut config = Config::local(folder.join("orchestrator"));
     // Whoever explores afterwards types less when it is where every command looks by default.
     let default_is_free = args.keep && TcpListener::bind(config.listen).is_ok();
@@ -83,9 +88,9 @@ fn orchestrator_config(args: &DemoArgs, folder: &Path) -> Config {
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     }
     config.database_url.clone_from(&args.database_url);
-    config.amqp_url.clone_from(&args.amqp_url);
-    // A queue of its own: a shared one may hold other people's events.
-    config.amqp_queue = format!("refit.demo.{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    if let Route::Queue { url, queue } = route {
+        config.sources.push(Source::queue(Broker::at(url), queue));
+    }
     config
 }
 

@@ -7,12 +7,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use refit_orchestrator::config::WebhookTarget;
+use refit_orchestrator::config::{Source, Target};
 use refit_workflows::time::parse_duration;
 use serde::Deserialize;
 
 use crate::args::{Broker, ConfigFile, Database, Place, WorkArgs};
 use crate::exit::Usage;
+
+mod secret;
+mod sources;
+mod targets;
+
+use sources::SourceSettings;
+use targets::TargetSettings;
 
 /// The name looked for in the current folder.
 const FILE_NAME: &str = "refit.yaml";
@@ -29,30 +36,23 @@ pub(crate) struct Settings {
     data: Option<PathBuf>,
     database_url: Option<String>,
     amqp: AmqpSettings,
-    webhooks: Vec<WebhookSettings>,
+    sources: BTreeMap<String, SourceSettings>,
+    targets: BTreeMap<String, TargetSettings>,
     hosts: Vec<String>,
     #[serde(deserialize_with = "duration")]
     grace: Option<Duration>,
     worker: WorkerSettings,
 }
 
+/// The broker that flags and variables name: the one of every source and target that names no other.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct AmqpSettings {
     url: Option<String>,
+    /// Without sources, the queue that events come from.
     queue: Option<String>,
+    /// The exchange of the target `amqp`.
     exchange: Option<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WebhookSettings {
-    name: String,
-    url: String,
-    /// The shared secret itself.
-    secret: Option<String>,
-    /// The variable that holds it.
-    secret_env: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -105,41 +105,13 @@ impl Settings {
                 words.split(" at line ").next().unwrap_or(&words).trim_end_matches([',', ':']).to_owned();
             format!("{place}{words}")
         })?;
-        for webhook in &settings.webhooks {
-            if webhook.secret.is_some() && webhook.secret_env.is_some() {
-                return Err(format!(
-                    " webhook `{}`: give either `secret` or `secret_env`, not both",
-                    webhook.name
-                ));
-            }
-            if reqwest::Url::parse(&webhook.url).is_err() {
-                return Err(format!(" webhook `{}`: `url` is not a URL", webhook.name));
-            }
-        }
         Ok(settings)
-    }
-
-    fn targets(&self) -> anyhow::Result<Vec<WebhookTarget>> {
-        let target = |webhook: &WebhookSettings| {
-            let secret = match (&webhook.secret, &webhook.secret_env) {
-                (Some(secret), _) => Some(secret.clone()),
-                (None, Some(variable)) => Some(std::env::var(variable).map_err(|_| {
-                    Usage(format!(
-                        "webhook `{}`: the variable {variable} that holds its secret is not set",
-                        webhook.name
-                    ))
-                })?),
-                (None, None) => None,
-            };
-            Ok(WebhookTarget { name: webhook.name.clone(), url: webhook.url.clone(), secret })
-        };
-        self.webhooks.iter().map(target).collect()
     }
 
     /// What the orchestrator is told.
     ///
     /// # Errors
-    /// A webhook's secret is not there.
+    /// A source or target that cannot work: it names no broker, or its secret is not there.
     pub(crate) fn orchestrator(
         &self,
         place: &Place,
@@ -150,12 +122,23 @@ impl Settings {
         let mut config = refit_orchestrator::Config::local(self.data(place.database.data.as_ref()));
         config.listen = place.listen.or(self.listen).unwrap_or(config.listen);
         config.database_url = given(&place.database.database_url).or_else(|| self.database_url.clone());
-        config.amqp_url = given(&broker.amqp_url).or_else(|| self.amqp.url.clone());
-        if let Some(queue) = given(&broker.amqp_queue).or_else(|| self.amqp.queue.clone()) {
-            config.amqp_queue = queue;
+        let url = given(&broker.amqp_url).or_else(|| self.amqp.url.clone());
+        let default = url.map(refit_orchestrator::config::Broker::at);
+        config.sources = sources::all(&self.sources, default.as_ref())?;
+        let queue = given(&broker.amqp_queue).or_else(|| self.amqp.queue.clone());
+        let configured = !config.sources.is_empty();
+        match (&default, queue) {
+            (Some(broker), Some(queue)) => config.sources.push(Source::queue(broker.clone(), queue)),
+            (Some(broker), None) if !configured => {
+                config.sources.push(Source::queue(broker.clone(), Source::QUEUE_DEFAULT));
+            }
+            (Some(_), None) | (None, _) => {}
         }
-        config.amqp_exchange = given(&broker.amqp_exchange).or_else(|| self.amqp.exchange.clone());
-        config.webhooks = self.targets()?;
+        config.targets = targets::all(&self.targets, default.as_ref())?;
+        let exchange = given(&broker.amqp_exchange).or_else(|| self.amqp.exchange.clone());
+        config
+            .targets
+            .extend(default.zip(exchange).map(|(broker, exchange)| Target::exchange(broker, exchange)));
         config.hosts = if hosts.is_empty() { self.hosts.clone() } else { hosts.to_vec() };
         config.grace = grace.or(self.grace).unwrap_or(config.grace);
         Ok(config)
@@ -241,24 +224,28 @@ listen: 10.0.0.1:80
 data: /var/lib/refit
 database_url: postgres://db/refit
 amqp: { url: amqp://broker, queue: mine, exchange: out }
-webhooks:
-  - { name: audit, url: https://audit.example/hook, secret: whsec_eA== }
+sources: { orders: { amqp: { queue: orders } } }
+targets: { audit: { webhook: { url: https://audit.example/hook } } }
 hosts: [refit.internal]
 grace: 90s
 worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
 ";
+
+    fn names(config: &refit_orchestrator::Config) -> (Vec<&str>, Vec<&str>) {
+        let sources = config.sources.iter().map(|source| source.name.as_str()).collect();
+        (sources, config.targets.iter().map(|target| target.name.as_str()).collect())
+    }
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let settings = Settings::parse(FILE).unwrap();
         let config = settings.orchestrator(&Place::default(), &Broker::default(), None, &[]).unwrap();
         assert_eq!(config.listen.to_string(), "10.0.0.1:80");
-        assert_eq!((config.amqp_queue.as_str(), config.amqp_exchange.as_deref()), ("mine", Some("out")));
+        assert_eq!(names(&config), (vec!["orders", "mine"], vec!["audit", "amqp"]));
         assert_eq!(
             (config.grace, config.hosts.as_slice()),
             (Duration::from_secs(90), &["refit.internal".to_owned()][..])
         );
-        assert_eq!(config.webhooks[0].secret.as_deref(), Some("whsec_eA=="));
 
         let place = Place {
             listen: Some("127.0.0.1:1".parse().unwrap()),
@@ -269,10 +256,7 @@ worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
             settings.orchestrator(&place, &broker, Some(Duration::from_secs(1)), &["h".to_owned()]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:1");
         assert_eq!(config.database_url.as_deref(), Some("sqlite:x"));
-        assert_eq!(
-            (config.amqp_url.as_deref(), config.amqp_queue.as_str()),
-            (Some("amqp://broker"), "other")
-        );
+        assert_eq!(names(&config).0, ["orders", "other"]);
         assert_eq!((config.grace, config.hosts), (Duration::from_secs(1), vec!["h".to_owned()]));
     }
 
@@ -282,7 +266,7 @@ worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
             Settings::default().orchestrator(&Place::default(), &Broker::default(), None, &[]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:7433");
         assert_eq!(config.data, PathBuf::from(".refit"));
-        assert_eq!((config.amqp_url, config.database_url), (None, None));
+        assert_eq!((config.sources.len(), config.targets.len(), config.database_url), (0, 0, None));
         assert!(Settings::parse("# nothing yet\n").is_ok());
     }
 
@@ -298,16 +282,5 @@ worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
             let wrong = Settings::parse(text).unwrap_err();
             assert!(wrong.starts_with(place), "{text}: {wrong}");
         }
-        let both = "webhooks: [{ name: a, url: 'http://h', secret: s, secret_env: S }]";
-        assert!(Settings::parse(both).unwrap_err().contains("not both"));
-    }
-
-    #[test]
-    fn a_missing_secret_names_its_variable() {
-        let settings =
-            Settings::parse("webhooks: [{ name: a, url: 'http://h', secret_env: REFIT_TEST_UNSET }]")
-                .unwrap();
-        let wrong = settings.orchestrator(&Place::default(), &Broker::default(), None, &[]).unwrap_err();
-        assert!(wrong.to_string().contains("REFIT_TEST_UNSET"), "{wrong}");
     }
 }

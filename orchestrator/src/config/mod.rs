@@ -5,6 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod sources;
+mod targets;
+
+pub use sources::{Queue, Source, Transport};
+pub use targets::{Destination, Exchange, Target, Webhook};
+
 /// The settings of one orchestrator process.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -14,14 +20,10 @@ pub struct Config {
     pub data: PathBuf,
     /// `sqlite:PATH` or `postgres://…`; without it SQLite in [`Config::data`].
     pub database_url: Option<String>,
-    /// RabbitMQ to consume events from and publish lifecycle events to.
-    pub amqp_url: Option<String>,
-    /// The durable queue events are consumed from.
-    pub amqp_queue: String,
-    /// Topic exchange that outbound events are published to; none: no outbound events over RabbitMQ.
-    pub amqp_exchange: Option<String>,
-    /// Webhooks that outbound events are sent to.
-    pub webhooks: Vec<WebhookTarget>,
+    /// Where events come from, beside the HTTP API and schedules. Their names differ.
+    pub sources: Vec<Source>,
+    /// Where what happens to runs and models is sent. Their names differ.
+    pub targets: Vec<Target>,
     /// Host names, beside loopback and the listen address, that requests may be addressed to.
     pub hosts: Vec<String>,
     /// How long a lease lives without a renewal: how long a worker may be out of reach before its steps are given
@@ -33,15 +35,40 @@ pub struct Config {
     pub database_wait: Option<Duration>,
 }
 
-/// An outbound webhook (Standard Webhooks 1.0 signatures).
+/// A RabbitMQ broker.
 #[derive(Clone, Debug)]
-pub struct WebhookTarget {
-    /// Names the target in the outbox and the log.
-    pub name: String,
-    /// Where to POST.
-    pub url: String,
-    /// The shared secret: `whsec_` and base64, or plain text. None: unsigned.
-    pub secret: Option<String>,
+pub struct Broker {
+    /// `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://`.
+    pub url: Secret,
+}
+
+impl Broker {
+    /// The broker at this URL.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: Secret::new(url) }
+    }
+}
+
+/// Text that nobody may read in a log, an error or an answer: it shows itself as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one place that uses it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 impl Config {
@@ -51,10 +78,8 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7433)),
             data: data.into(),
             database_url: None,
-            amqp_url: None,
-            amqp_queue: "refit.events".to_owned(),
-            amqp_exchange: None,
-            webhooks: Vec::new(),
+            sources: Vec::new(),
+            targets: Vec::new(),
             hosts: Vec::new(),
             grace: Duration::from_secs(600),
             poll: Duration::from_secs(2),
