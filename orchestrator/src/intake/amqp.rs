@@ -14,12 +14,12 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, Basi
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
-use serde_json::json;
+use refit_workflows::format::Format;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::Message;
+use super::delivery::Envelope;
 use crate::broker::{self, ANSWER_WITHIN, Backoff, BrokerError};
 use crate::config::{Broker, Queue};
 use crate::engine::{DeadLetter, Engine, EngineError};
@@ -254,50 +254,40 @@ fn received(delivery: Option<lapin::Result<Delivery>>) -> Result<Delivery, Ended
     }
 }
 
-/// What a delivery has become: `Some` when it is dead.
-type Death = Option<DeadLetter>;
+/// What a delivery has come to: the events to store, or why it is dead.
+type Verdict = Result<Vec<CloudEvent>, DeadLetter>;
 
 /// Stores a batch, then tells the broker.
 async fn settle(engine: &Engine, queue: &str, batch: &[Delivery]) -> Result<(), Ended> {
-    let mut events = Vec::with_capacity(batch.len());
-    let mut deaths: Vec<Death> = Vec::with_capacity(batch.len());
-    for delivery in batch {
-        match message(delivery).event() {
-            Ok(event) => {
-                events.push(event);
-                deaths.push(None);
-            }
-            Err(reason) => deaths.push(Some(dead_letter(queue, delivery, reason))),
-        }
-    }
-    let dead = deaths.iter().flatten().cloned().collect();
-    match store(engine, events.clone(), dead).await? {
+    let mut verdicts: Vec<Verdict> = batch.iter().map(|delivery| read(queue, delivery)).collect();
+    let events = verdicts.iter().flatten().flatten().cloned().collect();
+    let dead = verdicts.iter().filter_map(|verdict| verdict.as_ref().err().cloned()).collect();
+    match store(engine, events, dead).await? {
         Ok(()) => {}
         Err(reason) => {
             tracing::warn!(queue, "a batch of {} was refused ({reason}), storing one by one", batch.len());
-            store_singly(engine, queue, batch, events, &mut deaths).await?;
+            store_singly(engine, queue, batch, &mut verdicts).await?;
         }
     }
-    acknowledge(batch, &deaths).await
+    acknowledge(batch, &verdicts).await
 }
 
-/// One event that the store refuses must not hold up the others: it becomes a dead letter.
+/// One delivery that the store refuses must not hold up the others: it becomes a dead letter.
 async fn store_singly(
     engine: &Engine,
     queue: &str,
     batch: &[Delivery],
-    events: Vec<CloudEvent>,
-    deaths: &mut [Death],
+    verdicts: &mut [Verdict],
 ) -> Result<(), Ended> {
-    let mut events = events.into_iter();
-    for (delivery, verdict) in batch.iter().zip(deaths) {
-        if verdict.is_none()
-            && let Some(event) = events.next()
-            && let Err(reason) = store(engine, vec![event], Vec::new()).await?
+    for (delivery, verdict) in batch.iter().zip(verdicts) {
+        if let Ok(events) = verdict
+            && !events.is_empty()
+            && let Err(reason) = store(engine, events.clone(), Vec::new()).await?
         {
-            *verdict = Some(dead_letter(queue, delivery, format!("the store refused the event: {reason}")));
+            let reason = format!("the store refused the event: {reason}");
+            *verdict = Err(dead_letter(queue, delivery, &Envelope::of(delivery), reason));
         }
-        if let Some(dead) = verdict
+        if let Err(dead) = verdict
             && let Err(reason) = store(engine, Vec::new(), vec![dead.clone()]).await?
         {
             return Err(Ended::Store(format!("a dead letter was refused: {reason}")));
@@ -326,15 +316,15 @@ async fn store(
 
 /// Everything up to the last good delivery in one frame, after each dead one on its own: the broker hands those to
 /// its dead-letter exchange.
-async fn acknowledge(batch: &[Delivery], deaths: &[Death]) -> Result<(), Ended> {
+async fn acknowledge(batch: &[Delivery], verdicts: &[Verdict]) -> Result<(), Ended> {
     const GONE: Ended = Ended::Doubt("RabbitMQ takes no acknowledgement on this channel any more");
-    for (delivery, _) in batch.iter().zip(deaths).filter(|(_, verdict)| verdict.is_some()) {
+    for (delivery, _) in batch.iter().zip(verdicts).filter(|(_, verdict)| verdict.is_err()) {
         let rejected = delivery.acker.reject(BasicRejectOptions { requeue: false });
         if !broker::within(ANSWER_WITHIN, "reject a dead letter", rejected).await? {
             return Err(GONE);
         }
     }
-    if let Some((last, _)) = batch.iter().zip(deaths).rfind(|(_, verdict)| verdict.is_none()) {
+    if let Some((last, _)) = batch.iter().zip(verdicts).rfind(|(_, verdict)| verdict.is_ok()) {
         let acked = last.acker.ack(BasicAckOptions { multiple: true });
         if !broker::within(ANSWER_WITHIN, "acknowledge events", acked).await? {
             return Err(GONE);
@@ -343,30 +333,19 @@ async fn acknowledge(batch: &[Delivery], deaths: &[Death]) -> Result<(), Ended> 
     Ok(())
 }
 
-fn message(delivery: &Delivery) -> Message<'_> {
-    let properties = &delivery.properties;
-    Message {
-        content_type: properties.content_type().as_ref().map(|text| text.as_str()),
-        content_encoding: properties.content_encoding().as_ref().map(|text| text.as_str()),
-        headers: properties.headers().as_ref(),
-        body: &delivery.data,
-    }
+/// Reads a delivery: its events, or why there are none.
+fn read(queue: &str, delivery: &Delivery) -> Verdict {
+    let envelope = Envelope::of(delivery);
+    let events = Format::CloudEvents.read(&envelope.delivery(queue, &delivery.data));
+    events.map_err(|malformed| dead_letter(queue, delivery, &envelope, malformed.message))
 }
 
-fn dead_letter(queue: &str, delivery: &Delivery, reason: String) -> DeadLetter {
-    let properties = &delivery.properties;
+fn dead_letter(queue: &str, delivery: &Delivery, envelope: &Envelope, reason: String) -> DeadLetter {
     DeadLetter {
         source: format!("amqp:{queue}"),
         reason,
         body: delivery.data[..delivery.data.len().min(EVENT_BYTES_MAX)].to_vec(),
-        context: json!({
-            "exchange": delivery.exchange.as_str(),
-            "routing_key": delivery.routing_key.as_str(),
-            "redelivered": delivery.redelivered,
-            "content_type": properties.content_type().as_ref().map(|text| text.as_str()),
-            "message_id": properties.message_id().as_ref().map(|text| text.as_str()),
-            "headers": message(delivery).headers_as_json(),
-        }),
+        context: envelope.context(delivery.redelivered),
     }
 }
 
