@@ -13,6 +13,7 @@ pub mod definition;
 pub mod digest;
 pub mod event;
 pub mod expression;
+pub mod format;
 pub mod gate;
 pub mod names;
 pub mod pattern;
