@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use refit_workflows::wire::PartView;
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::{DeliveriesView, PartView};
+
+use crate::clock::Clock;
 
 /// What a part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,9 +52,32 @@ impl PartState {
     }
 }
 
+/// What a source has settled since it was registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deliveries, whatever they came to.
+    pub deliveries: u64,
+    /// Events in them, those that were known already included.
+    pub events: u64,
+    /// Deliveries that could not be read.
+    pub dead_letters: u64,
+    /// Deliveries that held nothing to keep, such as tombstones.
+    pub empty: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.deliveries += more.deliveries;
+        self.events += more.events;
+        self.dead_letters += more.dead_letters;
+        self.empty += more.empty;
+    }
+}
+
 /// The list of parts; cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Health {
+    clock: Arc<Clock>,
     parts: Arc<Mutex<Parts>>,
 }
 
@@ -66,6 +92,9 @@ struct Listed {
     kind: PartKind,
     name: String,
     state: PartState,
+    /// When it came to do, or not to do, its work.
+    since: Timestamp,
+    counts: Counts,
 }
 
 /// A part's place on the list, held by whoever does its work.
@@ -76,14 +105,21 @@ pub struct Part {
 }
 
 impl Health {
+    /// An empty list, whose times are this clock's.
+    pub fn new(clock: Arc<Clock>) -> Self {
+        Self { clock, parts: Arc::default() }
+    }
+
     /// Puts a part on the list, for as long as what is returned lives. A source is named as the `source` of its dead
-    /// letters is (`amqp:refit.events`), a target as in the outbox.
+    /// letters is (`orders`, `amqp:refit.events`), a target as in the outbox.
     #[must_use = "the part is off the list when this is dropped"]
     pub fn register(&self, kind: PartKind, name: impl Into<String>) -> Part {
         let mut parts = self.lock();
         let place = parts.next;
         parts.next += 1;
-        parts.listed.insert(place, Listed { kind, name: name.into(), state: PartState::Starting });
+        let (state, since) = (PartState::Starting, self.clock.now());
+        let listed = Listed { kind, name: name.into(), state, since, counts: Counts::default() };
+        parts.listed.insert(place, listed);
         Part { health: self.clone(), place }
     }
 
@@ -111,12 +147,35 @@ impl Listed {
             part: self.kind.as_str().to_owned(),
             name: self.name.clone(),
             state: self.state.as_str().to_owned(),
+            since: Some(self.since),
             reason,
+            deliveries: match self.kind {
+                PartKind::Source => Some(self.counts.view()),
+                PartKind::Target => None,
+            },
+        }
+    }
+}
+
+impl Counts {
+    fn view(self) -> DeliveriesView {
+        DeliveriesView {
+            settled: self.deliveries,
+            events: self.events,
+            dead_letters: self.dead_letters,
+            empty: self.empty,
         }
     }
 }
 
 impl Part {
+    /// A source has settled deliveries.
+    pub fn count(&self, counts: Counts) {
+        if let Some(listed) = self.health.lock().listed.get_mut(&self.place) {
+            listed.counts += counts;
+        }
+    }
+
     /// It does its work. A change is logged, and only a change.
     pub fn working(&self) {
         self.enter(PartState::Working);
@@ -147,6 +206,10 @@ impl Part {
                 tracing::warn!(target_name = name, "not sending outbound events, trying again: {reason}");
             }
         }
+        // Another reason for the same state is no change of state.
+        if listed.state.as_str() != state.as_str() {
+            listed.since = self.health.clock.now();
+        }
         listed.state = state;
     }
 }
@@ -167,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_part_is_listed_with_its_latest_state_for_as_long_as_it_lives() {
-        let health = Health::default();
+        let health = Health::new(Arc::default());
         let target = health.register(PartKind::Target, "audit");
         let source = health.register(PartKind::Source, "amqp:q");
         assert_eq!(
@@ -187,5 +250,35 @@ mod tests {
         assert_eq!(told(&health)[0], ("amqp:q".into(), "degraded".into(), Some("later".into())));
         drop((successor, target));
         assert!(told(&health).is_empty());
+    }
+
+    #[test]
+    fn a_part_says_since_when_it_is_as_it_is() {
+        let clock = Arc::new(Clock::standing_at(Timestamp::from_millis(1000)));
+        let health = Health::new(Arc::clone(&clock));
+        let source = health.register(PartKind::Source, "orders");
+        let since = || health.parts()[0].since.map(Timestamp::as_millis);
+        for (at, reason, expected) in
+            [(2000, Some("refused"), 2000), (3000, Some("no queue"), 2000), (4000, None, 4000), (5000, None, 4000)]
+        {
+            clock.set(Timestamp::from_millis(at));
+            match reason {
+                Some(reason) => source.degraded(reason),
+                None => source.working(),
+            }
+            assert_eq!(since(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_source_counts_what_it_settled() {
+        let health = Health::new(Arc::default());
+        let source = health.register(PartKind::Source, "orders");
+        let _target = health.register(PartKind::Target, "audit");
+        source.count(Counts { deliveries: 3, events: 5, dead_letters: 1, empty: 1 });
+        source.count(Counts { deliveries: 1, events: 1, ..Counts::default() });
+        let parts = health.parts();
+        let counted = DeliveriesView { settled: 4, events: 6, dead_letters: 1, empty: 1 };
+        assert_eq!((&parts[0].deliveries, &parts[1].deliveries), (&Some(counted), &None));
     }
 }

@@ -22,8 +22,16 @@ pub(super) async fn ready(State(engine): State<Engine>) -> Result<Json<ReadyView
         Ok(server) => {
             let ok = "ok".to_owned();
             let database =
-                PartView { part: "database".to_owned(), name: server.database, state: ok, reason: None };
-            let parts = server.parts.into_iter().map(|part| PartView { reason: None, ..part });
+                PartView {
+                    part: "database".to_owned(),
+                    name: server.database,
+                    state: ok,
+                    since: None,
+                    reason: None,
+                    deliveries: None,
+                };
+            let bare = |part| PartView { reason: None, deliveries: None, ..part };
+            let parts = server.parts.into_iter().map(bare);
             let parts: Vec<PartView> = std::iter::once(database).chain(parts).collect();
             let degraded = parts.iter().any(|part| part.state == "degraded");
             let status = if degraded { "degraded" } else { "ready" };

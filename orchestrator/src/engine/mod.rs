@@ -115,10 +115,10 @@ impl Engine {
     pub fn new(store: Store, settings: Settings) -> Self {
         Self {
             inner: Arc::new(Inner {
+                health: Health::new(Arc::clone(store.clock())),
                 store,
                 signals: Signals::default(),
                 settings,
-                health: Health::default(),
                 holder: uuid::Uuid::new_v4().to_string(),
                 tokens: people::TokenCache::default(),
             }),

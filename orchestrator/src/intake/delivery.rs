@@ -1,265 +1,204 @@
-//! What a RabbitMQ delivery says: a CloudEvent, or the reason why it is none. Pure; knows no channel.
-//!
-//! CloudEvents 1.0.2, AMQP protocol binding, as RabbitMQ's AMQP 0-9-1 carries it: the `content_type` property and
-//! the `headers` table stand for AMQP 1.0's content-type and application-properties.
+//! RabbitMQ's messages in the words that formats read: AMQP 0-9-1 properties and headers as JSON. Pure; knows no channel.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lapin::types::{AMQPValue, FieldTable};
-use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
+use refit_workflows::format::{Delivery, Transport};
 use refit_workflows::time::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-/// The parts of a delivery that say what it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
-    pub(super) content_type: Option<&'a str>,
-    pub(super) content_encoding: Option<&'a str>,
-    pub(super) headers: Option<&'a FieldTable>,
-    pub(super) body: &'a [u8],
+/// How deep a header may be nested; what lies deeper is left out.
+const HEADER_DEPTH_MAX: u32 = 16;
+
+/// A message without its body, as JSON.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Message {
+    content_type: Option<String>,
+    headers: Map<String, Value>,
+    properties: Map<String, Value>,
+    redelivered: bool,
 }
 
-impl Message<'_> {
-    /// Reads the event.
-    ///
-    /// # Errors
-    /// Why there is none and what to send instead, for whoever looks at the dead letter.
-    pub(super) fn event(self) -> Result<CloudEvent, String> {
-        if self.body.len() > EVENT_BYTES_MAX {
-            return Err(format!(
-                "the message has {} bytes; an event may have at most {EVENT_BYTES_MAX}: store the data elsewhere and \
-                 send where it is",
-                self.body.len()
-            ));
+impl Message {
+    /// What came with a body.
+    pub(super) fn of(delivery: &lapin::message::Delivery) -> Self {
+        let given = &delivery.properties;
+        let mut properties = Map::new();
+        let texts = [
+            ("exchange", Some(&delivery.exchange)),
+            ("routing_key", Some(&delivery.routing_key)),
+            ("content_type", given.content_type().as_ref()),
+            ("content_encoding", given.content_encoding().as_ref()),
+            ("correlation_id", given.correlation_id().as_ref()),
+            ("reply_to", given.reply_to().as_ref()),
+            ("expiration", given.expiration().as_ref()),
+            ("message_id", given.message_id().as_ref()),
+            ("type", given.kind().as_ref()),
+            ("user_id", given.user_id().as_ref()),
+            ("app_id", given.app_id().as_ref()),
+        ];
+        for (name, text) in texts {
+            properties.extend(text.map(|text| (name.to_owned(), Value::from(without_nul(text.as_str())))));
         }
-        if let Some(encoding) = self.content_encoding
-            && !encoding.is_empty()
-            && !matches!(encoding.to_ascii_lowercase().as_str(), "utf-8" | "identity")
-        {
-            return Err(format!("the message is encoded as `{encoding}`: send it uncompressed"));
+        for (name, number) in [("delivery_mode", given.delivery_mode()), ("priority", given.priority())] {
+            properties.extend(number.map(|number| (name.to_owned(), Value::from(number))));
         }
-        let kind = self.content_type.unwrap_or_default().to_ascii_lowercase();
-        if kind.starts_with("application/cloudevents-batch") {
-            return Err("the message is a batch: over AMQP, send one event per message".to_owned());
-        }
-        if kind.starts_with("application/cloudevents") {
-            return self.structured();
-        }
-        match self.attributes()? {
-            Some(attributes) => self.binary(attributes),
-            None => self.structured(),
-        }
-    }
-
-    /// The body is the whole event.
-    fn structured(self) -> Result<CloudEvent, String> {
-        let value = serde_json::from_slice(self.body).map_err(|error| {
-            format!(
-                "the body is not JSON ({error}): send a CloudEvent as a JSON object with the content type \
-                 application/cloudevents+json"
-            )
-        })?;
-        checked(value)
-    }
-
-    /// The headers are the attributes and the body is the data.
-    fn binary(self, mut attributes: Map<String, Value>) -> Result<CloudEvent, String> {
-        if let Some(content_type) = self.content_type {
-            attributes.insert("datacontenttype".to_owned(), Value::from(content_type));
-        }
-        if !self.body.is_empty() {
-            let (name, data) = self.data()?;
-            attributes.insert(name.to_owned(), data);
-        }
-        checked(Value::Object(attributes))
-    }
-
-    fn data(self) -> Result<(&'static str, Value), String> {
-        let kind = self.content_type.unwrap_or("application/json").to_ascii_lowercase();
-        let essence = kind.split(';').next().unwrap_or_default().trim();
-        if essence.ends_with("/json") || essence.ends_with("+json") {
-            return serde_json::from_slice(self.body).map(|data| ("data", data)).map_err(|error| {
-                format!("the body is not JSON ({error}) although the content type says {essence}")
-            });
-        }
-        match std::str::from_utf8(self.body) {
-            Ok(text) if essence.starts_with("text/") => Ok(("data", Value::from(text))),
-            Ok(_) | Err(_) => Ok(("data_base64", Value::from(STANDARD.encode(self.body)))),
+        properties.extend(given.timestamp().map(|seconds| ("timestamp".to_owned(), time(seconds))));
+        Self {
+            content_type: given.content_type().as_ref().map(|text| text.as_str().to_owned()),
+            headers: given.headers().as_ref().map(|headers| object(headers, 0)).unwrap_or_default(),
+            properties,
+            redelivered: delivery.redelivered,
         }
     }
 
-    /// The attributes among the headers; none when there is not one, so that the message is not in binary mode.
-    fn attributes(self) -> Result<Option<Map<String, Value>>, String> {
-        let mut attributes = Map::new();
-        for (name, value) in self.headers.into_iter().flatten() {
-            // 1.0.2 writes `cloudEvents:id`, later drafts `cloudEvents_id`: JMS forbids the colon.
-            let name = name.as_str();
-            let Some(name) = name.strip_prefix("cloudEvents:").or_else(|| name.strip_prefix("cloudEvents_"))
-            else {
-                continue;
-            };
-            let value = attribute(value).ok_or_else(|| {
-                format!("the header of attribute `{name}` is neither text, number, boolean nor time")
-            })?;
-            attributes.insert(name.to_owned(), value);
+    /// The message with its body, for a format to read.
+    pub(super) fn with_body<'a>(&'a self, source: &'a str, body: &'a [u8]) -> Delivery<'a> {
+        Delivery {
+            transport: Transport::Amqp,
+            source,
+            content_type: self.content_type.as_deref(),
+            headers: &self.headers,
+            properties: &self.properties,
+            body,
         }
-        Ok(if attributes.is_empty() { None } else { Some(attributes) })
     }
 
-    /// The headers as JSON, for a dead letter: values that are neither text, number, boolean nor time by their type.
-    pub(super) fn headers_as_json(self) -> Value {
-        let mut object = Map::new();
-        for (name, value) in self.headers.into_iter().flatten() {
-            let shown = attribute(value).unwrap_or_else(|| Value::from(format!("({:?})", value.get_type())));
-            object.insert(without_nul(name.as_str()), shown);
-        }
-        Value::Object(object)
+    /// What a dead letter keeps of the message beside its body.
+    pub(super) fn context(&self) -> Value {
+        json!({
+            "transport": "amqp",
+            "content_type": self.content_type,
+            "headers": self.headers,
+            "properties": self.properties,
+            "redelivered": self.redelivered,
+        })
     }
 }
 
-fn checked(value: Value) -> Result<CloudEvent, String> {
-    CloudEvent::parse_from_outside(value).map_err(|wrong| format!("not a CloudEvent: {wrong}"))
+fn object(table: &FieldTable, depth: u32) -> Map<String, Value> {
+    table.into_iter().map(|(name, value)| (without_nul(name.as_str()), json(value, depth + 1))).collect()
 }
 
-fn attribute(value: &AMQPValue) -> Option<Value> {
+/// A header's value. Times are RFC 3339 and bytes base64; what JSON cannot say is null.
+fn json(value: &AMQPValue, depth: u32) -> Value {
     match value {
-        AMQPValue::LongString(text) => {
-            Some(Value::from(without_nul(&String::from_utf8_lossy(text.as_bytes()))))
+        AMQPValue::LongString(text) => Value::from(without_nul(&String::from_utf8_lossy(text.as_bytes()))),
+        AMQPValue::ShortString(text) => Value::from(without_nul(text.as_str())),
+        AMQPValue::Boolean(value) => Value::from(*value),
+        AMQPValue::ShortShortInt(value) => Value::from(*value),
+        AMQPValue::ShortShortUInt(value) => Value::from(*value),
+        AMQPValue::ShortInt(value) => Value::from(*value),
+        AMQPValue::ShortUInt(value) => Value::from(*value),
+        AMQPValue::LongInt(value) => Value::from(*value),
+        AMQPValue::LongUInt(value) => Value::from(*value),
+        AMQPValue::LongLongInt(value) => Value::from(*value),
+        AMQPValue::Float(value) => Value::from(*value),
+        AMQPValue::Double(value) => Value::from(*value),
+        AMQPValue::DecimalValue(value) => {
+            Value::from(f64::from(value.value) / 10f64.powi(i32::from(value.scale)))
         }
-        AMQPValue::ShortString(text) => Some(Value::from(without_nul(text.as_str()))),
-        AMQPValue::Boolean(value) => Some(Value::from(*value)),
-        AMQPValue::ShortShortInt(value) => Some(Value::from(*value)),
-        AMQPValue::ShortShortUInt(value) => Some(Value::from(*value)),
-        AMQPValue::ShortInt(value) => Some(Value::from(*value)),
-        AMQPValue::ShortUInt(value) => Some(Value::from(*value)),
-        AMQPValue::LongInt(value) => Some(Value::from(*value)),
-        AMQPValue::LongUInt(value) => Some(Value::from(*value)),
-        AMQPValue::LongLongInt(value) => Some(Value::from(*value)),
-        AMQPValue::Timestamp(seconds) => {
-            let millis = i64::try_from(*seconds).ok()?.checked_mul(1000)?;
-            Some(Value::from(Timestamp::from_millis(millis).to_string()))
-        }
-        AMQPValue::Float(_)
-        | AMQPValue::Double(_)
-        | AMQPValue::DecimalValue(_)
-        | AMQPValue::FieldArray(_)
-        | AMQPValue::FieldTable(_)
-        | AMQPValue::ByteArray(_)
-        | AMQPValue::Void => None,
+        AMQPValue::Timestamp(seconds) => time(*seconds),
+        AMQPValue::ByteArray(bytes) => Value::from(STANDARD.encode(bytes.as_slice())),
+        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth >= HEADER_DEPTH_MAX => Value::Null,
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(|value| json(value, depth + 1)).collect(),
+        AMQPValue::FieldTable(table) => Value::Object(object(table, depth)),
+        AMQPValue::Void => Value::Null,
     }
+}
+
+fn time(seconds: u64) -> Value {
+    let millis = i64::try_from(seconds).ok().and_then(|seconds| seconds.checked_mul(1000));
+    millis.map_or(Value::Null, |millis| Value::from(Timestamp::from_millis(millis).to_string()))
 }
 
 /// PostgreSQL cannot store the NUL character.
-fn without_nul(text: &str) -> String {
+pub(super) fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use lapin::BasicProperties;
+    use lapin::types::{ByteArray, DecimalValue, FieldArray};
 
     use super::*;
 
-    const GOOD: &str =
-        r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"rows": 3}}"#;
-
-    fn text(value: &str) -> AMQPValue {
-        AMQPValue::LongString(value.into())
-    }
-
-    fn headers(pairs: &[(&str, AMQPValue)]) -> FieldTable {
+    fn table(pairs: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> FieldTable {
         let mut table = FieldTable::default();
         for (name, value) in pairs {
-            table.insert((*name).into(), value.clone());
+            table.insert(name.into(), value);
         }
         table
     }
 
-    fn read(
-        content_type: Option<&str>,
-        headers: Option<&FieldTable>,
-        body: &[u8],
-    ) -> Result<CloudEvent, String> {
-        Message { content_type, content_encoding: None, headers, body }.event()
+    fn delivered(properties: BasicProperties) -> lapin::message::Delivery {
+        let mut delivery =
+            lapin::message::Delivery::mock(1, "cdc".into(), "shop.orders".into(), true, b"{}".to_vec());
+        delivery.properties = properties;
+        delivery
     }
 
     #[test]
-    fn a_structured_event_is_read_whatever_its_content_type_says_of_json() {
-        let noise = headers(&[("x-death", AMQPValue::LongInt(3))]);
-        for content_type in [
-            Some("application/cloudevents+json"),
-            Some("Application/CloudEvents+JSON; charset=utf-8"),
-            Some("application/json"),
-            Some("application/octet-stream"),
-            None,
-        ] {
-            let event = read(content_type, Some(&noise), GOOD.as_bytes()).unwrap();
-            assert_eq!((event.id(), event.data()["rows"].as_i64()), ("1", Some(3)), "{content_type:?}");
-        }
-    }
-
-    #[test]
-    fn binary_mode_takes_attributes_from_headers_with_either_separator() {
-        for separator in [":", "_"] {
-            let table = headers(&[
-                (&format!("cloudEvents{separator}id"), text("42")),
-                (&format!("cloudEvents{separator}source"), text("/warehouse")),
-                (&format!("cloudEvents{separator}type"), text("dataset.updated")),
-                (&format!("cloudEvents{separator}time"), AMQPValue::Timestamp(1_800_000_000)),
-                (&format!("cloudEvents{separator}sequence"), AMQPValue::LongLongInt(7)),
-                ("other", text("kept out")),
-            ]);
-            let event = read(Some("application/json"), Some(&table), br#"{"rows": 3}"#).unwrap();
-            let expected = json!({
-                "specversion": "1.0", "id": "42", "source": "/warehouse", "type": "dataset.updated",
-                "time": "2027-01-15T08:00:00.000Z", "sequence": 7, "datacontenttype": "application/json",
-                "data": {"rows": 3},
-            });
-            assert_eq!(Value::Object(event.attributes().clone()), expected);
-        }
-    }
-
-    #[test]
-    fn binary_data_follows_its_content_type() {
-        let table = headers(&[
-            ("cloudEvents:id", text("1")),
-            ("cloudEvents:source", text("/s")),
-            ("cloudEvents:type", text("t")),
+    fn headers_of_every_type_are_json() {
+        let headers = table([
+            ("text", AMQPValue::LongString("a\0b".into())),
+            ("flag", AMQPValue::Boolean(true)),
+            ("small", AMQPValue::ShortShortInt(-3)),
+            ("large", AMQPValue::LongLongInt(i64::MAX)),
+            ("ratio", AMQPValue::Double(0.5)),
+            ("nothing", AMQPValue::Double(f64::NAN)),
+            ("price", AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 1250 })),
+            ("at", AMQPValue::Timestamp(1_800_000_000)),
+            ("never", AMQPValue::Timestamp(u64::MAX)),
+            ("bytes", AMQPValue::ByteArray(ByteArray::from(vec![255, 0]))),
+            ("list", AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::Void, AMQPValue::LongInt(7)]))),
+            ("inside", AMQPValue::FieldTable(table([("deep", AMQPValue::Boolean(false))]))),
         ]);
-        let data = |content_type, body: &[u8]| {
-            let event = read(content_type, Some(&table), body).unwrap();
-            let attributes = event.attributes();
-            (attributes.get("data").cloned(), attributes.get("data_base64").cloned())
-        };
-        assert_eq!(data(Some("text/csv"), b"a,b"), (Some(json!("a,b")), None));
-        assert_eq!(data(Some("application/vnd.x+json"), b"[1]"), (Some(json!([1])), None));
-        assert_eq!(data(Some("image/png"), b"\xff\x00"), (None, Some(json!("/wA="))));
-        assert_eq!(data(Some("text/plain"), b"\xff"), (None, Some(json!("/w=="))));
-        assert_eq!(data(None, b""), (None, None));
+        let message = Message::of(&delivered(BasicProperties::default().with_headers(headers)));
+        let expected = json!({
+            "text": "a\u{fffd}b", "flag": true, "small": -3, "large": i64::MAX, "ratio": 0.5, "nothing": null,
+            "price": 12.5, "at": "2027-01-15T08:00:00.000Z", "never": null, "bytes": "/wA=", "list": [null, 7],
+            "inside": {"deep": false},
+        });
+        assert_eq!(Value::Object(message.headers), expected);
     }
 
     #[test]
-    fn what_is_no_event_gets_a_reason_that_teaches() {
-        let no_type = headers(&[("cloudEvents:id", text("1")), ("cloudEvents:source", text("/s"))]);
-        let odd = headers(&[("cloudEvents:id", AMQPValue::Void)]);
-        let large = vec![b' '; EVENT_BYTES_MAX + 1];
-        for (content_type, headers, body, expected) in [
-            (None, None, &b"hello"[..], "application/cloudevents+json"),
-            (None, None, b"", "not JSON"),
-            (None, None, b"\xff\xfe", "not JSON"),
-            (None, None, b"[1]", "JSON object"),
-            (None, None, br#"{"id": "1", "source": "/s"}"#, "`type` is missing"),
-            (Some("application/cloudevents+json"), Some(&no_type), b"{}", "`id` is missing"),
-            (Some("application/cloudevents-batch+json"), None, b"[]", "one event per message"),
-            (Some("application/json"), Some(&no_type), b"{}", "`type` is missing"),
-            (Some("application/json"), Some(&odd), b"{}", "attribute `id`"),
-            (None, None, &large, "at most 1048576"),
-        ] {
-            let reason = read(content_type, headers, body).unwrap_err();
-            assert!(reason.contains(expected), "{reason}");
+    fn headers_are_nested_to_a_bound() {
+        let deep = (0..100).fold(AMQPValue::Boolean(true), |inner, _| {
+            AMQPValue::FieldArray(FieldArray::from(vec![inner]))
+        });
+        let message = Message::of(&delivered(BasicProperties::default().with_headers(table([("x", deep)]))));
+        let mut levels = 0;
+        let mut value = &message.headers["x"];
+        while let Some(inner) = value.get(0) {
+            (value, levels) = (inner, levels + 1);
         }
-        let zipped =
-            Message { content_type: None, content_encoding: Some("gzip"), headers: None, body: b"x" };
-        assert!(zipped.event().unwrap_err().contains("uncompressed"));
+        assert_eq!((value, levels), (&Value::Null, HEADER_DEPTH_MAX - 1));
+    }
+
+    #[test]
+    fn properties_go_by_the_protocols_names_and_a_dead_letter_keeps_them() {
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_message_id("m-1".into())
+            .with_type("order".into())
+            .with_priority(4)
+            .with_timestamp(1_800_000_000)
+            .with_headers(table([("x", AMQPValue::LongInt(1))]));
+        let message = Message::of(&delivered(properties));
+        let expected = json!({
+            "exchange": "cdc", "routing_key": "shop.orders", "content_type": "application/json", "message_id": "m-1",
+            "type": "order", "priority": 4, "timestamp": "2027-01-15T08:00:00.000Z",
+        });
+        assert_eq!(Value::Object(message.properties.clone()), expected);
+        let given = message.with_body("/sources/orders", b"{}");
+        assert_eq!((given.content_type, given.source), (Some("application/json"), "/sources/orders"));
+        let context = json!({
+            "transport": "amqp", "content_type": "application/json", "headers": {"x": 1}, "properties": expected,
+            "redelivered": true,
+        });
+        assert_eq!(message.context(), context);
     }
 }

@@ -5,35 +5,35 @@
 //! doubt (an error, an ended stream, a refused acknowledgement, a probe without answer, a queue that has messages
 //! and delivers none) the whole generation is thrown away and another is built. What it had not acknowledged comes
 //! again, and the store knows what it has seen.
+//!
+//! When a consumer goes, the broker counts a failed delivery for every message it had out. So that a message which takes
+//! the consumer down counts for itself alone, each generation begins with one delivery at a time, and takes many only
+//! once it has met a message that never came before.
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
-use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
-use serde_json::json;
-use tokio::time::{Instant, timeout, timeout_at};
+use refit_workflows::event::CloudEvent;
+use refit_workflows::format::Format;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::Message;
 use crate::broker::{self, ANSWER_WITHIN, Backoff, BrokerError};
-use crate::config::{Broker, Queue};
-use crate::engine::{DeadLetter, Engine, EngineError};
+use crate::config::{Broker, Declaration, Queue, Source, Topology};
+use crate::engine::Engine;
 use crate::health::{Part, PartKind};
-use crate::store::StoreError;
 
-/// Deliveries the broker may have outstanding here.
-const PREFETCH: u16 = 250;
-/// The most deliveries stored in one transaction, by number and by weight.
+mod settle;
+
+/// The most deliveries settled together, by number and by weight.
 const BATCH_MAX: usize = 200;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long to wait for a batch to fill up.
 const GATHER: Duration = Duration::from_millis(10);
-/// The longest a batch may take to be stored before the database counts as gone.
-const STORE_WITHIN: Duration = Duration::from_secs(30);
 /// How often to look whether a database that was away is back.
 const DATABASE_POLL: Duration = Duration::from_secs(1);
 /// How often the queue is asked after, and how long the answer may take.
@@ -41,30 +41,38 @@ const PROBE_EVERY: Duration = Duration::from_secs(30);
 /// The same for a consumer that is new or looks deaf: one that never hears anything is replaced within seconds.
 const PROBE_SOON: Duration = Duration::from_secs(5);
 const PROBE_WITHIN: Duration = Duration::from_secs(5);
+/// The longest pause after a generation that the broker had let in: a message that takes it down each time must reach
+/// its delivery limit soon, because the others wait behind it.
+const REOPEN_WITHIN: Duration = Duration::from_secs(2);
 /// Messages in flight when publishing.
 const PUBLISH_AT_ONCE: usize = 100;
 
 /// A queue to consume events from.
 #[derive(Clone, Debug)]
 pub struct AmqpSource {
-    broker: Broker,
-    queue: String,
+    name: String,
+    /// The `source` of events whose format gives none.
+    uri: String,
+    format: Format,
+    queue: Queue,
+    consumer_tag: String,
 }
 
 impl AmqpSource {
     /// The source that is configured so.
-    pub fn new(queue: &Queue) -> Self {
-        Self { broker: queue.broker.clone(), queue: queue.queue.clone() }
+    pub fn new(source: &Source, queue: &Queue) -> Self {
+        let made = || {
+            let random = uuid::Uuid::new_v4().simple().to_string();
+            format!("refit-{}-{}", source.name, &random[..8])
+        };
+        Self {
+            name: source.name.clone(),
+            uri: format!("/sources/{}", source.name),
+            format: source.format.clone(),
+            consumer_tag: queue.consumer_tag.clone().unwrap_or_else(made),
+            queue: queue.clone(),
+        }
     }
-
-    /// What it is called in the list of parts and in its dead letters.
-    fn name(&self) -> String {
-        source_name(&self.queue)
-    }
-}
-
-fn source_name(queue: &str) -> String {
-    format!("amqp:{queue}")
 }
 
 /// Why a generation ended.
@@ -82,18 +90,28 @@ enum Ended {
 }
 
 /// Consumes until `shutdown` is cancelled, whatever happens to the broker and the database meanwhile.
-pub async fn consume(engine: Engine, settings: AmqpSource, shutdown: CancellationToken) {
-    let part = engine.health().register(PartKind::Source, settings.name());
+pub async fn consume(engine: Engine, source: AmqpSource, shutdown: CancellationToken) {
+    let part = engine.health().register(PartKind::Source, &source.name);
     let mut backoff = Backoff::default();
     loop {
-        match generation(&engine, &settings, &part, &shutdown, &mut backoff).await {
-            Ended::Stopping => return,
-            ended @ (Ended::Broker(_) | Ended::Doubt(_) | Ended::Store(_)) => {
-                part.degraded(ended.to_string());
+        let opened = match shutdown.run_until_cancelled(Subscription::open(&source)).await {
+            Some(opened) => opened,
+            None => return,
+        };
+        let (ended, pause) = match opened {
+            Ok(subscription) => {
+                part.working();
+                let ended = generation(&engine, &source, &part, subscription, &shutdown, &mut backoff).await;
+                (ended, backoff.next_within(REOPEN_WITHIN))
             }
+            Err(error) => (error.into(), backoff.next()),
+        };
+        match ended {
+            Ended::Stopping => return,
+            Ended::Broker(_) | Ended::Doubt(_) | Ended::Store(_) => part.degraded(ended.to_string()),
         }
         let pause = async {
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(pause).await;
             // Consuming while the database is away, full or read-only would only use up the broker's delivery count.
             while engine.writable().await.is_err() {
                 tokio::time::sleep(DATABASE_POLL).await;
@@ -107,25 +125,21 @@ pub async fn consume(engine: Engine, settings: AmqpSource, shutdown: Cancellatio
 
 async fn generation(
     engine: &Engine,
-    settings: &AmqpSource,
+    source: &AmqpSource,
     part: &Part,
+    mut subscription: Subscription,
     shutdown: &CancellationToken,
     backoff: &mut Backoff,
 ) -> Ended {
-    let mut subscription = match shutdown.run_until_cancelled(Subscription::open(settings)).await {
-        Some(Ok(subscription)) => subscription,
-        Some(Err(error)) => return error.into(),
-        None => return Ended::Stopping,
-    };
-    part.working();
     let ended = loop {
-        let batch = match subscription.next_batch(&settings.queue, shutdown).await {
+        let batch = match subscription.next_batch(source, shutdown).await {
             Ok(batch) => batch,
             Err(ended) => break ended,
         };
         // Not cut short by a shutdown: what is stored is acknowledged as well.
-        if let Err(ended) = settle(engine, &settings.queue, &batch).await {
-            break ended;
+        match settle::settle(engine, source, &batch).await {
+            Ok(counts) => part.count(counts),
+            Err(ended) => break ended,
         }
         backoff.reset();
     };
@@ -139,44 +153,48 @@ struct Subscription {
     connection: Connection,
     channel: Channel,
     consumer: Consumer,
+    /// One delivery at a time: what comes may have taken a consumer down before.
+    careful: bool,
     probe_at: Instant,
     deliveries_since_probe: u64,
     idle_with_messages: bool,
 }
 
 impl Subscription {
-    async fn open(settings: &AmqpSource) -> Result<Self, BrokerError> {
-        let connection = broker::connect(&settings.broker, "refit intake").await?;
-        broker::declare_queue(&connection, &settings.queue).await?;
+    async fn open(source: &AmqpSource) -> Result<Self, BrokerError> {
+        let queue = &source.queue;
+        let connection = broker::connect(&queue.broker, &format!("refit source {}", source.name)).await?;
+        broker::prepare_queue(&connection, &queue.queue, &queue.topology).await?;
         let channel = broker::open_channel(&connection).await?;
-        broker::within(
-            ANSWER_WITHIN,
-            "set the prefetch",
-            channel.basic_qos(PREFETCH, BasicQosOptions::default()),
-        )
-        .await?;
-        let consumer = channel.basic_consume(
-            broker::short(&settings.queue)?,
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        let consumer =
-            broker::within(ANSWER_WITHIN, &format!("consume from {}", settings.queue), consumer).await?;
+        // The tag that operators know is for the consumer that stays.
+        let consumer = subscribe(&channel, &queue.queue, &format!("{}-first", source.consumer_tag), 1).await?;
         Ok(Self {
             connection,
             channel,
             consumer,
+            careful: true,
             probe_at: Instant::now() + PROBE_SOON,
             deliveries_since_probe: 0,
             idle_with_messages: false,
         })
     }
 
+    /// Takes as many deliveries at a time as it is to. Only while the one delivery that is out is not settled yet, so
+    /// that nothing more can be on its way to the consumer that is given up.
+    async fn widen(&mut self, source: &AmqpSource) -> Result<(), BrokerError> {
+        let AmqpSource { queue, consumer_tag, .. } = source;
+        let consumer = subscribe(&self.channel, &queue.queue, consumer_tag, queue.prefetch).await?;
+        let careful = std::mem::replace(&mut self.consumer, consumer);
+        let cancelled = self.channel.basic_cancel(careful.tag(), BasicCancelOptions::default());
+        broker::within(ANSWER_WITHIN, "replace a consumer", cancelled).await?;
+        self.careful = false;
+        Ok(())
+    }
+
     /// The next deliveries: at least one, and what comes within a moment of it.
     async fn next_batch(
         &mut self,
-        queue: &str,
+        source: &AmqpSource,
         shutdown: &CancellationToken,
     ) -> Result<Vec<Delivery>, Ended> {
         let first = loop {
@@ -184,10 +202,17 @@ impl Subscription {
                 biased;
                 () = shutdown.cancelled() => return Err(Ended::Stopping),
                 // Before the deliveries: a busy queue must not keep the probe from running.
-                () = tokio::time::sleep_until(self.probe_at) => self.probe(queue).await?,
+                () = tokio::time::sleep_until(self.probe_at) => self.probe(&source.queue.queue).await?,
                 delivery = self.consumer.next() => break received(delivery)?,
             }
         };
+        if self.careful {
+            if first.redelivered {
+                self.deliveries_since_probe += 1;
+                return Ok(vec![first]);
+            }
+            self.widen(source).await?;
+        }
         let mut bytes = first.data.len();
         let mut batch = vec![first];
         let full_at = Instant::now() + GATHER;
@@ -220,6 +245,20 @@ impl Subscription {
     }
 }
 
+/// Begins to consume with this prefetch, which is the consumer's own (quorum queues know no other).
+async fn subscribe(
+    channel: &Channel,
+    queue: &str,
+    tag: &str,
+    prefetch: u16,
+) -> Result<Consumer, BrokerError> {
+    let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
+    broker::within(ANSWER_WITHIN, "set the prefetch", qos).await?;
+    let (name, tag) = (broker::short(queue)?, broker::short(tag)?);
+    let consumer = channel.basic_consume(name, tag, BasicConsumeOptions::default(), FieldTable::default());
+    broker::within(ANSWER_WITHIN, &format!("consume from {queue}"), consumer).await
+}
+
 fn received(delivery: Option<lapin::Result<Delivery>>) -> Result<Delivery, Ended> {
     match delivery {
         Some(Ok(delivery)) => Ok(delivery),
@@ -228,123 +267,7 @@ fn received(delivery: Option<lapin::Result<Delivery>>) -> Result<Delivery, Ended
     }
 }
 
-/// What a delivery has become: `Some` when it is dead.
-type Death = Option<DeadLetter>;
-
-/// Stores a batch, then tells the broker.
-async fn settle(engine: &Engine, queue: &str, batch: &[Delivery]) -> Result<(), Ended> {
-    let mut events = Vec::with_capacity(batch.len());
-    let mut deaths: Vec<Death> = Vec::with_capacity(batch.len());
-    for delivery in batch {
-        match message(delivery).event() {
-            Ok(event) => {
-                events.push(event);
-                deaths.push(None);
-            }
-            Err(reason) => deaths.push(Some(dead_letter(queue, delivery, reason))),
-        }
-    }
-    let dead = deaths.iter().flatten().cloned().collect();
-    match store(engine, events.clone(), dead).await? {
-        Ok(()) => {}
-        Err(reason) => {
-            tracing::warn!(queue, "a batch of {} was refused ({reason}), storing one by one", batch.len());
-            store_singly(engine, queue, batch, events, &mut deaths).await?;
-        }
-    }
-    acknowledge(batch, &deaths).await
-}
-
-/// One event that the store refuses must not hold up the others: it becomes a dead letter.
-async fn store_singly(
-    engine: &Engine,
-    queue: &str,
-    batch: &[Delivery],
-    events: Vec<CloudEvent>,
-    deaths: &mut [Death],
-) -> Result<(), Ended> {
-    let mut events = events.into_iter();
-    for (delivery, verdict) in batch.iter().zip(deaths) {
-        if verdict.is_none()
-            && let Some(event) = events.next()
-            && let Err(reason) = store(engine, vec![event], Vec::new()).await?
-        {
-            *verdict = Some(dead_letter(queue, delivery, format!("the store refused the event: {reason}")));
-        }
-        if let Some(dead) = verdict
-            && let Err(reason) = store(engine, Vec::new(), vec![dead.clone()]).await?
-        {
-            return Err(Ended::Store(format!("a dead letter was refused: {reason}")));
-        }
-    }
-    Ok(())
-}
-
-/// Stores; the inner error is a refusal of what was to be stored, the outer one an absent database.
-async fn store(
-    engine: &Engine,
-    events: Vec<CloudEvent>,
-    dead: Vec<DeadLetter>,
-) -> Result<Result<(), String>, Ended> {
-    match timeout(STORE_WITHIN, engine.record(events, dead)).await {
-        Ok(Ok(_)) => Ok(Ok(())),
-        Ok(Err(EngineError::Store(error @ (StoreError::Unavailable(_) | StoreError::Conflict(_))))) => {
-            Err(Ended::Store(error.to_string()))
-        }
-        Ok(Err(error)) => Ok(Err(error.to_string())),
-        Err(_) => {
-            Err(Ended::Store(format!("no answer from the database within {} s", STORE_WITHIN.as_secs())))
-        }
-    }
-}
-
-/// Everything up to the last good delivery in one frame, after each dead one on its own: the broker hands those to
-/// its dead-letter exchange.
-async fn acknowledge(batch: &[Delivery], deaths: &[Death]) -> Result<(), Ended> {
-    const GONE: Ended = Ended::Doubt("RabbitMQ takes no acknowledgement on this channel any more");
-    for (delivery, _) in batch.iter().zip(deaths).filter(|(_, verdict)| verdict.is_some()) {
-        let rejected = delivery.acker.reject(BasicRejectOptions { requeue: false });
-        if !broker::within(ANSWER_WITHIN, "reject a dead letter", rejected).await? {
-            return Err(GONE);
-        }
-    }
-    if let Some((last, _)) = batch.iter().zip(deaths).rfind(|(_, verdict)| verdict.is_none()) {
-        let acked = last.acker.ack(BasicAckOptions { multiple: true });
-        if !broker::within(ANSWER_WITHIN, "acknowledge events", acked).await? {
-            return Err(GONE);
-        }
-    }
-    Ok(())
-}
-
-fn message(delivery: &Delivery) -> Message<'_> {
-    let properties = &delivery.properties;
-    Message {
-        content_type: properties.content_type().as_ref().map(|text| text.as_str()),
-        content_encoding: properties.content_encoding().as_ref().map(|text| text.as_str()),
-        headers: properties.headers().as_ref(),
-        body: &delivery.data,
-    }
-}
-
-fn dead_letter(queue: &str, delivery: &Delivery, reason: String) -> DeadLetter {
-    let properties = &delivery.properties;
-    DeadLetter {
-        source: source_name(queue),
-        reason,
-        body: delivery.data[..delivery.data.len().min(EVENT_BYTES_MAX)].to_vec(),
-        context: json!({
-            "exchange": delivery.exchange.as_str(),
-            "routing_key": delivery.routing_key.as_str(),
-            "redelivered": delivery.redelivered,
-            "content_type": properties.content_type().as_ref().map(|text| text.as_str()),
-            "message_id": properties.message_id().as_ref().map(|text| text.as_str()),
-            "headers": message(delivery).headers_as_json(),
-        }),
-    }
-}
-
-/// Publishes events to a queue, declared as [`consume`] declares it; returns when the broker has confirmed all.
+/// Publishes events to a queue, declared as [`consume`] declares one that nothing is configured about; returns when the broker has confirmed all.
 ///
 /// # Errors
 /// The first event that was not confirmed. Those before it may have been taken: publishing again is safe, because
@@ -357,7 +280,8 @@ pub async fn publish_events(url: &str, queue: &str, events: &[CloudEvent]) -> Re
 }
 
 async fn publish_on(connection: &Connection, queue: &str, events: &[CloudEvent]) -> Result<(), BrokerError> {
-    broker::declare_queue(connection, queue).await?;
+    let topology = Topology::Declared(Declaration::default());
+    broker::prepare_queue(connection, queue, &topology).await?;
     let channel = broker::open_confirming(connection).await?;
     for some in events.chunks(PUBLISH_AT_ONCE) {
         let addressed: Vec<_> = some.iter().map(|event| (queue, event)).collect();
