@@ -1,60 +1,74 @@
-//! RabbitMQ's messages in the words that formats read: AMQP 0-9-1 properties and headers as JSON. Pure; knows no channel.
+//! A RabbitMQ delivery in the form that formats read: its properties and headers as JSON. Pure; knows no channel, and must
+//! never decide what a delivery says.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
-use refit_workflows::format::{Delivery, Transport};
+use refit_workflows::format::{self, Transport};
 use refit_workflows::time::Timestamp;
 use serde_json::{Map, Value, json};
 
-/// How deep a header may be nested; what lies deeper is left out.
-const HEADER_DEPTH_MAX: u32 = 16;
+/// The deepest nesting of a header; what lies deeper is shown by its type.
+const HEADER_DEPTH_MAX: usize = 16;
 
-/// A message without its body, as JSON.
+/// What came with a body.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Message {
+pub(super) struct Envelope {
     content_type: Option<String>,
     headers: Map<String, Value>,
     properties: Map<String, Value>,
-    redelivered: bool,
 }
 
-impl Message {
-    /// What came with a body.
-    pub(super) fn of(delivery: &lapin::message::Delivery) -> Self {
-        let given = &delivery.properties;
+impl Envelope {
+    /// Of a delivery.
+    pub(super) fn of(delivery: &Delivery) -> Self {
+        Self::read(delivery.exchange.as_str(), delivery.routing_key.as_str(), &delivery.properties)
+    }
+
+    fn read(exchange: &str, routing_key: &str, given: &BasicProperties) -> Self {
         let mut properties = Map::new();
+        properties.insert("exchange".to_owned(), Value::from(exchange));
+        properties.insert("routing_key".to_owned(), Value::from(routing_key));
         let texts = [
-            ("exchange", Some(&delivery.exchange)),
-            ("routing_key", Some(&delivery.routing_key)),
-            ("content_type", given.content_type().as_ref()),
-            ("content_encoding", given.content_encoding().as_ref()),
-            ("correlation_id", given.correlation_id().as_ref()),
-            ("reply_to", given.reply_to().as_ref()),
-            ("expiration", given.expiration().as_ref()),
-            ("message_id", given.message_id().as_ref()),
-            ("type", given.kind().as_ref()),
-            ("user_id", given.user_id().as_ref()),
-            ("app_id", given.app_id().as_ref()),
+            ("content_type", given.content_type()),
+            ("content_encoding", given.content_encoding()),
+            ("correlation_id", given.correlation_id()),
+            ("reply_to", given.reply_to()),
+            ("expiration", given.expiration()),
+            ("message_id", given.message_id()),
+            ("type", given.kind()),
+            ("user_id", given.user_id()),
+            ("app_id", given.app_id()),
         ];
         for (name, text) in texts {
-            properties.extend(text.map(|text| (name.to_owned(), Value::from(without_nul(text.as_str())))));
+            if let Some(text) = text {
+                properties.insert(name.to_owned(), Value::from(text.as_str()));
+            }
         }
         for (name, number) in [("delivery_mode", given.delivery_mode()), ("priority", given.priority())] {
-            properties.extend(number.map(|number| (name.to_owned(), Value::from(number))));
+            if let Some(number) = number {
+                properties.insert(name.to_owned(), Value::from(*number));
+            }
         }
-        properties.extend(given.timestamp().map(|seconds| ("timestamp".to_owned(), time(seconds))));
+        if let Some(seconds) = given.timestamp() {
+            properties.insert("timestamp".to_owned(), time(*seconds));
+        }
         Self {
             content_type: given.content_type().as_ref().map(|text| text.as_str().to_owned()),
-            headers: given.headers().as_ref().map(|headers| object(headers, 0)).unwrap_or_default(),
+            headers: given
+                .headers()
+                .as_ref()
+                .map(|table| object(table, HEADER_DEPTH_MAX))
+                .unwrap_or_default(),
             properties,
-            redelivered: delivery.redelivered,
         }
     }
 
-    /// The message with its body, for a format to read.
-    pub(super) fn with_body<'a>(&'a self, source: &'a str, body: &'a [u8]) -> Delivery<'a> {
-        Delivery {
+    /// What a format reads; `source` is for formats that give none.
+    pub(super) fn delivery<'a>(&'a self, source: &'a str, body: &'a [u8]) -> format::Delivery<'a> {
+        format::Delivery {
             transport: Transport::Amqp,
             source,
             content_type: self.content_type.as_deref(),
@@ -64,27 +78,26 @@ impl Message {
         }
     }
 
-    /// What a dead letter keeps of the message beside its body.
-    pub(super) fn context(&self) -> Value {
-        json!({
-            "transport": "amqp",
+    /// What a dead letter keeps of it.
+    pub(super) fn context(&self, redelivered: bool) -> Value {
+        without_nul(&json!({
             "content_type": self.content_type,
             "headers": self.headers,
             "properties": self.properties,
-            "redelivered": self.redelivered,
-        })
+            "redelivered": redelivered,
+        }))
     }
 }
 
-fn object(table: &FieldTable, depth: u32) -> Map<String, Value> {
-    table.into_iter().map(|(name, value)| (without_nul(name.as_str()), json(value, depth + 1))).collect()
+fn object(table: &FieldTable, levels: usize) -> Map<String, Value> {
+    table.into_iter().map(|(name, value)| (name.as_str().to_owned(), json(value, levels))).collect()
 }
 
-/// A header's value. Times are RFC 3339 and bytes base64; what JSON cannot say is null.
-fn json(value: &AMQPValue, depth: u32) -> Value {
+/// A header's value as JSON: bytes in base64, times as RFC 3339, nothing and numbers that are not finite as null.
+fn json(value: &AMQPValue, levels: usize) -> Value {
     match value {
-        AMQPValue::LongString(text) => Value::from(without_nul(&String::from_utf8_lossy(text.as_bytes()))),
-        AMQPValue::ShortString(text) => Value::from(without_nul(text.as_str())),
+        AMQPValue::LongString(text) => Value::from(String::from_utf8_lossy(text.as_bytes())),
+        AMQPValue::ShortString(text) => Value::from(text.as_str()),
         AMQPValue::Boolean(value) => Value::from(*value),
         AMQPValue::ShortShortInt(value) => Value::from(*value),
         AMQPValue::ShortShortUInt(value) => Value::from(*value),
@@ -95,110 +108,170 @@ fn json(value: &AMQPValue, depth: u32) -> Value {
         AMQPValue::LongLongInt(value) => Value::from(*value),
         AMQPValue::Float(value) => Value::from(*value),
         AMQPValue::Double(value) => Value::from(*value),
-        AMQPValue::DecimalValue(value) => {
-            Value::from(f64::from(value.value) / 10f64.powi(i32::from(value.scale)))
+        AMQPValue::DecimalValue(decimal) => {
+            Value::from(f64::from(decimal.value) / 10_f64.powi(i32::from(decimal.scale)))
         }
         AMQPValue::Timestamp(seconds) => time(*seconds),
         AMQPValue::ByteArray(bytes) => Value::from(STANDARD.encode(bytes.as_slice())),
-        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth >= HEADER_DEPTH_MAX => Value::Null,
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(|value| json(value, depth + 1)).collect(),
-        AMQPValue::FieldTable(table) => Value::Object(object(table, depth)),
         AMQPValue::Void => Value::Null,
+        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if levels == 0 => {
+            Value::from(format!("({:?})", value.get_type()))
+        }
+        AMQPValue::FieldArray(items) => items.as_slice().iter().map(|item| json(item, levels - 1)).collect(),
+        AMQPValue::FieldTable(table) => Value::Object(object(table, levels - 1)),
     }
 }
 
+/// A time in seconds as RFC 3339; one beyond the calendar stays a number.
 fn time(seconds: u64) -> Value {
     let millis = i64::try_from(seconds).ok().and_then(|seconds| seconds.checked_mul(1000));
-    millis.map_or(Value::Null, |millis| Value::from(Timestamp::from_millis(millis).to_string()))
+    let text = millis.map(|millis| Timestamp::from_millis(millis).to_string());
+    match text.filter(|text| Timestamp::parse(text).is_ok()) {
+        Some(text) => Value::from(text),
+        None => Value::from(seconds),
+    }
 }
 
 /// PostgreSQL cannot store the NUL character.
-pub(super) fn without_nul(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
+fn without_nul(value: &Value) -> Value {
+    let clean = |text: &str| text.replace('\0', "\u{fffd}");
+    match value {
+        Value::String(text) => Value::from(clean(text)),
+        Value::Array(items) => items.iter().map(without_nul).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (clean(name), without_nul(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use lapin::BasicProperties;
     use lapin::types::{ByteArray, DecimalValue, FieldArray};
+    use refit_workflows::format::{Format, Mapping};
 
     use super::*;
 
-    fn table(pairs: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> FieldTable {
+    fn text(value: &str) -> AMQPValue {
+        AMQPValue::LongString(value.into())
+    }
+
+    fn table(pairs: &[(&str, AMQPValue)]) -> FieldTable {
         let mut table = FieldTable::default();
         for (name, value) in pairs {
-            table.insert(name.into(), value);
+            table.insert((*name).into(), value.clone());
         }
         table
     }
 
-    fn delivered(properties: BasicProperties) -> lapin::message::Delivery {
-        let mut delivery =
-            lapin::message::Delivery::mock(1, "cdc".into(), "shop.orders".into(), true, b"{}".to_vec());
-        delivery.properties = properties;
-        delivery
+    fn envelope(properties: &BasicProperties) -> Envelope {
+        Envelope::read("lake", "eu.customers", properties)
     }
 
     #[test]
-    fn headers_of_every_type_are_json() {
-        let headers = table([
-            ("text", AMQPValue::LongString("a\0b".into())),
-            ("flag", AMQPValue::Boolean(true)),
-            ("small", AMQPValue::ShortShortInt(-3)),
-            ("large", AMQPValue::LongLongInt(i64::MAX)),
-            ("ratio", AMQPValue::Double(0.5)),
-            ("nothing", AMQPValue::Double(f64::NAN)),
-            ("price", AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 1250 })),
+    fn every_value_of_a_header_has_its_json() {
+        let headers = table(&[
+            ("text", text("Zürich")),
+            ("broken", AMQPValue::LongString(b"a\xff".to_vec().into())),
+            ("short", AMQPValue::ShortString("s".into())),
+            ("yes", AMQPValue::Boolean(true)),
+            (
+                "numbers",
+                AMQPValue::FieldArray(FieldArray::from(vec![
+                    AMQPValue::ShortShortInt(-1),
+                    AMQPValue::LongUInt(u32::MAX),
+                    AMQPValue::LongLongInt(i64::MIN),
+                    AMQPValue::Double(0.5),
+                    AMQPValue::Double(f64::NAN),
+                    AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 125 }),
+                ])),
+            ),
             ("at", AMQPValue::Timestamp(1_800_000_000)),
             ("never", AMQPValue::Timestamp(u64::MAX)),
             ("bytes", AMQPValue::ByteArray(ByteArray::from(vec![255, 0]))),
-            ("list", AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::Void, AMQPValue::LongInt(7)]))),
-            ("inside", AMQPValue::FieldTable(table([("deep", AMQPValue::Boolean(false))]))),
+            ("nothing", AMQPValue::Void),
+            ("table", AMQPValue::FieldTable(table(&[("count", AMQPValue::LongInt(3))]))),
         ]);
-        let message = Message::of(&delivered(BasicProperties::default().with_headers(headers)));
+        let read = envelope(&BasicProperties::default().with_headers(headers)).headers;
         let expected = json!({
-            "text": "a\u{fffd}b", "flag": true, "small": -3, "large": i64::MAX, "ratio": 0.5, "nothing": null,
-            "price": 12.5, "at": "2027-01-15T08:00:00.000Z", "never": null, "bytes": "/wA=", "list": [null, 7],
-            "inside": {"deep": false},
+            "text": "Zürich", "broken": "a\u{fffd}", "short": "s", "yes": true,
+            "numbers": [-1, u32::MAX, i64::MIN, 0.5, null, 1.25], "at": "2027-01-15T08:00:00.000Z", "never": u64::MAX,
+            "bytes": "/wA=", "nothing": null, "table": {"count": 3},
         });
-        assert_eq!(Value::Object(message.headers), expected);
+        assert_eq!(Value::Object(read), expected);
     }
 
     #[test]
-    fn headers_are_nested_to_a_bound() {
-        let deep = (0..100).fold(AMQPValue::Boolean(true), |inner, _| {
-            AMQPValue::FieldArray(FieldArray::from(vec![inner]))
-        });
-        let message = Message::of(&delivered(BasicProperties::default().with_headers(table([("x", deep)]))));
-        let mut levels = 0;
-        let mut value = &message.headers["x"];
-        while let Some(inner) = value.get(0) {
-            (value, levels) = (inner, levels + 1);
+    fn headers_that_nest_without_end_are_cut() {
+        let mut deep = AMQPValue::Void;
+        for _ in 0..1000 {
+            deep = AMQPValue::FieldArray(FieldArray::from(vec![deep]));
         }
-        assert_eq!((value, levels), (&Value::Null, HEADER_DEPTH_MAX - 1));
+        let read = envelope(&BasicProperties::default().with_headers(table(&[("deep", deep)]))).headers;
+        assert!(Value::Object(read).to_string().contains(&format!("{}\"(", "[".repeat(HEADER_DEPTH_MAX))));
     }
 
     #[test]
-    fn properties_go_by_the_protocols_names_and_a_dead_letter_keeps_them() {
-        let properties = BasicProperties::default()
+    fn properties_have_their_names_and_only_those_that_are_set() {
+        let bare = json!({"exchange": "lake", "routing_key": "eu.customers"});
+        assert_eq!(Value::Object(envelope(&BasicProperties::default()).properties), bare);
+        let full = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_message_id("m-1".into())
-            .with_type("order".into())
+            .with_type("updated".into())
+            .with_app_id("loader".into())
+            .with_correlation_id("c-1".into())
             .with_priority(4)
-            .with_timestamp(1_800_000_000)
-            .with_headers(table([("x", AMQPValue::LongInt(1))]));
-        let message = Message::of(&delivered(properties));
+            .with_timestamp(1_800_000_000);
         let expected = json!({
-            "exchange": "cdc", "routing_key": "shop.orders", "content_type": "application/json", "message_id": "m-1",
-            "type": "order", "priority": 4, "timestamp": "2027-01-15T08:00:00.000Z",
+            "exchange": "lake", "routing_key": "eu.customers", "content_type": "application/json", "message_id": "m-1",
+            "type": "updated", "app_id": "loader", "correlation_id": "c-1", "priority": 4,
+            "timestamp": "2027-01-15T08:00:00.000Z",
         });
-        assert_eq!(Value::Object(message.properties.clone()), expected);
-        let given = message.with_body("/sources/orders", b"{}");
-        assert_eq!((given.content_type, given.source), (Some("application/json"), "/sources/orders"));
-        let context = json!({
-            "transport": "amqp", "content_type": "application/json", "headers": {"x": 1}, "properties": expected,
-            "redelivered": true,
+        assert_eq!(Value::Object(envelope(&full).properties), expected);
+    }
+
+    #[test]
+    fn a_format_reads_what_the_broker_delivers() {
+        let headers = table(&[
+            ("cloudEvents:id", text("42")),
+            ("cloudEvents:source", text("/warehouse")),
+            ("cloudEvents:type", text("dataset.updated")),
+            ("cloudEvents:time", AMQPValue::Timestamp(1_800_000_000)),
+            ("cloudEvents:sequence", AMQPValue::LongLongInt(7)),
+            ("x-death", AMQPValue::FieldArray(FieldArray::default())),
+        ]);
+        let properties =
+            BasicProperties::default().with_content_type("application/json".into()).with_headers(headers);
+        let binary = envelope(&properties);
+        let events = Format::CloudEvents.read(&binary.delivery("/s", br#"{"rows": 3}"#)).unwrap();
+        let expected = json!({
+            "specversion": "1.0", "id": "42", "source": "/warehouse", "type": "dataset.updated",
+            "time": "2027-01-15T08:00:00.000Z", "sequence": 7, "datacontenttype": "application/json",
+            "data": {"rows": 3},
         });
-        assert_eq!(message.context(), context);
+        assert_eq!(Value::Object(events[0].attributes().clone()), expected);
+
+        let mapping = Mapping::parse([("type", "properties.type"), ("subject", "properties.routing_key")]);
+        let plain = envelope(&BasicProperties::default().with_type("t".into()).with_message_id("m-1".into()));
+        let events = Format::Json(mapping.unwrap()).read(&plain.delivery("/s", b"{}")).unwrap();
+        assert_eq!((events[0].id(), events[0].source()), ("m-1", "/s"));
+        assert_eq!((events[0].kind(), events[0].subject()), ("t", Some("eu.customers")));
+
+        let zipped = envelope(&BasicProperties::default().with_content_encoding("gzip".into()));
+        let refused = Format::CloudEvents.read(&zipped.delivery("/s", b"x")).unwrap_err();
+        assert!(refused.message.contains("uncompressed"), "{refused}");
+    }
+
+    #[test]
+    fn a_dead_letter_tells_what_came_without_nul() {
+        let headers = table(&[("a\0b", AMQPValue::FieldArray(FieldArray::from(vec![text("c\0d")])))]);
+        let given = BasicProperties::default().with_headers(headers).with_message_id("m-1".into());
+        let context = envelope(&given).context(true);
+        let expected = json!({
+            "content_type": null, "headers": {"a\u{fffd}b": ["c\u{fffd}d"]}, "redelivered": true,
+            "properties": {"exchange": "lake", "routing_key": "eu.customers", "message_id": "m-1"},
+        });
+        assert_eq!(context, expected);
     }
 }

@@ -8,7 +8,7 @@ use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
 use tokio::time::timeout;
 
-use super::super::delivery::{Message, without_nul};
+use super::super::delivery::Envelope;
 use super::{AmqpSource, Ended};
 use crate::broker::{self, ANSWER_WITHIN};
 use crate::engine::{DeadLetter, Engine, EngineError};
@@ -23,14 +23,15 @@ const STORE_WITHIN: Duration = Duration::from_secs(30);
 /// A delivery as it was read.
 struct Read<'d> {
     delivery: &'d Delivery,
-    message: Message,
-    /// What is to be stored; the delivery is done when all of it is. None: there was nothing to keep.
+    envelope: Envelope,
     outcome: Outcome,
 }
 
 /// What a delivery has come to.
 enum Outcome {
+    /// It is done when all of these are stored. None: there was nothing to keep.
     Events(Vec<CloudEvent>),
+    /// It could not be read, or not be stored.
     Dead(DeadLetter),
 }
 
@@ -76,13 +77,13 @@ async fn settle_part(engine: &Engine, source: &AmqpSource, mut part: Vec<Read<'_
 
 impl<'d> Read<'d> {
     fn of(source: &AmqpSource, delivery: &'d Delivery) -> Self {
-        let message = Message::of(delivery);
-        let read = source.format.read(&message.with_body(&source.uri, &delivery.data));
+        let envelope = Envelope::of(delivery);
+        let read = source.format.read(&envelope.delivery(&source.uri, &delivery.data));
         let outcome = match read {
             Ok(events) => Outcome::Events(events),
-            Err(malformed) => Outcome::Dead(dead_letter(source, delivery, &message, &malformed.message)),
+            Err(malformed) => Outcome::Dead(dead_letter(source, delivery, &envelope, malformed.message)),
         };
-        Self { delivery, message, outcome }
+        Self { delivery, envelope, outcome }
     }
 
     fn events(&self) -> &[CloudEvent] {
@@ -103,7 +104,7 @@ impl<'d> Read<'d> {
     async fn store_alone(&mut self, engine: &Engine, source: &AmqpSource) -> Result<(), Ended> {
         if let Err(reason) = store(engine, self.events().to_vec(), Vec::new()).await? {
             let reason = format!("the store refused the events: {reason}");
-            self.outcome = Outcome::Dead(dead_letter(source, self.delivery, &self.message, &reason));
+            self.outcome = Outcome::Dead(dead_letter(source, self.delivery, &self.envelope, reason));
         }
         if let Some(letter) = self.dead()
             && let Err(reason) = store(engine, Vec::new(), vec![letter.clone()]).await?
@@ -154,11 +155,12 @@ async fn acknowledge(part: &[Read<'_>]) -> Result<(), Ended> {
     Ok(())
 }
 
-fn dead_letter(source: &AmqpSource, delivery: &Delivery, message: &Message, reason: &str) -> DeadLetter {
+fn dead_letter(source: &AmqpSource, delivery: &Delivery, envelope: &Envelope, reason: String) -> DeadLetter {
     DeadLetter {
         source: source.name.clone(),
-        reason: without_nul(reason),
+        // PostgreSQL cannot store the NUL character.
+        reason: reason.replace('\0', "\u{fffd}"),
         body: delivery.data[..delivery.data.len().min(EVENT_BYTES_MAX)].to_vec(),
-        context: message.context(),
+        context: envelope.context(delivery.redelivered),
     }
 }
