@@ -71,7 +71,7 @@ async fn run(
     for source in &config.sources {
         match &source.transport {
             Transport::Amqp(queue) => {
-                intake.spawn(consume(engine.clone(), AmqpSource::new(queue), shutdown.clone()))
+                intake.spawn(consume(engine.clone(), AmqpSource::new(source, queue), shutdown.clone()))
             }
         };
     }

@@ -32,7 +32,7 @@ case "$1 $2" in
     launch_rabbitmq "$folder"
     await_rabbitmq "$folder"
     ;;
-"rabbitmq cut") rabbitmq_control "$folder" close_all_connections "cut by a test" >/dev/null ;;
+"rabbitmq cut") "$folder/ctl" close_all_connections "cut by a test" >/dev/null ;;
 "rabbitmq stop") stop_rabbitmq "$folder" ;;
 *) fail "private.sh does not know $1 $2" ;;
 esac

@@ -78,16 +78,13 @@ impl Envelope {
         }
     }
 
-    /// What a dead letter tells of it.
+    /// What a dead letter keeps of it.
     pub(super) fn context(&self, redelivered: bool) -> Value {
-        let of = |name| self.properties.get(name).unwrap_or(&Value::Null);
         without_nul(&json!({
-            "exchange": of("exchange"),
-            "routing_key": of("routing_key"),
-            "redelivered": redelivered,
-            "content_type": of("content_type"),
-            "message_id": of("message_id"),
+            "content_type": self.content_type,
             "headers": self.headers,
+            "properties": self.properties,
+            "redelivered": redelivered,
         }))
     }
 }
@@ -269,10 +266,11 @@ mod tests {
     #[test]
     fn a_dead_letter_tells_what_came_without_nul() {
         let headers = table(&[("a\0b", AMQPValue::FieldArray(FieldArray::from(vec![text("c\0d")])))]);
-        let context = envelope(&BasicProperties::default().with_headers(headers)).context(true);
+        let given = BasicProperties::default().with_headers(headers).with_message_id("m-1".into());
+        let context = envelope(&given).context(true);
         let expected = json!({
-            "exchange": "lake", "routing_key": "eu.customers", "redelivered": true, "content_type": null,
-            "message_id": null, "headers": {"a\u{fffd}b": ["c\u{fffd}d"]},
+            "content_type": null, "headers": {"a\u{fffd}b": ["c\u{fffd}d"]}, "redelivered": true,
+            "properties": {"exchange": "lake", "routing_key": "eu.customers", "message_id": "m-1"},
         });
         assert_eq!(context, expected);
     }

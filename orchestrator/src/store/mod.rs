@@ -203,7 +203,7 @@ pub struct Store {
 
 struct Inner {
     database: Database,
-    clock: Clock,
+    clock: Arc<Clock>,
     /// Names of the outbound targets: each emitted event gets an outbox row for each.
     targets: Vec<String>,
     hot: hot::HotRuns,
@@ -227,7 +227,7 @@ impl Store {
     pub(crate) fn over(database: Database, clock: Clock, targets: Vec<String>) -> Self {
         let inner = Inner {
             database,
-            clock,
+            clock: Arc::new(clock),
             targets,
             hot: hot::HotRuns::default(),
             queues: together::Queues::default(),
@@ -246,7 +246,7 @@ impl Store {
     }
 
     /// The clock that everything is due by.
-    pub fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &Arc<Clock> {
         &self.inner.clock
     }
 

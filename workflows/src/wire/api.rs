@@ -563,4 +563,49 @@ pub struct ServerView {
     pub now: Timestamp,
     /// Whether a token is asked for.
     pub tokens_required: bool,
+    /// Its sources and outbound targets.
+    #[serde(default)]
+    pub parts: Vec<PartView>,
+}
+
+/// How a part of the server is doing that comes and goes by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartView {
+    /// `database | source | target`.
+    pub part: String,
+    /// A source's or a target's name, `sqlite`.
+    pub name: String,
+    /// `starting | ok | degraded`: degraded means that it does not do its work, and tries again by itself.
+    pub state: String,
+    /// When it came to be so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Why it is degraded; left out for those who gave no token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What a source has settled since the server started; left out for those who gave no token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliveries: Option<DeliveriesView>,
+}
+
+/// What a source has settled with its broker since the server started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveriesView {
+    /// Deliveries, whatever they came to.
+    pub settled: u64,
+    /// Events in them, those that were known already included.
+    pub events: u64,
+    /// Deliveries that could not be read.
+    pub dead_letters: u64,
+    /// Deliveries that held nothing to keep, such as tombstones.
+    pub empty: u64,
+}
+
+/// `GET /readyz`: whether requests are answered, and which parts do their work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyView {
+    /// `ready`, or `degraded` while a part is: requests are answered all the same.
+    pub status: String,
+    /// The database, the sources and the targets.
+    pub parts: Vec<PartView>,
 }
