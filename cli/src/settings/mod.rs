@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::args::{Broker, ConfigFile, Database, Place, WorkArgs};
 use crate::exit::Usage;
 
+mod hooks;
 mod secret;
 mod sources;
 mod targets;

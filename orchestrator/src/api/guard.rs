@@ -84,7 +84,7 @@ pub(crate) async fn identified(
     next: Next,
 ) -> Response {
     request.extensions_mut().insert(route.body_max);
-    if route.access == RouteAccess::Open {
+    if matches!(route.access, RouteAccess::Open | RouteAccess::Hook) {
         return next.run(request).await;
     }
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod hooks;
 mod sources;
 mod targets;
 
+pub use hooks::{Hook, Scheme};
 pub use sources::{Queue, Source, Transport};
 pub use targets::{Destination, Exchange, Target, Webhook};
 

@@ -1,6 +1,6 @@
 //! Sources as they are configured: a name, and what brings the events there. What a source does is `intake`'s business.
 
-use super::Broker;
+use super::{Broker, Hook};
 
 /// Where events come from.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Source {
 pub enum Transport {
     /// A queue of RabbitMQ.
     Amqp(Queue),
+    /// Requests to `/hooks/NAME`.
+    Webhook(Hook),
 }
 
 /// A queue to consume from.
