@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::{Delivery, EVENTS_MAX, Malformed, Transport, accept, payload};
+use super::{Delivery, EVENTS_MAX, Malformed, Transport, accept};
 use crate::event::{CloudEvent, NotAnEvent};
 
 /// What attributes' names begin with over AMQP: 1.0.2 writes the colon, which JMS forbids, later drafts the other.
@@ -43,29 +43,28 @@ pub(super) fn read(delivery: &Delivery<'_>) -> Result<Vec<CloudEvent>, Malformed
 }
 
 fn structured(delivery: &Delivery<'_>) -> Result<Vec<CloudEvent>, Malformed> {
-    match parse(delivery)? {
-        Value::Array(_) => Err(Malformed::new(match delivery.transport {
-            Transport::Amqp => {
-                "the body is an array: over AMQP, send one CloudEvent per message, as a JSON object"
-            }
-            Transport::Http => {
-                "the body must be one CloudEvent, a JSON object: send several as application/cloudevents-batch+json"
-            }
-        })),
-        value => one(value).map(|event| vec![event]),
+    let value = parse(delivery)?;
+    if !value.is_array() {
+        return one(value).map(|event| vec![event]);
     }
+    Err(Malformed::new(match delivery.transport {
+        Transport::Amqp => {
+            "the body is an array: over AMQP, send one CloudEvent per message, as a JSON object"
+        }
+        Transport::Http => {
+            "the body must be one CloudEvent, a JSON object: send several as application/cloudevents-batch+json"
+        }
+    }))
 }
 
 fn batch(delivery: &Delivery<'_>) -> Result<Vec<CloudEvent>, Malformed> {
-    match delivery.transport {
-        Transport::Amqp => {
-            Err(Malformed::new("the message is a batch: over AMQP, send one event per message"))
-        }
-        Transport::Http => match parse(delivery)? {
-            Value::Array(values) => many(values),
-            _ => Err(Malformed::new("the body must be a JSON array of CloudEvents")),
-        },
+    if delivery.transport == Transport::Amqp {
+        return Err(Malformed::new("the message is a batch: over AMQP, send one event per message"));
     }
+    let Value::Array(values) = parse(delivery)? else {
+        return Err(Malformed::new("the body must be a JSON array of CloudEvents"));
+    };
+    many(values)
 }
 
 fn structured_or_batch(delivery: &Delivery<'_>) -> Result<Vec<CloudEvent>, Malformed> {
@@ -79,10 +78,13 @@ fn structured_or_batch(delivery: &Delivery<'_>) -> Result<Vec<CloudEvent>, Malfo
 }
 
 fn parse(delivery: &Delivery<'_>) -> Result<Value, Malformed> {
-    payload::parse(
-        delivery,
-        "a CloudEvent as a JSON object with the content type application/cloudevents+json",
-    )
+    serde_json::from_slice(delivery.body).map_err(|error| Malformed {
+        position: Some((error.line(), error.column())),
+        ..Malformed::new(format!(
+            "the body is not JSON: {error}; send a CloudEvent as a JSON object with the content type \
+             application/cloudevents+json"
+        ))
+    })
 }
 
 fn one(value: Value) -> Result<CloudEvent, Malformed> {

@@ -3,11 +3,16 @@
 
 use serde_json::{Map, Value};
 
-use super::payload::{derived_id, parse};
+use super::payload::{Shape, derived_id};
 use super::{Delivery, Malformed, accept};
 use crate::definition::diagnostics::closest;
 use crate::event::CloudEvent;
 use crate::expression::{Expression, ExpressionError, Scope, Type, Types, describe, shorten};
+
+const SHAPE: Shape = Shape {
+    what: "what this source's mapping reads",
+    advice: "send JSON, or give the source another format",
+};
 
 /// Which expression gives which attribute of an event, over `headers`, `properties` and `body` (the parsed JSON) of a
 /// [`Delivery`]. Each gives text; null, where the attribute may be missing: `has(body.day) ? body.day : null`.
@@ -127,7 +132,7 @@ fn check(attribute: &str, text: &str) -> Result<Expression, Vec<ExpressionError>
 }
 
 pub(super) fn read(mapping: &Mapping, delivery: &Delivery<'_>) -> Result<Vec<CloudEvent>, Malformed> {
-    let body = parse(delivery, "what this source's mapping reads, as JSON")?;
+    let body = SHAPE.parse(delivery)?;
     let mut scope = Scope::default();
     scope.roots.insert("headers".to_owned(), Value::Object(delivery.headers.clone()));
     scope.roots.insert("properties".to_owned(), Value::Object(delivery.properties.clone()));

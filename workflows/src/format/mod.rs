@@ -6,6 +6,22 @@
 //! format (a source's format is configured), a panic for any bytes, or an event that
 //! [`CloudEvent::parse_from_outside`] refuses.
 //!
+//! | format | `type` | `subject` | `id` | `data` |
+//! |---|---|---|---|---|
+//! | `cloudevents` | as sent | as sent | as sent | as sent |
+//! | `eventbridge` | `aws.s3.object_created` | first of `resources` | `id` | `detail` |
+//! | `github` | `github.push`, `github.release.published` | repository, else organization | X-GitHub-Delivery | the payload |
+//! | `alertmanager` | `alert.firing` | `alertname` | of group, status and alerts | the payload |
+//! | `mlflow` | `mlflow.model_version.created` | `data.name` | X-MLflow-Delivery-Id | the payload |
+//! | `dbt` | `dbt.job.run.completed` | `data.jobId` | `eventId` | the payload |
+//! | `hugging_face` | `hf.repo.content.update` | `repo.name` | of the commits, else of the payload | the payload |
+//! | `debezium` | `cdc.c`, `cdc.u`, `cdc.d`, … | `db.schema.table` | of the place in the log and the row | the envelope |
+//! | `s3`, `minio` | `s3.object.created` | `bucket/key` | of object, version, sequencer and event | one record |
+//! | `json` | mapped | mapped | mapped, of the transport, or of the content | mapped, else the body |
+//!
+//! `source` is the delivery's where this table does not say otherwise: CloudEvents have their own, EventBridge's is
+//! `urn:aws:SERVICE:ACCOUNT:REGION`, a mapping may give one. `time` is the payload's, where it has one.
+//!
 //! ```
 //! use refit_workflows::format::{Delivery, Format, Mapping, Transport};
 //! use serde_json::{Map, json};
@@ -29,9 +45,17 @@
 //! assert_eq!(events[0].data()["rows"], 1200);
 //! ```
 
+mod alertmanager;
 mod cloudevents;
+mod dbt;
+mod debezium;
+mod eventbridge;
+mod github;
+mod hugging_face;
 mod json;
+mod mlflow;
 mod payload;
+mod storage;
 
 use std::str::FromStr;
 
@@ -79,6 +103,24 @@ pub struct Delivery<'a> {
 pub enum Format {
     /// CloudEvents 1.0: structured or binary, over HTTP also as a batch.
     CloudEvents,
+    /// Events of Amazon EventBridge.
+    EventBridge,
+    /// Webhooks of GitHub.
+    GitHub,
+    /// The webhook of Prometheus Alertmanager: one event per group of alerts.
+    Alertmanager,
+    /// Webhooks of the MLflow model registry.
+    Mlflow,
+    /// Webhooks of the dbt platform.
+    Dbt,
+    /// Webhooks of the Hugging Face Hub.
+    HuggingFace,
+    /// Change events of Debezium.
+    Debezium,
+    /// Notifications of S3 and of stores that speak like it: one event per record.
+    S3,
+    /// Notifications of MinIO: one event per record.
+    Minio,
     /// Any JSON, with a mapping that says what the attributes are.
     Json(Mapping),
 }
@@ -103,7 +145,19 @@ impl Malformed {
 
 impl Format {
     /// The names of the formats, as they are configured.
-    pub const NAMES: [&str; 2] = ["cloudevents", "json"];
+    pub const NAMES: [&str; 11] = [
+        "cloudevents",
+        "eventbridge",
+        "github",
+        "alertmanager",
+        "mlflow",
+        "dbt",
+        "hugging_face",
+        "debezium",
+        "s3",
+        "minio",
+        "json",
+    ];
 
     /// The format of this name. A mapping belongs to `json`, which needs one, and to no other.
     ///
@@ -133,6 +187,15 @@ impl Format {
     pub fn name(&self) -> &'static str {
         match self {
             Self::CloudEvents => "cloudevents",
+            Self::EventBridge => "eventbridge",
+            Self::GitHub => "github",
+            Self::Alertmanager => "alertmanager",
+            Self::Mlflow => "mlflow",
+            Self::Dbt => "dbt",
+            Self::HuggingFace => "hugging_face",
+            Self::Debezium => "debezium",
+            Self::S3 => "s3",
+            Self::Minio => "minio",
             Self::Json(_) => "json",
         }
     }
@@ -158,6 +221,15 @@ impl Format {
         }
         match self {
             Self::CloudEvents => cloudevents::read(delivery),
+            Self::EventBridge => eventbridge::read(delivery),
+            Self::GitHub => github::read(delivery),
+            Self::Alertmanager => alertmanager::read(delivery),
+            Self::Mlflow => mlflow::read(delivery),
+            Self::Dbt => dbt::read(delivery),
+            Self::HuggingFace => hugging_face::read(delivery),
+            Self::Debezium => debezium::read(delivery),
+            Self::S3 => storage::read_s3(delivery),
+            Self::Minio => storage::read_minio(delivery),
             Self::Json(mapping) => json::read(mapping, delivery),
         }
     }
@@ -170,6 +242,15 @@ impl FromStr for Format {
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "cloudevents" => Ok(Self::CloudEvents),
+            "eventbridge" => Ok(Self::EventBridge),
+            "github" => Ok(Self::GitHub),
+            "alertmanager" => Ok(Self::Alertmanager),
+            "mlflow" => Ok(Self::Mlflow),
+            "dbt" => Ok(Self::Dbt),
+            "hugging_face" => Ok(Self::HuggingFace),
+            "debezium" => Ok(Self::Debezium),
+            "s3" => Ok(Self::S3),
+            "minio" => Ok(Self::Minio),
             "json" => Self::new(name, None),
             _ => {
                 let near = closest(name, Self::NAMES).map(|near| format!("; did you mean `{near}`?"));

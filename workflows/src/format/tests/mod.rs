@@ -1,7 +1,10 @@
 //! What the formats make of deliveries, one file per format; `hostile` holds all of them against anything.
 
 mod cloudevents;
+mod data;
+mod hostile;
 mod json;
+mod platforms;
 
 use serde_json::{Map, Value};
 
