@@ -16,6 +16,7 @@ use crate::exit::Usage;
 
 mod broker;
 mod format;
+mod hooks;
 mod secret;
 mod sources;
 mod targets;

@@ -2,6 +2,7 @@
 //! names moments, passes the time in, and wakes whoever waits. Decisions are made in `workflows`, durability in `store`;
 //! must never happen here: SQL, HTTP, a decision about a run.
 
+mod admission;
 mod loops;
 mod people;
 mod signals;
@@ -43,6 +44,7 @@ struct Inner {
     /// Names this process where only one orchestrator may do something.
     holder: String,
     tokens: people::TokenCache,
+    admission: admission::Admission,
 }
 
 /// What the engine is told when it starts.
@@ -121,6 +123,7 @@ impl Engine {
                 settings,
                 holder: uuid::Uuid::new_v4().to_string(),
                 tokens: people::TokenCache::default(),
+                admission: admission::Admission::default(),
             }),
         }
     }
