@@ -23,6 +23,7 @@ mod together;
 mod tokens;
 mod turn;
 mod views;
+mod waits;
 mod workers;
 mod workflows;
 mod writes;
