@@ -22,7 +22,7 @@ mod work;
 mod worker;
 mod workflow;
 
-pub(crate) use schema::{STEP_SCHEMA, WORKFLOW_SCHEMA};
+pub(crate) use schema::{STEP_SCHEMA, TEST_SCHEMA, WORKFLOW_SCHEMA};
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
