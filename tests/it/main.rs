@@ -29,6 +29,7 @@ mod demo;
 mod examples;
 mod language_page;
 mod layers;
+mod operations;
 mod outbox;
 mod recovery;
 mod schema;

@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::health::Health;
 use crate::store::{ChangeError, Hints, Store, StoreError};
 pub use crate::store::{DeadLetter, EventFilter, Outbound, RunFilter, Sent};
 use signals::Signals;
@@ -38,6 +39,7 @@ struct Inner {
     store: Store,
     signals: Signals,
     settings: Settings,
+    health: Health,
     /// Names this process where only one orchestrator may do something.
     holder: String,
     tokens: people::TokenCache,
@@ -116,6 +118,7 @@ impl Engine {
                 store,
                 signals: Signals::default(),
                 settings,
+                health: Health::default(),
                 holder: uuid::Uuid::new_v4().to_string(),
                 tokens: people::TokenCache::default(),
             }),
@@ -125,6 +128,11 @@ impl Engine {
     /// The store under it.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// The list of sources and targets, where each registers.
+    pub fn health(&self) -> &Health {
+        &self.inner.health
     }
 
     fn now(&self) -> Timestamp {
@@ -385,6 +393,7 @@ impl Engine {
             database: self.store().database().kind().to_owned(),
             now: self.now(),
             tokens_required,
+            parts: self.health().parts(),
         })
     }
 

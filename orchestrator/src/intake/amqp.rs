@@ -15,7 +15,6 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
 use serde_json::json;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +22,7 @@ use super::delivery::Message;
 use crate::broker::{self, ANSWER_WITHIN, Backoff, BrokerError};
 use crate::config::{Broker, Queue};
 use crate::engine::{DeadLetter, Engine, EngineError};
+use crate::health::{Part, PartKind};
 use crate::store::StoreError;
 
 /// Deliveries the broker may have outstanding here.
@@ -49,50 +49,22 @@ const PUBLISH_AT_ONCE: usize = 100;
 pub struct AmqpSource {
     broker: Broker,
     queue: String,
-    state: watch::Sender<SourceState>,
-}
-
-/// How a source is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum SourceState {
-    /// Not yet connected for the first time.
-    #[default]
-    Starting,
-    /// Consuming.
-    Connected,
-    /// Not consuming, and trying again by itself; why.
-    Degraded(String),
 }
 
 impl AmqpSource {
     /// The source that is configured so.
     pub fn new(queue: &Queue) -> Self {
-        let (broker, queue) = (queue.broker.clone(), queue.queue.clone());
-        Self { broker, queue, state: watch::Sender::new(SourceState::Starting) }
+        Self { broker: queue.broker.clone(), queue: queue.queue.clone() }
     }
 
-    /// Follows how the source is doing.
-    pub fn state(&self) -> watch::Receiver<SourceState> {
-        self.state.subscribe()
+    /// What it is called in the list of parts and in its dead letters.
+    fn name(&self) -> String {
+        source_name(&self.queue)
     }
+}
 
-    /// Tells and logs a change of state, and only a change.
-    fn enter(&self, state: SourceState) {
-        let changed = self.state.send_if_modified(|current| {
-            let changed = *current != state;
-            current.clone_from(&state);
-            changed
-        });
-        match state {
-            SourceState::Connected if changed => {
-                tracing::info!(queue = self.queue, "consuming events from RabbitMQ")
-            }
-            SourceState::Degraded(reason) if changed => {
-                tracing::warn!(queue = self.queue, "not consuming events, trying again: {reason}");
-            }
-            SourceState::Starting | SourceState::Connected | SourceState::Degraded(_) => {}
-        }
-    }
+fn source_name(queue: &str) -> String {
+    format!("amqp:{queue}")
 }
 
 /// Why a generation ended.
@@ -111,12 +83,13 @@ enum Ended {
 
 /// Consumes until `shutdown` is cancelled, whatever happens to the broker and the database meanwhile.
 pub async fn consume(engine: Engine, settings: AmqpSource, shutdown: CancellationToken) {
+    let part = engine.health().register(PartKind::Source, settings.name());
     let mut backoff = Backoff::default();
     loop {
-        match generation(&engine, &settings, &shutdown, &mut backoff).await {
+        match generation(&engine, &settings, &part, &shutdown, &mut backoff).await {
             Ended::Stopping => return,
             ended @ (Ended::Broker(_) | Ended::Doubt(_) | Ended::Store(_)) => {
-                settings.enter(SourceState::Degraded(ended.to_string()));
+                part.degraded(ended.to_string());
             }
         }
         let pause = async {
@@ -135,6 +108,7 @@ pub async fn consume(engine: Engine, settings: AmqpSource, shutdown: Cancellatio
 async fn generation(
     engine: &Engine,
     settings: &AmqpSource,
+    part: &Part,
     shutdown: &CancellationToken,
     backoff: &mut Backoff,
 ) -> Ended {
@@ -143,7 +117,7 @@ async fn generation(
         Some(Err(error)) => return error.into(),
         None => return Ended::Stopping,
     };
-    settings.enter(SourceState::Connected);
+    part.working();
     let ended = loop {
         let batch = match subscription.next_batch(&settings.queue, shutdown).await {
             Ok(batch) => batch,
@@ -356,7 +330,7 @@ fn message(delivery: &Delivery) -> Message<'_> {
 fn dead_letter(queue: &str, delivery: &Delivery, reason: String) -> DeadLetter {
     let properties = &delivery.properties;
     DeadLetter {
-        source: format!("amqp:{queue}"),
+        source: source_name(queue),
         reason,
         body: delivery.data[..delivery.data.len().min(EVENT_BYTES_MAX)].to_vec(),
         context: json!({
