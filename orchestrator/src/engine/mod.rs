@@ -2,6 +2,7 @@
 //! names moments, passes the time in, and wakes whoever waits. Decisions are made in `workflows`, durability in `store`;
 //! must never happen here: SQL, HTTP, a decision about a run.
 
+mod letters;
 mod loops;
 mod people;
 mod signals;
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::health::Health;
 use crate::store::{ChangeError, Hints, Store, StoreError};
-pub use crate::store::{DeadLetter, EventFilter, Outbound, RunFilter, Sent};
+pub use crate::store::{DeadLetter, DeadLetterFilter, EventFilter, Outbound, RunFilter, Sent};
 use signals::Signals;
 
 /// The engine's handle; cheap to clone.
@@ -90,6 +91,9 @@ pub enum EngineError {
         /// What would be right.
         hint: Option<String>,
     },
+    /// What was sent, or set aside before, cannot be understood, and why. 422.
+    #[error("{0}")]
+    Malformed(String),
     /// The workflow file has problems. 422.
     #[error("the workflow has {} problem(s)", .0.len())]
     Definition(Problems),

@@ -13,17 +13,18 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
-use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
+use refit_workflows::event::CloudEvent;
 use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::again::{CONTENT_ENCODING, CONTENT_TYPE, HEADERS};
 use super::delivery::Message;
 use crate::broker::{self, ANSWER_WITHIN, Backoff, BrokerError};
 use crate::config::{Broker, Queue};
 use crate::engine::{DeadLetter, Engine, EngineError};
 use crate::health::{Part, PartKind};
-use crate::store::StoreError;
+use crate::store::{BODY_BYTES_MAX, StoreError};
 
 /// Deliveries the broker may have outstanding here.
 const PREFETCH: u16 = 250;
@@ -332,14 +333,15 @@ fn dead_letter(queue: &str, delivery: &Delivery, reason: String) -> DeadLetter {
     DeadLetter {
         source: source_name(queue),
         reason,
-        body: delivery.data[..delivery.data.len().min(EVENT_BYTES_MAX)].to_vec(),
+        body: delivery.data[..delivery.data.len().min(BODY_BYTES_MAX)].to_vec(),
         context: json!({
             "exchange": delivery.exchange.as_str(),
             "routing_key": delivery.routing_key.as_str(),
             "redelivered": delivery.redelivered,
-            "content_type": properties.content_type().as_ref().map(|text| text.as_str()),
+            CONTENT_TYPE: properties.content_type().as_ref().map(|text| text.as_str()),
+            CONTENT_ENCODING: properties.content_encoding().as_ref().map(|text| text.as_str()),
             "message_id": properties.message_id().as_ref().map(|text| text.as_str()),
-            "headers": message(delivery).headers_as_json(),
+            HEADERS: message(delivery).headers_as_json(),
         }),
     }
 }

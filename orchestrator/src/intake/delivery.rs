@@ -106,12 +106,11 @@ impl Message<'_> {
         Ok(if attributes.is_empty() { None } else { Some(attributes) })
     }
 
-    /// The headers as JSON, for a dead letter: values that are neither text, number, boolean nor time by their type.
+    /// The headers as JSON, for a dead letter: null where a value is neither text, whole number, boolean nor time.
     pub(super) fn headers_as_json(self) -> Value {
         let mut object = Map::new();
         for (name, value) in self.headers.into_iter().flatten() {
-            let shown = attribute(value).unwrap_or_else(|| Value::from(format!("({:?})", value.get_type())));
-            object.insert(without_nul(name.as_str()), shown);
+            object.insert(without_nul(name.as_str()), attribute(value).unwrap_or(Value::Null));
         }
         Value::Object(object)
     }

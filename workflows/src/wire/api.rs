@@ -567,26 +567,3 @@ pub struct ServerView {
     #[serde(default)]
     pub parts: Vec<PartView>,
 }
-
-/// How a part of the server is doing that comes and goes by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartView {
-    /// `database | source | target`.
-    pub part: String,
-    /// `amqp:refit.events`, a webhook's name, `sqlite`.
-    pub name: String,
-    /// `starting | ok | degraded`: degraded means that it does not do its work, and tries again by itself.
-    pub state: String,
-    /// Why it is degraded; left out for those who gave no token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// `GET /readyz`: whether requests are answered, and which parts do their work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReadyView {
-    /// `ready`, or `degraded` while a part is: requests are answered all the same.
-    pub status: String,
-    /// The database, the sources and the targets.
-    pub parts: Vec<PartView>,
-}
