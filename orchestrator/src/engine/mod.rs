@@ -2,6 +2,7 @@
 //! names moments, passes the time in, and wakes whoever waits. Decisions are made in `workflows`, durability in `store`;
 //! must never happen here: SQL, HTTP, a decision about a run.
 
+mod letters;
 mod loops;
 mod people;
 mod signals;
@@ -16,6 +17,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use refit_workflows::definition::{Problems, Workflow};
 use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
+use refit_workflows::format::Format;
 use refit_workflows::names::RunName;
 use refit_workflows::run::Refused;
 use refit_workflows::time::Timestamp;
@@ -26,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::health::Health;
 use crate::store::{ChangeError, Hints, Store, StoreError};
-pub use crate::store::{DeadLetter, EventFilter, Outbound, RunFilter, Sent};
+pub use crate::store::{DeadLetter, DeadLetterFilter, EventFilter, Outbound, RunFilter, Sent};
 use signals::Signals;
 
 /// The engine's handle; cheap to clone.
@@ -46,12 +48,14 @@ struct Inner {
 }
 
 /// What the engine is told when it starts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// How long a lease lives without a renewal.
     pub grace: Duration,
     /// How often everything that hints can wake is looked at all the same.
     pub poll: Duration,
+    /// How each source's deliveries are read, by its name.
+    pub formats: BTreeMap<String, Format>,
 }
 
 /// Who asks: the name goes into journals and histories.
@@ -90,6 +94,9 @@ pub enum EngineError {
         /// What would be right.
         hint: Option<String>,
     },
+    /// What was sent, or set aside before, cannot be understood, and why. 422.
+    #[error("{0}")]
+    Malformed(String),
     /// The workflow file has problems. 422.
     #[error("the workflow has {} problem(s)", .0.len())]
     Definition(Problems),

@@ -122,7 +122,7 @@ impl Simulation {
     pub async fn open(stage: &mut Stage, start: Timestamp) -> Result<Self, SimulationError> {
         stage.0.clear().await?;
         let store = Store::over(stage.0.clone(), Clock::standing_at(start), Vec::new());
-        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
+        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER, formats: BTreeMap::new() });
         let [dispatch, ready, runs, children] = engine.news();
         engine
             .register(Register {
