@@ -27,6 +27,16 @@ impl Envelope {
         Self::read(delivery.exchange.as_str(), delivery.routing_key.as_str(), &delivery.properties)
     }
 
+    /// Of the message whose [`Envelope::context`] this is.
+    pub(super) fn kept(context: &Value) -> Self {
+        let of = |name: &str| context.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+        Self {
+            content_type: context.get("content_type").and_then(Value::as_str).map(str::to_owned),
+            headers: of("headers"),
+            properties: of("properties"),
+        }
+    }
+
     fn read(exchange: &str, routing_key: &str, given: &BasicProperties) -> Self {
         let mut properties = Map::new();
         properties.insert("exchange".to_owned(), Value::from(exchange));

@@ -118,7 +118,7 @@ impl Simulation {
     pub async fn open(stage: &mut Stage, start: Timestamp) -> Result<Self, SimulationError> {
         stage.0.clear().await?;
         let store = Store::followed(stage.0.clone(), Clock::standing_at(start));
-        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
+        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER, formats: BTreeMap::new() });
         let [dispatch, ready, runs, children] = engine.news();
         engine
             .register(Register {

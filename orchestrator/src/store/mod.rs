@@ -8,6 +8,7 @@ mod blobs;
 mod changes;
 mod children;
 pub mod database;
+mod dead_letters;
 mod dispatch;
 mod gather;
 mod hot;
@@ -42,6 +43,8 @@ use crate::clock::Clock;
 use database::Database;
 
 pub(crate) use blobs::CHUNK_BYTES;
+pub(crate) use dead_letters::BODY_BYTES_MAX;
+pub use dead_letters::Retried;
 pub use dispatch::Dispatched;
 pub use intake::Recorded;
 pub use logs::LogRow;
@@ -131,6 +134,21 @@ pub struct RunFilter {
     pub limit: i64,
 }
 
+/// What to list of the dead letters.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetterFilter {
+    /// The source, as in [`DeadLetter::source`].
+    pub source: Option<String>,
+    /// Received at or after.
+    pub since: Option<Timestamp>,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+    /// Only those that come behind the letter with this `seq`, in the order asked for.
+    pub after: Option<i64>,
+    /// At most; bounded to 1000.
+    pub limit: i64,
+}
+
 /// A delivery that is not an event, kept with the reason.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
@@ -138,9 +156,9 @@ pub struct DeadLetter {
     pub source: String,
     /// Why it is dead.
     pub reason: String,
-    /// The bytes as they came, at most 1 MiB.
+    /// The bytes as they came; a little over 1 MiB is kept.
     pub body: Vec<u8>,
-    /// Routing key, exchange, headers: as JSON.
+    /// What came with it, from which it can be read again: an object with `content_type`, `headers` and more.
     pub context: serde_json::Value,
 }
 

@@ -1,6 +1,7 @@
 //! What the people who run an orchestrator rely on: that it says how it is, and that nothing it set aside, kept or threw
 //! away goes unnoticed.
 
+mod dead_letters;
 mod parts;
 
 use std::time::Duration;

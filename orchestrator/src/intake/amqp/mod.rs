@@ -22,6 +22,7 @@ use refit_workflows::format::Format;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::source_uri;
 use crate::broker::{self, ANSWER_WITHIN, Backoff, BrokerError};
 use crate::config::{Broker, Declaration, Queue, Source, Topology};
 use crate::engine::Engine;
@@ -67,7 +68,7 @@ impl AmqpSource {
         };
         Self {
             name: source.name.clone(),
-            uri: format!("/sources/{}", source.name),
+            uri: source_uri(&source.name),
             format: source.format.clone(),
             consumer_tag: queue.consumer_tag.clone().unwrap_or_else(made),
             queue: queue.clone(),

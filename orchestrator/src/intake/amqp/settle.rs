@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
-use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
+use refit_workflows::event::CloudEvent;
 use tokio::time::timeout;
 
 use super::super::delivery::Envelope;
@@ -13,7 +13,7 @@ use super::{AmqpSource, Ended};
 use crate::broker::{self, ANSWER_WITHIN};
 use crate::engine::{DeadLetter, Engine, EngineError};
 use crate::health::Counts;
-use crate::store::StoreError;
+use crate::store::{BODY_BYTES_MAX, StoreError};
 
 /// The most events stored in one transaction, where one delivery does not hold more.
 const EVENTS_MAX: usize = 1000;
@@ -164,7 +164,7 @@ fn dead_letter(source: &AmqpSource, delivery: &Delivery, envelope: &Envelope, re
         source: source.name.clone(),
         // PostgreSQL cannot store the NUL character.
         reason: reason.replace('\0', "\u{fffd}"),
-        body: delivery.data[..delivery.data.len().min(EVENT_BYTES_MAX)].to_vec(),
+        body: delivery.data[..delivery.data.len().min(BODY_BYTES_MAX)].to_vec(),
         context: envelope.context(delivery.redelivered),
     }
 }
