@@ -258,9 +258,12 @@ mod tests {
         let health = Health::new(Arc::clone(&clock));
         let source = health.register(PartKind::Source, "orders");
         let since = || health.parts()[0].since.map(Timestamp::as_millis);
-        for (at, reason, expected) in
-            [(2000, Some("refused"), 2000), (3000, Some("no queue"), 2000), (4000, None, 4000), (5000, None, 4000)]
-        {
+        for (at, reason, expected) in [
+            (2000, Some("refused"), 2000),
+            (3000, Some("no queue"), 2000),
+            (4000, None, 4000),
+            (5000, None, 4000),
+        ] {
             clock.set(Timestamp::from_millis(at));
             match reason {
                 Some(reason) => source.degraded(reason),

@@ -263,7 +263,8 @@ impl Broker {
     /// When `REFIT_TEST_RABBITMQCTL` is not set, or does not answer.
     pub async fn list(&self, rubric: &str, columns: &[&str]) -> Vec<serde_json::Value> {
         let listed = self.ctl(&[&[rubric], columns, &["--formatter", "json"]].concat()).await;
-        serde_json::from_str(&listed).unwrap_or_else(|error| panic!("rabbitmqctl {rubric}: {error}: {listed}"))
+        serde_json::from_str(&listed)
+            .unwrap_or_else(|error| panic!("rabbitmqctl {rubric}: {error}: {listed}"))
     }
 
     /// Has the broker close the only connection that shows itself under this name.
@@ -273,9 +274,10 @@ impl Broker {
     pub async fn close_connection(&self, name: &str) {
         let what = format!("a connection is called {name}");
         let pid = eventually(&what, Duration::from_secs(30), async || {
-            let all = self.list("list_connections", &["pid", "client_properties"]).await;
-            let found = all.iter().find(|connection| connection.to_string().contains(&format!("\"{name}\"")));
-            found.and_then(|connection| connection["pid"].as_str().map(str::to_owned))
+            // Not as JSON, which writes process ids as no command takes them.
+            let all = self.ctl(&["list_connections", "pid", "client_properties"]).await;
+            let found = all.lines().find(|connection| connection.contains(&format!("\"{name}\"")));
+            found.and_then(|connection| connection.split_whitespace().next().map(str::to_owned))
         });
         self.ctl(&["close_connection", &pid.await, "the test says so"]).await;
     }
@@ -308,7 +310,8 @@ impl Broker {
     pub async fn publish_to(&self, exchange: &str, key: &str, message: &Message) -> bool {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let properties = message.properties.clone().with_delivery_mode(2);
-        let sent = self.channel.basic_publish(exchange.into(), key.into(), options, &message.body, properties);
+        let sent =
+            self.channel.basic_publish(exchange.into(), key.into(), options, &message.body, properties);
         let confirmed = match sent.await {
             Ok(confirm) => confirm.await,
             Err(error) => Err(error),

@@ -106,7 +106,9 @@ pub(super) fn configured(
         "amqps" => {}
         "amqp" if tls == Tls::default() => {}
         "amqp" => {
-            return Err(Usage(format!("{whose}: `tls` is for amqps:// URLs, and its begins with amqp://")).into());
+            return Err(
+                Usage(format!("{whose}: `tls` is for amqps:// URLs, and its begins with amqp://")).into()
+            );
         }
         _ => {
             let expected = "amqp://USER:PASSWORD@HOST:PORT/VHOST or amqps://…";

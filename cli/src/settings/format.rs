@@ -34,7 +34,12 @@ fn parse(given: &MappingSettings, text: &str) -> Result<Mapping, Wrong> {
         let first = problems.first();
         let at = first.and_then(|problem| {
             let expression = given.get(&problem.attribute)?;
-            Some(place_in(text, expression, problem.error.offset.unwrap_or(0)))
+            Some(
+                problem
+                    .error
+                    .offset
+                    .map_or_else(|| place(expression), |offset| place_in(text, expression, offset)),
+            )
         });
         Wrong { at, message: format!("mapping of {}", all.join("; ")) }
     })
@@ -65,7 +70,8 @@ fn place_in(file: &str, written: &Spanned<String>, offset: usize) -> (usize, usi
     let into = before[start..].chars().count().saturating_sub(indent);
     for (at, candidate) in file.lines().enumerate().skip(line.saturating_sub(1)) {
         // The key may hold the same words.
-        let from = if at + 1 == line { candidate.char_indices().nth(column - 1).map_or(0, |(at, _)| at) } else { 0 };
+        let from =
+            if at + 1 == line { candidate.char_indices().nth(column - 1).map_or(0, |(at, _)| at) } else { 0 };
         if let Some(found) = candidate[from..].find(wanted) {
             return (at + 1, candidate[..from + found].chars().count() + into + 1);
         }

@@ -21,15 +21,14 @@ pub(super) async fn ready(State(engine): State<Engine>) -> Result<Json<ReadyView
     match engine.ready().await {
         Ok(server) => {
             let ok = "ok".to_owned();
-            let database =
-                PartView {
-                    part: "database".to_owned(),
-                    name: server.database,
-                    state: ok,
-                    since: None,
-                    reason: None,
-                    deliveries: None,
-                };
+            let database = PartView {
+                part: "database".to_owned(),
+                name: server.database,
+                state: ok,
+                since: None,
+                reason: None,
+                deliveries: None,
+            };
             let bare = |part| PartView { reason: None, deliveries: None, ..part };
             let parts = server.parts.into_iter().map(bare);
             let parts: Vec<PartView> = std::iter::once(database).chain(parts).collect();

@@ -51,7 +51,9 @@ async fn connector(tls: &Tls) -> Result<RustlsConnector, BrokerError> {
         None => RustlsConnectorConfig::new_with_native_certs(),
     };
     let config = config.map_err(|wrong| {
-        BrokerError::Tls(format!("the system trusts no authority ({wrong}): name one with `tls: {{ ca: FILE }}`"))
+        BrokerError::Tls(format!(
+            "the system trusts no authority ({wrong}): name one with `tls: {{ ca: FILE }}`"
+        ))
     })?;
     let made = match &tls.client {
         None => config.connector_with_no_client_auth(),

@@ -12,7 +12,6 @@ use lapin::{Channel, Connection, ExchangeKind};
 use super::{ANSWER_WITHIN, BrokerError, open_channel, short, within};
 use crate::config::{Argument, Binding, Declaration, ExchangeType, Topology};
 
-
 /// The most messages kept in the dead-letter queue; the oldest go first. What Refit refused is in its own table as well.
 const DEAD_MAX: i32 = 100_000;
 
@@ -23,12 +22,14 @@ pub(crate) async fn prepare_queue(
     topology: &Topology,
 ) -> Result<(), BrokerError> {
     match topology {
-        Topology::Checked => match probe_queue(&open_channel(connection).await?, queue, ANSWER_WITHIN).await {
-            Err(error) if error.is_not_found() => Err(BrokerError::Missing(format!(
-                "there is no queue {queue} at RabbitMQ, and `declare: false` leaves it to others to make it"
-            ))),
-            found => found.map(|_| ()),
-        },
+        Topology::Checked => {
+            match probe_queue(&open_channel(connection).await?, queue, ANSWER_WITHIN).await {
+                Err(error) if error.is_not_found() => Err(BrokerError::Missing(format!(
+                    "there is no queue {queue} at RabbitMQ, and `declare: false` leaves it to others to make it"
+                ))),
+                found => found.map(|_| ()),
+            }
+        }
         Topology::Declared(declaration) => {
             declare_queue(connection, queue, declaration).await?;
             for binding in &declaration.bindings {
@@ -93,7 +94,10 @@ async fn bind(connection: &Connection, queue: &str, binding: &Binding) -> Result
             let channel = open_channel(connection).await?;
             match declare_exchange(&channel, &exchange, exchange_kind(kind)).await {
                 Err(error) if error.is_precondition_failed() => {
-                    tracing::warn!(exchange = binding.exchange, "using the exchange that is there as it is: {error}");
+                    tracing::warn!(
+                        exchange = binding.exchange,
+                        "using the exchange that is there as it is: {error}"
+                    );
                 }
                 done => done?,
             }
@@ -110,15 +114,19 @@ async fn bind(connection: &Connection, queue: &str, binding: &Binding) -> Result
 }
 
 /// Looks for an exchange; `otherwise` says what is to be done when it is not there.
-async fn require_exchange(connection: &Connection, exchange: &str, otherwise: &str) -> Result<(), BrokerError> {
+async fn require_exchange(
+    connection: &Connection,
+    exchange: &str,
+    otherwise: &str,
+) -> Result<(), BrokerError> {
     let channel = open_channel(connection).await?;
     let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     let asked =
         channel.exchange_declare(short(exchange)?, ExchangeKind::Topic, passive, FieldTable::default());
     match within(ANSWER_WITHIN, &format!("ask after exchange {exchange}"), asked).await {
-        Err(error) if error.is_not_found() => Err(BrokerError::Missing(format!(
-            "there is no exchange {exchange} at RabbitMQ: {otherwise}"
-        ))),
+        Err(error) if error.is_not_found() => {
+            Err(BrokerError::Missing(format!("there is no exchange {exchange} at RabbitMQ: {otherwise}")))
+        }
         found => found,
     }
 }

@@ -58,7 +58,8 @@ async fn wait_for_reason(api: &Api, words: &str) -> Value {
 }
 
 async fn wait_until_working(api: &Api) {
-    eventually("the source works", PATIENCE, async || (source(api).await["state"] == "ok").then_some(())).await;
+    eventually("the source works", PATIENCE, async || (source(api).await["state"] == "ok").then_some(()))
+        .await;
 }
 
 /// Events that differ in nothing but their id.

@@ -45,7 +45,8 @@ async fn a_certificate_stands_for_the_user() {
     let _orchestrator = Orchestrator::start(with_source(&database, &broker, &settings)).await;
     an_event_arrives(&database, &broker, &queue).await;
     let name = "refit source orders";
-    let connections = broker.list("list_connections", &["client_properties", "auth_mechanism", "user", "ssl"]).await;
+    let connections =
+        broker.list("list_connections", &["client_properties", "auth_mechanism", "user", "ssl"]).await;
     let is_ours = |connection: &&Value| {
         connection.to_string().contains(name) && connection["auth_mechanism"] == "EXTERNAL"
     };

@@ -37,13 +37,18 @@ async fn a_queue_that_is_there_is_used_as_it_is() {
     let queue = broker.name();
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(1000));
-    let declared = broker.channel().queue_declare(queue.as_str().into(), QueueDeclareOptions::durable(), arguments);
+    let declared =
+        broker.channel().queue_declare(queue.as_str().into(), QueueDeclareOptions::durable(), arguments);
     declared.await.unwrap();
     let settings = json!({ "amqp": { "queue": queue, "delivery_limit": 5 } });
     let orchestrator = Orchestrator::start(with_source(&database, &broker, &settings)).await;
     broker.publish(&queue, numbered(0..3)).await;
     wait_for_rows(&database, 3, PATIENCE).await;
-    assert!(orchestrator.logs().contains("using the queue that is there as it is"), "{}", orchestrator.logs());
+    assert!(
+        orchestrator.logs().contains("using the queue that is there as it is"),
+        "{}",
+        orchestrator.logs()
+    );
     assert_eq!(broker.depth(&format!("{queue}.dead")).await, None, "something was made beside it");
 }
 
@@ -85,7 +90,8 @@ async fn a_queue_is_bound_as_the_settings_say() {
 async fn an_exchange_that_is_not_to_be_made_is_waited_for() {
     let (database, broker) = (services::sqlite(), services::amqp().await);
     let (queue, lake) = (broker.name(), broker.name());
-    let settings = json!({ "amqp": { "queue": queue, "bindings": [{ "exchange": lake, "routing_keys": ["#"] }] } });
+    let settings =
+        json!({ "amqp": { "queue": queue, "bindings": [{ "exchange": lake, "routing_keys": ["#"] }] } });
     let orchestrator = Orchestrator::start(with_source(&database, &broker, &settings)).await;
     wait_for_reason(&orchestrator.api(), &format!("there is no exchange {lake} at RabbitMQ")).await;
     broker.declare_exchange(&lake, ExchangeKind::Topic).await;
@@ -150,7 +156,10 @@ async fn what_cannot_work_is_told_before_anything_starts() {
     for (settings, words) in [
         (with("prefetch", json!(0)), "`prefetch` must be 1 to 2000"),
         (with("prefetch", json!(2001)), "`prefetch` must be 1 to 2000"),
-        (json!({ "amqp": { "queue": "q", "declare": false, "dead_letter": "x" } }), "`dead_letter` changes the broker"),
+        (
+            json!({ "amqp": { "queue": "q", "declare": false, "dead_letter": "x" } }),
+            "`dead_letter` changes the broker",
+        ),
         (with("tls", json!({ "server_name": "x" })), "`tls` is for amqps:// URLs"),
         (with("url", json!("http://x")), "expected amqp://USER:PASSWORD@HOST:PORT/VHOST"),
         (with("url", json!({ "env": "REFIT_TEST_UNSET" })), "REFIT_TEST_UNSET"),

@@ -168,7 +168,8 @@ impl Subscription {
         broker::prepare_queue(&connection, &queue.queue, &queue.topology).await?;
         let channel = broker::open_channel(&connection).await?;
         // The tag that operators know is for the consumer that stays.
-        let consumer = subscribe(&channel, &queue.queue, &format!("{}-first", source.consumer_tag), 1).await?;
+        let consumer =
+            subscribe(&channel, &queue.queue, &format!("{}-first", source.consumer_tag), 1).await?;
         Ok(Self {
             connection,
             channel,

@@ -36,7 +36,11 @@ enum Outcome {
 }
 
 /// Stores a batch of deliveries and tells the broker, part by part where it holds many events.
-pub(super) async fn settle(engine: &Engine, source: &AmqpSource, batch: &[Delivery]) -> Result<Counts, Ended> {
+pub(super) async fn settle(
+    engine: &Engine,
+    source: &AmqpSource,
+    batch: &[Delivery],
+) -> Result<Counts, Ended> {
     let mut counts = Counts::default();
     let mut part = Vec::new();
     let mut events = 0;
