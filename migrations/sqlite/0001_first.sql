@@ -91,7 +91,9 @@ CREATE TABLE runs (
     UNIQUE (workflow, number)
 ) STRICT;
 CREATE INDEX runs_running ON runs (workflow, lane, id) WHERE state = 'running';
-CREATE INDEX runs_waiting ON runs (workflow, lane, id, started_at) WHERE state = 'waiting';
+-- state is always the same here: with it in front, both databases find the next lane by this index and not by runs_state.
+CREATE INDEX runs_waiting ON runs (state, workflow, lane, id, started_at) WHERE state = 'waiting';
+CREATE INDEX runs_retried ON runs (state, workflow, lane, started_at) WHERE state = 'waiting' AND started_at IS NOT NULL;
 CREATE INDEX runs_started ON runs (workflow, lane, started_at) WHERE started_at IS NOT NULL;
 CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_state ON runs (state, id);

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Transport};
 use crate::engine::{Engine, Settings};
 use crate::intake::amqp::{AmqpSource, consume};
+use crate::intake::hooks::{HookProblem, Hooks};
 use crate::store::{Store, StoreError};
 use crate::{api, http, outbox};
 
@@ -35,6 +36,7 @@ const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`StartError`]: the address is taken, the database is newer than this program, no token although not on loopback.
 pub async fn serve(mut config: Config, shutdown: CancellationToken) -> Result<Running, StartError> {
+    let hooks = Hooks::new(&config.sources, config.listen.ip().is_loopback())?;
     // Bound first: somebody who asks while the database is waited for is not told "nobody there".
     let listener = TcpListener::bind(config.listen)
         .await
@@ -51,7 +53,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     if !address.ip().is_loopback() && !engine.store().any_token().await? {
         return Err(StartError::NoTokens { address });
     }
-    let done = tokio::spawn(run(engine, config, listener, lock, shutdown));
+    let done = tokio::spawn(run(engine, config, hooks, listener, lock, shutdown));
     Ok(Running { address, done })
 }
 
@@ -60,6 +62,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> Result<Ru
 async fn run(
     engine: Engine,
     config: Config,
+    hooks: Hooks,
     listener: TcpListener,
     lock: Option<File>,
     shutdown: CancellationToken,
@@ -71,11 +74,13 @@ async fn run(
     for source in &config.sources {
         match &source.transport {
             Transport::Amqp(queue) => {
-                intake.spawn(consume(engine.clone(), AmqpSource::new(source, queue), shutdown.clone()))
+                intake.spawn(consume(engine.clone(), AmqpSource::new(source, queue), shutdown.clone()));
             }
-        };
+            // Its requests come through the router.
+            Transport::Webhook(_) => {}
+        }
     }
-    let router = api::router(engine.clone(), &config);
+    let router = api::router(engine.clone(), &config, hooks);
     http::serve(listener, router, shutdown.clone()).await;
     while let Some(ended) = intake.join_next().await {
         if let Err(error) = ended {
@@ -181,6 +186,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("{0}")]
     Database(#[from] crate::store::StoreError),
+    /// A webhook cannot work.
+    #[error("{0}")]
+    Hook(#[from] HookProblem),
     /// Another orchestrator uses the SQLite database.
     #[error(
         "failed to use {path}: another orchestrator is running on it; choose another with --data, or PostgreSQL with \

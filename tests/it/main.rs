@@ -36,4 +36,5 @@ mod schema;
 mod simulate;
 mod steps;
 mod store;
+mod storm;
 mod triggers;

@@ -54,13 +54,14 @@ make_certificates() {
     }
 }
 
-# launch_rabbitmq FOLDER: starts the node in the background; await_rabbitmq waits for it. It listens without TLS, and with
-# it for those who show a certificate or a password.
+# launch_rabbitmq FOLDER: starts the node in the background, again with its ports, certificates and data when it was there
+# before; await_rabbitmq waits for it. It listens without TLS, and with it for those who show a certificate or a password.
 launch_rabbitmq() {
     local folder=$1 amqp amqps mapper distribution
-    read -r amqp amqps mapper distribution <<<"$(free_ports 4)"
     mkdir -p "$folder"/{home,data,log,schema}
-    make_certificates "$folder/certificates"
+    [[ -s $folder/ports ]] || free_ports 4 >"$folder/ports"
+    read -r amqp amqps mapper distribution <"$folder/ports"
+    [[ -d $folder/certificates ]] || make_certificates "$folder/certificates"
     printf '%s\n' "$amqp" >"$folder/port"
     printf '%s\n' "$amqps" >"$folder/tls-port"
     printf '[rabbitmq_auth_mechanism_ssl].\n' >"$folder/enabled_plugins"

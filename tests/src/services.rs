@@ -39,8 +39,15 @@ pub struct Database {
 
 #[derive(Debug)]
 enum Place {
-    Sqlite { folder: tempfile::TempDir },
-    Postgres { server: String, name: String },
+    Sqlite {
+        folder: tempfile::TempDir,
+    },
+    Postgres {
+        server: String,
+        name: String,
+    },
+    /// On a server that goes with the test.
+    Elsewhere,
 }
 
 /// An empty SQLite database in a temporary folder. Its file does not exist yet.
@@ -83,6 +90,11 @@ async fn administer(server: &str, sql: String) -> Result<(), sqlx::Error> {
 }
 
 impl Database {
+    /// The PostgreSQL database at this URL, which somebody else made and will remove.
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), place: Place::Elsewhere }
+    }
+
     /// What `--database-url` takes.
     pub fn url(&self) -> &str {
         &self.url
@@ -92,7 +104,7 @@ impl Database {
     pub fn kind(&self) -> &'static str {
         match &self.place {
             Place::Sqlite { .. } => "sqlite",
-            Place::Postgres { .. } => "postgres",
+            Place::Postgres { .. } | Place::Elsewhere => "postgres",
         }
     }
 
@@ -100,7 +112,7 @@ impl Database {
     pub fn folder(&self) -> Option<&Path> {
         match &self.place {
             Place::Sqlite { folder } => Some(folder.path()),
-            Place::Postgres { .. } => None,
+            Place::Postgres { .. } | Place::Elsewhere => None,
         }
     }
 
@@ -111,7 +123,7 @@ impl Database {
     pub async fn number(&self, sql: &str) -> i64 {
         let number = match &self.place {
             Place::Sqlite { .. } => self.sqlite_number(sql).await,
-            Place::Postgres { .. } => self.postgres_number(sql).await,
+            Place::Postgres { .. } | Place::Elsewhere => self.postgres_number(sql).await,
         };
         number.unwrap_or_else(|error| panic!("failed to run `{sql}` on {}: {error}", self.kind()))
     }
@@ -123,7 +135,7 @@ impl Database {
     pub async fn texts(&self, sql: &str) -> Vec<String> {
         let texts = match &self.place {
             Place::Sqlite { .. } => self.sqlite_texts(sql).await,
-            Place::Postgres { .. } => self.postgres_texts(sql).await,
+            Place::Postgres { .. } | Place::Elsewhere => self.postgres_texts(sql).await,
         };
         texts.unwrap_or_else(|error| panic!("failed to run `{sql}` on {}: {error}", self.kind()))
     }

@@ -24,7 +24,7 @@ mod worker;
 mod workflow;
 
 pub(crate) use deadletter::Became;
-pub(crate) use schema::{STEP_SCHEMA, WORKFLOW_SCHEMA};
+pub(crate) use schema::{STEP_SCHEMA, TEST_SCHEMA, WORKFLOW_SCHEMA};
 
 use crate::args::{Cli, Command};
 use crate::client::Client;

@@ -16,14 +16,15 @@ pub(super) struct Wrong {
 /// The attributes that a mapping gives, each with its expression.
 pub(super) type MappingSettings = BTreeMap<String, Spanned<String>>;
 
-/// The format that is configured so; CloudEvents where nothing is. `text` is the file, for the places of mistakes.
+/// The format that is configured so; `default` where none is named. `text` is the file, for the places of mistakes.
 pub(super) fn read(
     format: Option<&Spanned<String>>,
     mapping: Option<&MappingSettings>,
+    default: &str,
     text: &str,
 ) -> Result<Format, Wrong> {
     let mapping = mapping.map(|given| parse(given, text)).transpose()?;
-    let name = format.map_or("cloudevents", |name| name.value.as_str());
+    let name = format.map_or(default, |name| name.value.as_str());
     Format::new(name, mapping).map_err(|message| Wrong { at: format.map(place), message })
 }
 

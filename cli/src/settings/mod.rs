@@ -16,6 +16,7 @@ use crate::exit::Usage;
 
 mod broker;
 mod format;
+mod hooks;
 mod secret;
 mod sources;
 mod targets;
@@ -231,7 +232,7 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
-    use refit_orchestrator::config::{Argument, ExchangeType, Tls, Topology};
+    use refit_orchestrator::config::{Argument, ExchangeType, Tls, Topology, Transport};
 
     use super::*;
 
@@ -360,7 +361,7 @@ sources:
         let config = settings.orchestrator(&Place::default(), &Broker::default(), None, &[]).unwrap();
         let found = |name: &str| {
             let source = config.sources.iter().find(|source| source.name == name).unwrap();
-            let refit_orchestrator::config::Transport::Amqp(queue) = &source.transport;
+            let Transport::Amqp(queue) = &source.transport else { panic!("{source:?}") };
             (source.format.name(), queue.clone())
         };
         let (format, orders) = found("orders");

@@ -5,23 +5,31 @@ use std::collections::BTreeMap;
 use refit_orchestrator::config::{
     Argument, Binding, Broker, Declaration, ExchangeType, Queue, Source, Topology, Transport,
 };
+use refit_workflows::format::Format;
 use refit_workflows::names::check_name;
 use serde::Deserialize;
 use serde_yaml::Spanned;
 
 use super::broker::{self, BrokerUrl, TlsSettings};
 use super::format::{self, MappingSettings, Wrong};
+use super::hooks::HookSettings;
 use crate::exit::Usage;
+
+/// What a source is made of.
+const EITHER: &str = "give it either `amqp` or `webhook`";
 
 /// The most keys that one queue is bound by.
 const ROUTING_KEYS_MAX: usize = 256;
 
-/// One source, under its name.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// One source, under its name: a queue or a webhook.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct SourceSettings {
-    amqp: QueueSettings,
+    amqp: Option<QueueSettings>,
+    webhook: Option<HookSettings>,
+    /// The shape of what it delivers.
     format: Option<Spanned<String>>,
+    /// Of the format `json`: which expression gives which attribute.
     mapping: Option<MappingSettings>,
 }
 
@@ -84,10 +92,9 @@ fn yes() -> bool {
 pub(super) fn check(settings: &BTreeMap<String, SourceSettings>, text: &str) -> Result<(), Wrong> {
     for (name, source) in settings {
         let wrong = |wrong: Wrong| Wrong { message: format!("source `{name}`: {}", wrong.message), ..wrong };
-        let plain = |message| wrong(Wrong { at: None, message });
-        check_name(name).map_err(|message| plain(format!("its name {message}")))?;
-        source.amqp.check().map_err(plain)?;
-        format::read(source.format.as_ref(), source.mapping.as_ref(), text).map_err(wrong)?;
+        check_name(name)
+            .map_err(|message| wrong(Wrong { at: None, message: format!("its name {message}") }))?;
+        source.check(text).map_err(wrong)?;
     }
     Ok(())
 }
@@ -106,10 +113,28 @@ pub(super) fn all(
 impl SourceSettings {
     fn configured(&self, name: &str, default: Option<&Broker>) -> anyhow::Result<Source> {
         let whose = format!("source `{name}`");
-        let format = format::read(self.format.as_ref(), self.mapping.as_ref(), "")
-            .map_err(|wrong| Usage(format!("{whose}: {}", wrong.message)))?;
-        let transport = Transport::Amqp(self.amqp.configured(&whose, default)?);
+        let format = self.format("").map_err(|wrong| Usage(format!("{whose}: {}", wrong.message)))?;
+        let transport = match (&self.amqp, &self.webhook) {
+            (Some(queue), None) => Transport::Amqp(queue.configured(&whose, default)?),
+            (None, Some(hook)) => Transport::Webhook(hook.configured(&whose)?),
+            (Some(_), Some(_)) | (None, None) => return Err(Usage(format!("{whose}: {EITHER}")).into()),
+        };
         Ok(Source { name: name.to_owned(), transport, format })
+    }
+
+    fn check(&self, text: &str) -> Result<(), Wrong> {
+        let plain = |message| Wrong { at: None, message };
+        match (&self.amqp, &self.webhook) {
+            (Some(queue), None) => queue.check().map_err(plain)?,
+            (None, Some(_)) => {}
+            (Some(_), Some(_)) | (None, None) => return Err(plain(EITHER.to_owned())),
+        }
+        self.format(text).map(|_| ())
+    }
+
+    fn format(&self, text: &str) -> Result<Format, Wrong> {
+        let default = self.webhook.as_ref().map_or("cloudevents", HookSettings::default_format);
+        format::read(self.format.as_ref(), self.mapping.as_ref(), default, text)
     }
 }
 
@@ -181,6 +206,57 @@ impl BindingSettings {
             }),
             routing_keys: self.routing_keys.clone(),
             headers: self.headers.iter().map(|(name, value)| (name.clone(), argument(value))).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_cannot_work_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "a secret\n").unwrap();
+        let wrong = |text: &str| {
+            let text = text.replace("THERE", &format!("{{ file: {} }}", path.display()));
+            let settings: BTreeMap<String, SourceSettings> =
+                serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            all(&settings, None).unwrap_err().to_string()
+        };
+        for (text, told) in [
+            ("a: {}", "either `amqp` or `webhook`"),
+            ("a: { amqp: { queue: q } }", "no broker is named"),
+            ("a: { webhook: { scheme: standard, secret: { env: REFIT_TEST_UNSET } } }", "REFIT_TEST_UNSET"),
+            ("a: { webhook: { scheme: standard, secret: THERE, secrets: [THERE] } }", "either `secret`"),
+            ("a: { webhook: { scheme: bearer, secret: THERE, tolerance: 1m } }", "leave it out"),
+            ("a: { webhook: { scheme: bearer, secret: THERE, user: me } }", "`basic`"),
+            ("a: { webhook: { scheme: bearer, secret: THERE, header: X-Key } }", "`api_key`"),
+            ("a: { webhook: { scheme: none, secret: THERE } }", "every scheme but `none`"),
+            ("a: { webhook: { scheme: basic, secret: THERE } }", "`user`"),
+            ("a: { webhook: { scheme: bearer, secret: THERE }, format: jsn }", "did you mean `json`?"),
+            ("a: { webhook: { scheme: bearer, secret: THERE }, format: json }", "needs a mapping"),
+            (
+                "a: { webhook: { scheme: bearer, secret: THERE }, format: json, mapping: { type: 'body.' } }",
+                "the mapping: `type`",
+            ),
+        ] {
+            let told_is = wrong(text);
+            assert!(told_is.starts_with("source `a`: ") && told_is.contains(told), "{text}: {told_is}");
+        }
+    }
+
+    #[test]
+    fn keys_and_schemes_that_do_not_exist_are_refused() {
+        for text in [
+            "a: { webhook: { scheme: hmac } }",
+            "a: { webhook: { scheme: github, key: x } }",
+            "a: { webhook: { scheme: github, body_max: 5 } }",
+            "a: { webhook: { scheme: standard, tolerance: 5 } }",
+            "a: { webhook: {} }",
+        ] {
+            assert!(serde_yaml::from_str::<BTreeMap<String, SourceSettings>>(text).is_err(), "{text}");
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::engine::Identity;
 pub enum RouteAccess {
     /// Anybody, without a token.
     Open,
+    /// Anybody, without a token: the webhook's own scheme says who may send.
+    Hook,
     /// A viewer, an operator or an admin.
     Viewer,
     /// An operator or an admin.
@@ -32,7 +34,7 @@ pub enum RouteAccess {
 impl RouteAccess {
     fn allows(self, role: Role) -> bool {
         match self {
-            Self::Open => true,
+            Self::Open | Self::Hook => true,
             Self::Viewer => matches!(role, Role::Viewer | Role::Operator | Role::Admin),
             Self::Operator => matches!(role, Role::Operator | Role::Admin),
             Self::Worker => matches!(role, Role::Worker | Role::Admin),
@@ -45,7 +47,7 @@ impl RouteAccess {
     /// The roles to name when somebody lacks them, weakest first.
     pub(crate) fn wanted(self) -> &'static str {
         match self {
-            Self::Open => "none",
+            Self::Open | Self::Hook => "none",
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Worker => "worker",
@@ -77,7 +79,7 @@ pub enum Denied {
 /// [`Denied`]
 pub fn admit(access: RouteAccess, identity: Option<&Identity>, tokens_required: bool) -> Result<(), Denied> {
     match (access, identity) {
-        (RouteAccess::Open, _) => Ok(()),
+        (RouteAccess::Open | RouteAccess::Hook, _) => Ok(()),
         (_, Some(identity)) if access.allows(identity.role) => Ok(()),
         (_, Some(identity)) => Err(Denied::TooWeak { role: identity.role, wanted: access }),
         (_, None) if tokens_required => Err(Denied::NoIdentity),

@@ -36,7 +36,7 @@ pub(super) async fn send(
     let headers = request.headers().clone();
     let form = Form::of(&headers)?;
     let body = read_body(request).await?;
-    let events = engine.record(form.parse(&body)?, Vec::new()).await?;
+    let events = engine.record_promptly(form.parse(&body)?, Vec::new()).await?;
     Ok((StatusCode::ACCEPTED, Json(Accepted { events })))
 }
 

@@ -16,8 +16,9 @@ use sha2::{Digest as _, Sha256};
 use super::access::{Denied, Hosts, RouteAccess, admit, check_origin};
 use super::extract::BodyMax;
 use super::problem::Problem;
-use crate::engine::{Access, Engine, Identity};
+use crate::engine::{Access, Engine, EngineError, Identity};
 use crate::http::Peer;
+use crate::store::StoreError;
 
 /// Failures an address may have within [`WINDOW`].
 const FAILURES_MAX: u32 = 10;
@@ -25,6 +26,8 @@ const FAILURES_MAX: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 /// How long a token that was right stays exempt from the limit of its address.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
+/// The longest to wait for what the database knows of a token: whoever asks hears within seconds, whatever it does.
+const IDENTIFY_WITHIN: Duration = Duration::from_millis(1500);
 /// Most addresses, and most tokens, remembered at once.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -81,17 +84,23 @@ pub(crate) async fn identified(
     next: Next,
 ) -> Response {
     request.extensions_mut().insert(route.body_max);
-    if route.access == RouteAccess::Open {
+    if matches!(route.access, RouteAccess::Open | RouteAccess::Hook) {
         return next.run(request).await;
     }
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-    match identify(&route, request.headers(), peer).await {
+    let identity = tokio::time::timeout(IDENTIFY_WITHIN, identify(&route, request.headers(), peer)).await;
+    match identity.unwrap_or_else(|_| Err(unidentified())) {
         Ok(identity) => {
             request.extensions_mut().insert(identity);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
     }
+}
+
+fn unidentified() -> Problem {
+    let late = StoreError::Unavailable("a token was not looked up in time".to_owned());
+    EngineError::Store(late).into()
 }
 
 async fn identify(

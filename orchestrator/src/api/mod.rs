@@ -6,7 +6,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Extension, Request};
 use axum::handler::Handler;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -16,12 +16,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::intake::hooks::Hooks;
 
 pub mod access;
 mod dead_letters;
 mod events;
 mod extract;
 mod guard;
+mod hooks;
 mod models;
 mod problem;
 mod runs;
@@ -29,7 +31,9 @@ mod server;
 mod workers;
 mod workflows;
 
-use access::RouteAccess::{self, Admin, Open, Operator, OperatorOrWorker, Viewer, ViewerOrWorker, Worker};
+use access::RouteAccess::{
+    self, Admin, Hook, Open, Operator, OperatorOrWorker, Viewer, ViewerOrWorker, Worker,
+};
 use extract::BodyMax;
 use guard::{Guard, RouteGuard};
 use problem::{PROBLEM_JSON, Problem};
@@ -83,9 +87,12 @@ fn table() -> Vec<Route> {
     let post = || (Method::POST, MethodFilter::POST);
     let put = || (Method::PUT, MethodFilter::PUT);
     let delete = || (Method::DELETE, MethodFilter::DELETE);
+    let options = || (Method::OPTIONS, MethodFilter::OPTIONS);
     vec![
         Route::new(get(), "/healthz", Open, server::health),
         Route::new(get(), "/readyz", Open, server::ready),
+        Route::new(post(), "/hooks/{name}", Hook, hooks::receive).body_max(MIB),
+        Route::new(options(), "/hooks/{name}", Hook, hooks::handshake),
         Route::new(get(), "/api/v1/server", Viewer, server::show),
         Route::new(get(), "/api/v1/tokens", Admin, server::tokens),
         Route::new(post(), "/api/v1/tokens", Admin, server::create_token),
@@ -132,8 +139,8 @@ pub fn routes() -> Vec<RouteInfo> {
     table().into_iter().map(|route| route.info).collect()
 }
 
-/// The router of a server with these settings; [`Config::listen`] and [`Config::hosts`] are what it answers to.
-pub fn router(engine: Engine, config: &Config) -> Router {
+/// The router of a server with these settings and webhooks; [`Config::listen`] and [`Config::hosts`] are what it answers to.
+pub fn router(engine: Engine, config: &Config, hooks: Hooks) -> Router {
     let guard = Arc::new(Guard::new(config.listen, &config.hosts));
     let mut router = Router::new();
     for Route { info, body_max, handler } in table() {
@@ -141,7 +148,7 @@ pub fn router(engine: Engine, config: &Config) -> Router {
             RouteGuard { engine: engine.clone(), guard: Arc::clone(&guard), access: info.access, body_max };
         router = router.route(info.path, handler.route_layer(from_fn_with_state(route, guard::identified)));
     }
-    around(router.with_state(engine), guard)
+    around(router.with_state(engine).layer(Extension(Arc::new(hooks))), guard)
 }
 
 /// What stands around all routes and around paths that have none.

@@ -21,7 +21,7 @@ pub(crate) struct Problem {
     // Boxed: it travels as the error half of every handler's result.
     details: Box<ProblemDetails>,
     retry_after: Option<u64>,
-    challenge: bool,
+    challenge: Option<&'static str>,
 }
 
 impl Problem {
@@ -40,7 +40,7 @@ impl Problem {
                 ..ProblemDetails::default()
             }),
             retry_after: None,
-            challenge: false,
+            challenge: None,
         }
     }
 
@@ -86,8 +86,13 @@ impl Problem {
     }
 
     /// Asks for a bearer token (RFC 6750, section 3).
-    pub(crate) fn challenge(mut self) -> Self {
-        self.challenge = true;
+    pub(crate) fn challenge(self) -> Self {
+        self.challenge_with("Bearer realm=\"refit\"")
+    }
+
+    /// Asks for what this challenge says (RFC 9110, section 11.6.1).
+    pub(crate) fn challenge_with(mut self, challenge: &'static str) -> Self {
+        self.challenge = Some(challenge);
         self
     }
 
@@ -158,8 +163,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.challenge {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"refit\""));
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

@@ -16,6 +16,8 @@ use crate::engine::Identity;
 const EXPECTED: &[(&str, &str)] = &[
     ("GET /healthz", "-voaw"),
     ("GET /readyz", "-voaw"),
+    ("POST /hooks/{name}", "-voaw"),
+    ("OPTIONS /hooks/{name}", "-voaw"),
     ("GET /api/v1/server", "voa"),
     ("GET /api/v1/tokens", "a"),
     ("POST /api/v1/tokens", "a"),

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod broker;
+mod hooks;
 mod sources;
 mod targets;
 
 pub use broker::{Broker, ClientCertificate, Tls};
+pub use hooks::{Hook, Scheme};
 pub use sources::{Argument, Binding, Declaration, ExchangeType, Queue, Source, Topology, Transport};
 pub use targets::{Destination, Exchange, Target, Webhook};
 

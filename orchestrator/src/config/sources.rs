@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use refit_workflows::format::Format;
 
-use super::Broker;
+use super::{Broker, Hook};
 
 /// Where events come from.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Source {
 pub enum Transport {
     /// A queue of RabbitMQ.
     Amqp(Queue),
+    /// Requests to `/hooks/NAME`.
+    Webhook(Hook),
 }
 
 /// A queue to consume from.

@@ -2,6 +2,7 @@
 //! names moments, passes the time in, and wakes whoever waits. Decisions are made in `workflows`, durability in `store`;
 //! must never happen here: SQL, HTTP, a decision about a run.
 
+mod admission;
 mod letters;
 mod loops;
 mod people;
@@ -45,6 +46,7 @@ struct Inner {
     /// Names this process where only one orchestrator may do something.
     holder: String,
     tokens: people::TokenCache,
+    admission: admission::Admission,
 }
 
 /// What the engine is told when it starts.
@@ -128,6 +130,7 @@ impl Engine {
                 settings,
                 holder: uuid::Uuid::new_v4().to_string(),
                 tokens: people::TokenCache::default(),
+                admission: admission::Admission::default(),
             }),
         }
     }

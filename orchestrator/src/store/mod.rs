@@ -5,6 +5,7 @@
 //! row, a row of `children`. Nothing here decides what happens to a run: that is `Run::apply`.
 
 mod blobs;
+mod changes;
 mod children;
 pub mod database;
 mod dead_letters;
@@ -23,6 +24,7 @@ mod together;
 mod tokens;
 mod turn;
 mod views;
+mod waits;
 mod workers;
 mod workflows;
 mod writes;
@@ -225,6 +227,7 @@ struct Inner {
     /// Names of the outbound targets: each emitted event gets an outbox row for each.
     targets: Vec<String>,
     hot: hot::HotRuns,
+    changes: changes::Changes,
     queues: together::Queues,
     definitions: Mutex<HashMap<Digest, Arc<Workflow>>>,
     triggers: Mutex<dispatch::KnownTriggers>,
@@ -236,18 +239,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] while it is out of reach.
     pub async fn open(url: &str, targets: Vec<String>) -> Result<Self, StoreError> {
-        let store = Self::over(Database::open(url).await?, Clock::default(), targets);
+        let database = Database::open(url).await?;
+        let store = Self::new(database, Clock::default(), targets, changes::Changes::default());
         store.follow_clock().await?;
         Ok(store)
     }
 
-    /// A store over an open database, going by this clock.
-    pub(crate) fn over(database: Database, clock: Clock, targets: Vec<String>) -> Self {
+    /// A store over an open database, going by this clock; it sends nothing out, and tells which runs have changed.
+    pub(crate) fn followed(database: Database, clock: Clock) -> Self {
+        Self::new(database, clock, Vec::new(), changes::Changes::followed())
+    }
+
+    fn new(database: Database, clock: Clock, targets: Vec<String>, changes: changes::Changes) -> Self {
         let inner = Inner {
             database,
             clock: Arc::new(clock),
             targets,
             hot: hot::HotRuns::default(),
+            changes,
             queues: together::Queues::default(),
             definitions: Mutex::default(),
             triggers: Mutex::default(),
