@@ -13,14 +13,15 @@ use refit_workflows::digest::Digest;
 use refit_workflows::wire::{Tree, TreeFile, check_relative_path};
 use sha2::{Digest as _, Sha256};
 
-use crate::commands::{STEP_SCHEMA, WORKFLOW_SCHEMA};
+use crate::commands::{STEP_SCHEMA, TEST_SCHEMA, WORKFLOW_SCHEMA};
 
 /// The most files a bundle may have.
 const FILES_MAX: usize = 10_000;
 /// The most its files may weigh together, in bytes.
 const BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Folders and files that are never code. A schema is for editors: a newer one makes no other version of a workflow.
-const NEVER: [&str; 6] = [".refit", ".git", "__pycache__", ".venv", WORKFLOW_SCHEMA, STEP_SCHEMA];
+const NEVER: [&str; 7] =
+    [".refit", ".git", "__pycache__", ".venv", WORKFLOW_SCHEMA, STEP_SCHEMA, TEST_SCHEMA];
 
 /// How much may be packed.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +184,7 @@ mod tests {
             ("notebooks/a.ipynb", "{}"),
             ("workflow.schema.json", "{}"),
             ("src/step.schema.json", "{}"),
+            ("test.schema.json", "{}"),
         ]);
         let bundle = Bundle::pack(folder.path()).unwrap();
         assert_eq!(names(&bundle), ["churn.yaml", "src/train.py"]);

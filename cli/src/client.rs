@@ -7,9 +7,9 @@ use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
 use refit_workflows::wire::{
-    Accepted, Apply, CreateToken, Decide, EventView, HistoryView, LogPage, MissingReply, MissingRequest,
-    ModelView, ProblemDetails, RetryRun, Rollback, RunView, ServerView, StartRun, TokenView, WorkerView,
-    WorkflowView,
+    Accepted, Apply, CreateToken, DeadLetterView, Decide, EventView, HistoryView, LogPage, MissingReply,
+    MissingRequest, ModelView, ProblemDetails, RetryDeadLetter, RetryRun, Rollback, RunView, ServerView,
+    StartRun, TokenView, WorkerView, WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -215,6 +215,26 @@ impl Client {
         let mut query = vec![("id", id.to_owned())];
         query.extend(source.map(|source| ("source", source.to_owned())));
         self.get("/events/by-id", &query).await
+    }
+
+    /// `GET /deadletters`
+    pub(crate) async fn dead_letters(&self, query: &[(&str, String)]) -> Answer<Vec<DeadLetterView>> {
+        self.get("/deadletters", query).await
+    }
+
+    /// `GET /deadletters/{seq}`
+    pub(crate) async fn dead_letter(&self, seq: i64) -> Answer<DeadLetterView> {
+        self.get(&format!("/deadletters/{seq}"), &[]).await
+    }
+
+    /// `POST /deadletters/{seq}/retry`
+    pub(crate) async fn retry_dead_letter(&self, seq: i64, retry: &RetryDeadLetter) -> Answer<Accepted> {
+        self.post(&format!("/deadletters/{seq}/retry"), retry).await
+    }
+
+    /// `DELETE /deadletters/{seq}`
+    pub(crate) async fn drop_dead_letter(&self, seq: i64) -> Answer<DeadLetterView> {
+        self.send(self.request(Method::DELETE, &format!("/deadletters/{seq}"))).await
     }
 
     /// `POST /workflows`

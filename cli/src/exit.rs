@@ -66,6 +66,7 @@ fn of_engine(error: &EngineError) -> Exit {
         | EngineError::Refused { .. }
         | EngineError::Over(_)
         | EngineError::Invalid { .. }
+        | EngineError::Malformed(_)
         | EngineError::Forbidden(_) => Exit::Refused,
     }
 }
@@ -100,6 +101,7 @@ mod tests {
             (404, "not-found", Exit::Refused),
             (409, "run-is-over", Exit::Refused),
             (422, "definition-invalid", Exit::Definition),
+            (422, "malformed", Exit::Refused),
             (500, "internal", Exit::Failed),
             (503, "database-unavailable", Exit::Unreachable),
         ] {

@@ -91,7 +91,9 @@ CREATE TABLE runs (
     UNIQUE (workflow, number)
 ) STRICT;
 CREATE INDEX runs_running ON runs (workflow, lane, id) WHERE state = 'running';
-CREATE INDEX runs_waiting ON runs (workflow, lane, id, started_at) WHERE state = 'waiting';
+-- state is always the same here: with it in front, both databases find the next lane by this index and not by runs_state.
+CREATE INDEX runs_waiting ON runs (state, workflow, lane, id, started_at) WHERE state = 'waiting';
+CREATE INDEX runs_retried ON runs (state, workflow, lane, started_at) WHERE state = 'waiting' AND started_at IS NOT NULL;
 CREATE INDEX runs_started ON runs (workflow, lane, started_at) WHERE started_at IS NOT NULL;
 CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_state ON runs (state, id);
@@ -239,14 +241,22 @@ CREATE TABLE tokens (
     revoked_at INTEGER
 ) STRICT;
 
+-- What could not be taken: a delivery that is no event ('in'), or an event that a target refused for ever ('out'; target
+-- and event are set). context is what came with the body, as JSON.
 CREATE TABLE dead_letters (
     seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    direction TEXT NOT NULL CHECK (direction IN ('in', 'out')),
     source TEXT NOT NULL,
     reason TEXT NOT NULL,
     received_at INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
     context TEXT NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    target TEXT,
+    event INTEGER
 ) STRICT;
+CREATE INDEX dead_letters_received ON dead_letters (received_at);
+CREATE INDEX dead_letters_event ON dead_letters (event) WHERE event IS NOT NULL;
 
 -- What only one orchestrator may do at a time. The row of 'trigger' is locked by whoever creates or admits runs;
 -- the others are held by name until they expire.

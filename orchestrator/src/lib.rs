@@ -9,6 +9,7 @@ mod broker;
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod health;
 pub mod http;
 pub mod intake;
 pub mod outbox;

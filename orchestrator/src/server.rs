@@ -74,7 +74,7 @@ async fn run(
     for source in &config.sources {
         match &source.transport {
             Transport::Amqp(queue) => {
-                intake.spawn(consume(engine.clone(), AmqpSource::new(queue), shutdown.clone()));
+                intake.spawn(consume(engine.clone(), AmqpSource::new(source, queue), shutdown.clone()));
             }
             // Its requests come through the router.
             Transport::Webhook(_) => {}
@@ -128,7 +128,8 @@ pub async fn open_engine(config: Config) -> Result<Engine, StartError> {
     if said {
         tracing::info!("the database is there");
     }
-    Ok(Engine::new(store, Settings { grace: config.grace, poll: config.poll }))
+    let formats = config.sources.into_iter().map(|source| (source.name, source.format)).collect();
+    Ok(Engine::new(store, Settings { grace: config.grace, poll: config.poll, formats }))
 }
 
 /// Two orchestrators on one SQLite file would each believe to be alone. The lock lies beside the file and not in the data

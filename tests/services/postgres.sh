@@ -33,10 +33,10 @@ as_postgres() {
     (cd "$home" && HOME="$home" setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups "$@")
 }
 
-# start_postgres FOLDER: starts it and sets postgres_url. Without fsync: nothing here outlives the run, and the tests
-# kill Refit's processes, not the database's.
+# start_postgres FOLDER [crash-safe]: starts it and sets postgres_url. By itself it may lose what was committed last when it is
+# killed: nothing here outlives the run, and most tests kill Refit's processes, not the database's.
 start_postgres() {
-    local folder=$1 port programs
+    local folder=$1 durability=${2:-} port programs
     programs="$(postgres_programs)"
     port="$(free_ports 1)"
     mkdir -p "$folder"
@@ -46,13 +46,25 @@ start_postgres() {
         fail "failed to create a private PostgreSQL cluster in $folder/data"
     }
     local options="-c listen_addresses=127.0.0.1 -p $port -k $folder -c max_connections=200"
-    options+=" -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+    if [[ $durability != crash-safe ]]; then
+        options+=" -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+    fi
+    printf '%s\n' "$options" >"$folder/options"
     as_postgres "$folder" "$programs/pg_ctl" -D "$folder/data" -l "$folder/server.log" -w -t 60 -o "$options" start \
         >"$folder/start.log" 2>&1 </dev/null || {
         cat "$folder/start.log" "$folder/server.log" 2>/dev/null | tail -n 20 >&2
         fail "failed to start a private PostgreSQL on 127.0.0.1:$port"
     }
     postgres_url="postgres://refit@127.0.0.1:$port/postgres"
+}
+
+# crash_postgres FOLDER: ends it as a power cut would (no checkpoint, no goodbye) and starts it again on its port.
+crash_postgres() {
+    local folder=$1 programs
+    programs="$(postgres_programs)"
+    as_postgres "$folder" "$programs/pg_ctl" -D "$folder/data" -m immediate -w -t 30 stop >/dev/null
+    as_postgres "$folder" "$programs/pg_ctl" -D "$folder/data" -l "$folder/server.log" -w -t 60 -o "$(<"$folder/options")" \
+        start >/dev/null 2>&1 </dev/null
 }
 
 stop_postgres() {

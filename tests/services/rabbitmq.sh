@@ -12,12 +12,20 @@ rabbitmq_program() {
     fi
 }
 
+# rabbitmqctl_program: what administers a node. Again not the wrapper on PATH, where there is another.
+rabbitmqctl_program() {
+    local beside
+    beside="$(dirname "$(rabbitmq_program)")/rabbitmqctl"
+    if [[ -x $beside ]]; then printf '%s\n' "$beside"; else command -v rabbitmqctl; fi
+}
+
 # epmd_program: Erlang's port mapper.
 epmd_program() {
     command -v epmd || ls /usr/lib/erlang/erts-*/bin/epmd 2>/dev/null | sort -V | tail -n 1 | grep .
 }
 
 need_rabbitmq() {
+    command -v openssl >/dev/null || install_package openssl "OpenSSL's command"
     rabbitmq_program >/dev/null && epmd_program >/dev/null && return
     install_package rabbitmq-server "RabbitMQ"
     rabbitmq_program >/dev/null && epmd_program >/dev/null && return
@@ -25,14 +33,58 @@ need_rabbitmq() {
         "REFIT_TEST_AMQP_URL"
 }
 
-# launch_rabbitmq FOLDER: starts the node in the background; await_rabbitmq waits for it.
+# make_certificates FOLDER: an authority (ca.pem), the broker's certificate for localhost (server.pem), and one that stands
+# for the broker's user guest (client.pem); each with its key. Good for as long as a run of the tests, and no longer.
+make_certificates() {
+    local folder=$1 name
+    mkdir -p "$folder"
+    (
+        cd "$folder"
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=Refit tests" \
+            -keyout ca.key -out ca.pem
+        for name in server:localhost client:guest; do
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=${name#*:}" \
+                -keyout "${name%:*}.key" -out "${name%:*}.csr"
+            openssl x509 -req -in "${name%:*}.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+                -extfile <(printf 'subjectAltName=DNS:%s\n' "${name#*:}") -out "${name%:*}.pem"
+        done
+    ) >"$folder/openssl.log" 2>&1 || {
+        tail -n 20 "$folder/openssl.log" >&2
+        fail "failed to make certificates with openssl in $folder"
+    }
+}
+
+# launch_rabbitmq FOLDER: starts the node in the background, again with its ports, certificates and data when it was there
+# before; await_rabbitmq waits for it. It listens without TLS, and with it for those who show a certificate or a password.
 launch_rabbitmq() {
-    local folder=$1 amqp mapper distribution
-    read -r amqp mapper distribution <<<"$(free_ports 3)"
+    local folder=$1 amqp amqps mapper distribution
     mkdir -p "$folder"/{home,data,log,schema}
+    [[ -s $folder/ports ]] || free_ports 4 >"$folder/ports"
+    read -r amqp amqps mapper distribution <"$folder/ports"
+    [[ -d $folder/certificates ]] || make_certificates "$folder/certificates"
     printf '%s\n' "$amqp" >"$folder/port"
-    printf '[].\n' >"$folder/enabled_plugins"
-    printf 'listeners.tcp.1 = 127.0.0.1:%s\n' "$amqp" >"$folder/rabbitmq.conf"
+    printf '%s\n' "$amqps" >"$folder/tls-port"
+    printf '[rabbitmq_auth_mechanism_ssl].\n' >"$folder/enabled_plugins"
+    cat >"$folder/rabbitmq.conf" <<CONF
+listeners.tcp.1 = 127.0.0.1:$amqp
+listeners.ssl.1 = 127.0.0.1:$amqps
+ssl_options.cacertfile = $folder/certificates/ca.pem
+ssl_options.certfile = $folder/certificates/server.pem
+ssl_options.keyfile = $folder/certificates/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+ssl_cert_login_from = common_name
+auth_mechanisms.1 = PLAIN
+auth_mechanisms.2 = AMQPLAIN
+auth_mechanisms.3 = EXTERNAL
+CONF
+    # What runs rabbitmqctl on this node: \`ctl list_queues\`.
+    cat >"$folder/ctl" <<CTL
+#!/bin/sh
+export HOME='$folder/home' LC_ALL=C.UTF-8 ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT=$mapper RABBITMQ_CONF_ENV_FILE=/dev/null
+exec '$(rabbitmqctl_program)' --node refit-tests-$amqp@localhost --quiet "\$@"
+CTL
+    chmod 755 "$folder/ctl"
     # Sessions of their own: Ctrl-C must reach the tests, and these only in order, from the clean-up.
     setsid "$(epmd_program)" -address 127.0.0.1 -port "$mapper" >"$folder/log/epmd" 2>&1 </dev/null &
     printf '%s\n' $! >"$folder/epmd.pid"
@@ -57,13 +109,15 @@ greets() {
     ) 2>/dev/null
 }
 
-# await_rabbitmq FOLDER: waits until the node, which opens its AMQP listener last, answers; sets rabbitmq_url.
+# await_rabbitmq FOLDER: waits until the node, which opens its AMQP listeners last, answers; sets rabbitmq_url
+# and rabbitmq_tls_url.
 await_rabbitmq() {
     local folder=$1 port tries
     port="$(<"$folder/port")"
     for ((tries = 0; tries < 600; tries++)); do
         if greets "$port"; then
             rabbitmq_url="amqp://guest:guest@127.0.0.1:$port/%2f"
+            rabbitmq_tls_url="amqps://localhost:$(<"$folder/tls-port")/%2f"
             return
         fi
         kill -0 "$(<"$folder/server.pid")" 2>/dev/null || break

@@ -4,6 +4,7 @@
 //! made here is gone when its value is dropped. Helpers panic with what happened; a test has nobody else to tell.
 
 pub mod api;
+pub mod private;
 pub mod processes;
 pub mod services;
 

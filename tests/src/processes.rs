@@ -101,6 +101,8 @@ pub struct Options {
     pub amqp_exchange: Option<String>,
     /// `--grace`: how long a lease lives without a renewal.
     pub grace: Option<Duration>,
+    /// What its `refit.yaml` says.
+    pub settings: Option<String>,
     /// Further arguments of `refit serve`.
     pub arguments: Vec<String>,
     /// Variables it gets.
@@ -144,7 +146,9 @@ impl Orchestrator {
             arguments.extend(value.map(|value| [flag.to_owned(), value]).into_iter().flatten());
         }
         arguments.extend(options.arguments);
-        Self { process: Process::start(arguments, options.env), base_url: format!("http://{address}") }
+        let files = options.settings.map(|settings| ("refit.yaml", settings));
+        let process = Process::start_with_files(arguments, options.env, files);
+        Self { process, base_url: format!("http://{address}") }
     }
 
     /// Waits until `GET /readyz` answers 200.
@@ -329,8 +333,25 @@ impl Process {
     /// # Panics
     /// When the program cannot be started.
     pub fn start(arguments: Vec<String>, env: Vec<(String, String)>) -> Self {
+        Self::start_with_files(arguments, env, [])
+    }
+
+    /// The same, with these files in the folder.
+    ///
+    /// # Panics
+    /// When the program cannot be started, or a file not be written.
+    pub fn start_with_files(
+        arguments: Vec<String>,
+        env: Vec<(String, String)>,
+        files: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("refit-test-").tempdir();
         let folder = folder.unwrap_or_else(|error| panic!("failed to make a temporary folder: {error}"));
+        for (name, text) in files {
+            if let Err(error) = std::fs::write(folder.path().join(name), text) {
+                panic!("failed to write {name}: {error}");
+            }
+        }
         let mut process = Self { arguments, env, folder, child: None };
         process.restart();
         process

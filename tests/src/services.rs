@@ -1,9 +1,9 @@
 //! Real services for tests: fresh databases on SQLite and PostgreSQL, queues on RabbitMQ.
 //!
-//! Only `REFIT_TEST_POSTGRES_URL` and `REFIT_TEST_AMQP_URL` say where the servers are. Where one is missing the test
-//! fails with a text that names `tests/run`; it never falls back to something else.
+//! Only the variables that `tests/run` names say where the servers are. Where one is missing the test fails with a text
+//! that names `tests/run`; it never falls back to something else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -39,8 +39,15 @@ pub struct Database {
 
 #[derive(Debug)]
 enum Place {
-    Sqlite { folder: tempfile::TempDir },
-    Postgres { server: String, name: String },
+    Sqlite {
+        folder: tempfile::TempDir,
+    },
+    Postgres {
+        server: String,
+        name: String,
+    },
+    /// On a server that goes with the test.
+    Elsewhere,
 }
 
 /// An empty SQLite database in a temporary folder. Its file does not exist yet.
@@ -83,6 +90,11 @@ async fn administer(server: &str, sql: String) -> Result<(), sqlx::Error> {
 }
 
 impl Database {
+    /// The PostgreSQL database at this URL, which somebody else made and will remove.
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), place: Place::Elsewhere }
+    }
+
     /// What `--database-url` takes.
     pub fn url(&self) -> &str {
         &self.url
@@ -92,7 +104,7 @@ impl Database {
     pub fn kind(&self) -> &'static str {
         match &self.place {
             Place::Sqlite { .. } => "sqlite",
-            Place::Postgres { .. } => "postgres",
+            Place::Postgres { .. } | Place::Elsewhere => "postgres",
         }
     }
 
@@ -100,7 +112,7 @@ impl Database {
     pub fn folder(&self) -> Option<&Path> {
         match &self.place {
             Place::Sqlite { folder } => Some(folder.path()),
-            Place::Postgres { .. } => None,
+            Place::Postgres { .. } | Place::Elsewhere => None,
         }
     }
 
@@ -111,7 +123,7 @@ impl Database {
     pub async fn number(&self, sql: &str) -> i64 {
         let number = match &self.place {
             Place::Sqlite { .. } => self.sqlite_number(sql).await,
-            Place::Postgres { .. } => self.postgres_number(sql).await,
+            Place::Postgres { .. } | Place::Elsewhere => self.postgres_number(sql).await,
         };
         number.unwrap_or_else(|error| panic!("failed to run `{sql}` on {}: {error}", self.kind()))
     }
@@ -123,7 +135,7 @@ impl Database {
     pub async fn texts(&self, sql: &str) -> Vec<String> {
         let texts = match &self.place {
             Place::Sqlite { .. } => self.sqlite_texts(sql).await,
-            Place::Postgres { .. } => self.postgres_texts(sql).await,
+            Place::Postgres { .. } | Place::Elsewhere => self.postgres_texts(sql).await,
         };
         texts.unwrap_or_else(|error| panic!("failed to run `{sql}` on {}: {error}", self.kind()))
     }
@@ -234,7 +246,93 @@ async fn connect(url: &str) -> Result<(Connection, Channel), lapin::Error> {
 /// How often a message is published that the broker cannot take.
 const PUBLISH_TRIES: u32 = 50;
 
+/// How the same broker is reached over TLS.
+#[derive(Debug)]
+pub struct BrokerTls {
+    /// `amqps://HOST:PORT/VHOST`, without a user.
+    pub url: String,
+    /// A folder with `ca.pem`, the authority of the broker's certificate, and `client.pem` and `client.key`, which
+    /// stand for a user. `server.pem` is of the same authority.
+    pub certificates: PathBuf,
+}
+
+/// Where the broker of `REFIT_TEST_AMQP_URL` listens with TLS.
+///
+/// # Panics
+/// When `REFIT_TEST_AMQPS_URL` or `REFIT_TEST_AMQPS_CERTIFICATES` is not set.
+pub fn amqp_tls() -> BrokerTls {
+    let what = "a RabbitMQ broker that listens with TLS";
+    BrokerTls {
+        url: service("REFIT_TEST_AMQPS_URL", what),
+        certificates: service("REFIT_TEST_AMQPS_CERTIFICATES", what).into(),
+    }
+}
+
 impl Broker {
+    /// What `rubric` (`list_consumers`, `list_connections`, …) of rabbitmqctl lists of these columns, row by row.
+    ///
+    /// # Panics
+    /// When `REFIT_TEST_RABBITMQCTL` is not set, or does not answer.
+    pub async fn list(&self, rubric: &str, columns: &[&str]) -> Vec<serde_json::Value> {
+        let listed = self.ctl(&[&[rubric], columns, &["--formatter", "json"]].concat()).await;
+        serde_json::from_str(&listed)
+            .unwrap_or_else(|error| panic!("rabbitmqctl {rubric}: {error}: {listed}"))
+    }
+
+    /// Has the broker close the only connection that shows itself under this name.
+    ///
+    /// # Panics
+    /// When there is none within half a minute, or as [`Broker::list`].
+    pub async fn close_connection(&self, name: &str) {
+        let what = format!("a connection is called {name}");
+        let pid = eventually(&what, Duration::from_secs(30), async || {
+            let all = self.list("list_connections", &["pid", "client_properties"]).await;
+            let found = all.iter().find(|connection| connection.to_string().contains(&format!("\"{name}\"")));
+            found.and_then(|connection| connection["pid"].as_str().map(str::to_owned))
+        });
+        self.ctl(&["close_connection", &pid.await, "the test says so"]).await;
+    }
+
+    async fn ctl(&self, arguments: &[&str]) -> String {
+        let program = service("REFIT_TEST_RABBITMQCTL", "to administer RabbitMQ");
+        let ran = tokio::process::Command::new(&program).args(arguments).output().await;
+        let output = ran.unwrap_or_else(|error| panic!("failed to start {program}: {error}"));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {told}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Declares a durable exchange, which is deleted with this value when its name is one of [`Broker::name`].
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub async fn declare_exchange(&self, exchange: &str, kind: ExchangeKind) {
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declared = self.channel.exchange_declare(exchange.into(), kind, durable, FieldTable::default());
+        if let Err(error) = declared.await {
+            panic!("failed to declare exchange {exchange}: {error}");
+        }
+    }
+
+    /// Publishes a message to an exchange; false when no queue takes it.
+    ///
+    /// # Panics
+    /// When the broker does not confirm it.
+    pub async fn publish_to(&self, exchange: &str, key: &str, message: &Message) -> bool {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let properties = message.properties.clone().with_delivery_mode(2);
+        let sent =
+            self.channel.basic_publish(exchange.into(), key.into(), options, &message.body, properties);
+        let confirmed = match sent.await {
+            Ok(confirm) => confirm.await,
+            Err(error) => Err(error),
+        };
+        match confirmed {
+            Ok(confirmed) => confirmed.take_message().is_none(),
+            Err(error) => panic!("failed to publish to exchange {exchange}: {error}"),
+        }
+    }
+
     /// What `--amqp-url` takes.
     pub fn url(&self) -> &str {
         &self.url

@@ -32,10 +32,21 @@ impl Template {
     /// Parses the text and the expressions in it.
     ///
     /// # Errors
-    /// A `${{` that is not closed, or an expression that is not sound; the offset counts in the template's text.
+    /// A `${{` that is not closed, or an expression that is not sound: the first of it; the offset counts in the
+    /// template's text.
     pub fn parse(source: &str) -> Result<Self, ExpressionError> {
-        let mut pieces = Vec::new();
-        let mut rest = 0;
+        let first = |wrong: Vec<ExpressionError>| wrong.into_iter().next();
+        Self::parse_fully(source)
+            .map_err(|wrong| first(wrong).unwrap_or_else(|| ExpressionError::new("the text is not sound")))
+    }
+
+    /// Like [`Template::parse`], for people who will mend it.
+    ///
+    /// # Errors
+    /// All that is wrong, in the order of the text; at least one thing.
+    pub fn parse_fully(source: &str) -> Result<Self, Vec<ExpressionError>> {
+        let (mut pieces, mut wrong) = (Vec::new(), Vec::new());
+        let (mut rest, mut expressions) = (0, 0);
         while let Some(open) = source[rest..].find(OPEN).map(|found| rest + found) {
             if open > rest {
                 pieces.push(Piece::Text(source[rest..open].to_owned()));
@@ -43,24 +54,32 @@ impl Template {
             let inside = open + OPEN.len();
             let Some(length) = closing(&source[inside..]) else {
                 let error = ExpressionError::at("`${{` is never closed", open);
-                return Err(
-                    ExpressionError { length: OPEN.len(), ..error }.with_hint("write `${{ expression }}`")
+                wrong.push(
+                    ExpressionError { length: OPEN.len(), ..error }.with_hint("write `${{ expression }}`"),
                 );
+                return Err(wrong);
             };
-            if pieces.iter().filter(|piece| matches!(piece, Piece::Value(_))).count() >= EXPRESSIONS_MAX {
+            expressions += 1;
+            if expressions > EXPRESSIONS_MAX {
                 let message = format!("a text holds at most {EXPRESSIONS_MAX} `${{{{ }}}}`");
-                return Err(
-                    ExpressionError::at(message, open).with_hint("hand over fewer values, or one list")
+                wrong.push(
+                    ExpressionError::at(message, open).with_hint("hand over fewer values, or one list"),
                 );
+                return Err(wrong);
             }
             let text = &source[inside..inside + length];
             let start = inside + (text.len() - text.trim_start().len());
-            let expression = Expression::parse(text.trim()).map_err(|error| ExpressionError {
-                offset: Some(start + error.offset.unwrap_or(0)),
-                ..error
-            })?;
-            pieces.push(Piece::Value(expression));
+            match Expression::parse_fully(text.trim()) {
+                Ok(expression) => pieces.push(Piece::Value(expression)),
+                Err(errors) => wrong.extend(errors.into_iter().map(|error| ExpressionError {
+                    offset: Some(start + error.offset.unwrap_or(0)),
+                    ..error
+                })),
+            }
             rest = inside + length + 2;
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
         }
         if rest < source.len() {
             pieces.push(Piece::Text(source[rest..].to_owned()));
@@ -270,6 +289,9 @@ mod tests {
         let error = Template::parse("ab ${{ nope(1) }}").unwrap_err();
         assert_eq!(error.offset, Some(7));
         assert!(Template::parse("${{ }}").is_err());
+        let wrong = Template::parse_fully("${{ nope(1) }} and ${{ 1 + }}, ${{ never(2) }}").unwrap_err();
+        let places: Vec<_> = wrong.iter().map(|wrong| wrong.offset).collect();
+        assert!(matches!(places[..], [Some(4), Some(22..=26), Some(35)]), "{wrong:?}");
     }
 
     #[test]

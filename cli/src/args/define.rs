@@ -38,7 +38,8 @@ pub(crate) struct InitArgs {
     verbatim_doc_comment,
     after_help = "Examples:
   refit schema > workflow.schema.json            beside workflow.yaml; no part of what `refit apply` packs
-  refit schema step > steps/step.schema.json     for the files that steps use"
+  refit schema step > steps/step.schema.json     for the files that steps use
+  refit schema test > test.schema.json           for *.test.yaml"
 )]
 pub(crate) struct SchemaArgs {
     /// What the schema is of
@@ -53,6 +54,8 @@ pub(crate) enum SchemaOf {
     Workflow,
     /// A file that steps use.
     Step,
+    /// A file of tests, `*.test.yaml`.
+    Test,
 }
 
 /// Check workflow files without a server

@@ -2,6 +2,7 @@
 //! and nothing is looked up; whatever parses is well formed, whatever is not ends with exit code 2.
 
 mod common;
+mod deadletter;
 mod define;
 mod event;
 mod model;
@@ -17,6 +18,7 @@ mod workflow;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub(crate) use common::{Format, GraphForm, Limit, Output};
+pub(crate) use deadletter::{Chosen, DeadLetterCommand};
 pub(crate) use define::{
     ApplyArgs, CheckArgs, CheckFormat, InitArgs, SchemaArgs, SchemaOf, SimulateArgs, TestArgs,
 };
@@ -58,6 +60,7 @@ Define:
 
 Follow:
   event       Send, list and show events, and what became of them
+  deadletter  List, show, retry and drop what could not be taken
   run         Start, watch, explain, cancel, retry and approve runs
   model       Versions, aliases, history and rollback
   worker      List the workers
@@ -156,6 +159,9 @@ pub(crate) enum Command {
     /// Send, list and show events
     #[command(subcommand)]
     Event(EventCommand),
+    /// List, show, retry and drop what could not be taken
+    #[command(subcommand, name = "deadletter")]
+    DeadLetter(DeadLetterCommand),
     /// Start, watch, explain, cancel, retry and approve runs
     #[command(subcommand)]
     Run(RunCommand),

@@ -4,6 +4,7 @@
 mod apply;
 mod check;
 mod completion;
+mod deadletter;
 mod demo;
 mod event;
 mod event_file;
@@ -22,7 +23,8 @@ mod work;
 mod worker;
 mod workflow;
 
-pub(crate) use schema::{STEP_SCHEMA, WORKFLOW_SCHEMA};
+pub(crate) use deadletter::Became;
+pub(crate) use schema::{STEP_SCHEMA, TEST_SCHEMA, WORKFLOW_SCHEMA};
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
@@ -54,6 +56,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Apply(args) => Box::pin(apply::run(args, &client()?)).await,
         Command::Workflow(command) => Box::pin(workflow::run(command, &client()?)).await,
         Command::Event(command) => Box::pin(event::run(command, &client()?)).await,
+        Command::DeadLetter(command) => Box::pin(deadletter::run(command, &client()?)).await,
         Command::Run(command) => Box::pin(run::run(command, &client()?)).await,
         Command::Model(command) => Box::pin(model::run(command, &client()?)).await,
         Command::Worker(command) => Box::pin(worker::run(command, &client()?)).await,

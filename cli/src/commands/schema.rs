@@ -12,6 +12,9 @@ pub(crate) const WORKFLOW_SCHEMA: &str = "workflow.schema.json";
 /// What the schema of the files that steps use is called.
 pub(crate) const STEP_SCHEMA: &str = "step.schema.json";
 
+/// What the schema of test files is called.
+pub(crate) const TEST_SCHEMA: &str = "test.schema.json";
+
 /// Prints the schema.
 pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<Exit> {
     render::print_raw(text(args.of)?.as_bytes())?;
@@ -23,6 +26,7 @@ pub(crate) fn text(of: SchemaOf) -> anyhow::Result<String> {
     let schema = match of {
         SchemaOf::Workflow => schema::workflow(),
         SchemaOf::Step => schema::step(),
+        SchemaOf::Test => schema::test(),
     };
     let mut text = serde_json::to_string_pretty(&schema).context("failed to write the schema")?;
     text.push('\n');

@@ -3,6 +3,7 @@
 //!
 //! Rendered text carries ANSI colour; [`print()`] and [`note`] strip it where it does not belong (`NO_COLOR`, pipes).
 
+pub(crate) mod deadletter;
 pub(crate) mod diagnostics;
 pub(crate) mod event;
 pub(crate) mod graph;

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use refit_orchestrator::config::{Hook, Scheme, Secret};
-use refit_workflows::format::Format;
 use refit_workflows::units::parse_size;
 use serde::Deserialize;
 
@@ -77,7 +76,7 @@ impl HookSettings {
     ///
     /// # Errors
     /// A secret is not there, or a setting belongs to another scheme.
-    pub(super) fn configured(&self, whose: &str, format: Format) -> anyhow::Result<Hook> {
+    pub(super) fn configured(&self, whose: &str) -> anyhow::Result<Hook> {
         self.check_extras(whose)?;
         let secrets = self.fetch(whose)?;
         let tolerance = self.tolerance.unwrap_or(Hook::TOLERANCE);
@@ -101,7 +100,7 @@ impl HookSettings {
             SchemeName::None => Scheme::None,
         };
         let body_max = self.body_max.map_or(Hook::BODY_MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        Ok(Hook { scheme, format, body_max })
+        Ok(Hook { scheme, body_max })
     }
 
     /// Refuses what its scheme does not look at: it would be believed to be in force.

@@ -7,18 +7,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use refit_orchestrator::config::{Source, Target};
+use refit_orchestrator::config::{Secret, Source, Target};
 use refit_workflows::time::parse_duration;
 use serde::Deserialize;
 
 use crate::args::{Broker, ConfigFile, Database, Place, WorkArgs};
 use crate::exit::Usage;
 
+mod broker;
+mod format;
 mod hooks;
 mod secret;
 mod sources;
 mod targets;
 
+use broker::{BrokerUrl, TlsSettings};
 use sources::SourceSettings;
 use targets::TargetSettings;
 
@@ -49,7 +52,8 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct AmqpSettings {
-    url: Option<String>,
+    url: Option<BrokerUrl>,
+    tls: Option<TlsSettings>,
     /// Without sources, the queue that events come from.
     queue: Option<String>,
     /// The exchange of the target `amqp`.
@@ -106,6 +110,10 @@ impl Settings {
                 words.split(" at line ").next().unwrap_or(&words).trim_end_matches([',', ':']).to_owned();
             format!("{place}{words}")
         })?;
+        sources::check(&settings.sources, text).map_err(|wrong| {
+            let place = wrong.at.map(|(line, column)| format!("{line}:{column}: ")).unwrap_or(" ".to_owned());
+            format!("{place}{}", wrong.message)
+        })?;
         Ok(settings)
     }
 
@@ -123,8 +131,7 @@ impl Settings {
         let mut config = refit_orchestrator::Config::local(self.data(place.database.data.as_ref()));
         config.listen = place.listen.or(self.listen).unwrap_or(config.listen);
         config.database_url = given(&place.database.database_url).or_else(|| self.database_url.clone());
-        let url = given(&broker.amqp_url).or_else(|| self.amqp.url.clone());
-        let default = url.map(refit_orchestrator::config::Broker::at);
+        let default = self.broker(broker)?;
         config.sources = sources::all(&self.sources, default.as_ref())?;
         let queue = given(&broker.amqp_queue).or_else(|| self.amqp.queue.clone());
         let configured = !config.sources.is_empty();
@@ -143,6 +150,13 @@ impl Settings {
         config.hosts = if hosts.is_empty() { self.hosts.clone() } else { hosts.to_vec() };
         config.grace = grace.or(self.grace).unwrap_or(config.grace);
         Ok(config)
+    }
+
+    /// The broker that flags and variables name, else `amqp` of the file; its TLS is the file's.
+    fn broker(&self, named: &Broker) -> anyhow::Result<Option<refit_orchestrator::config::Broker>> {
+        let flag = given(&named.amqp_url).map(|url| BrokerUrl::Text(Secret::new(url)));
+        let url = flag.as_ref().or(self.amqp.url.as_ref());
+        url.map(|url| broker::configured("amqp", Some(url), self.amqp.tls.as_ref(), None)).transpose()
     }
 
     /// What an orchestrator on this database would be told, for acting on it without one.
@@ -242,7 +256,7 @@ worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
         let settings = Settings::parse(FILE).unwrap();
         let config = settings.orchestrator(&Place::default(), &Broker::default(), None, &[]).unwrap();
         assert_eq!(config.listen.to_string(), "10.0.0.1:80");
-        assert_eq!(names(&config), (vec!["orders", "mine"], vec!["audit", "amqp"]));
+        assert_eq!(names(&config), (vec!["orders", "amqp:mine"], vec!["audit", "amqp"]));
         assert_eq!(
             (config.grace, config.hosts.as_slice()),
             (Duration::from_secs(90), &["refit.internal".to_owned()][..])
@@ -257,7 +271,7 @@ worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
             settings.orchestrator(&place, &broker, Some(Duration::from_secs(1)), &["h".to_owned()]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:1");
         assert_eq!(config.database_url.as_deref(), Some("sqlite:x"));
-        assert_eq!(names(&config).0, ["orders", "other"]);
+        assert_eq!(names(&config).0, ["orders", "amqp:other"]);
         assert_eq!((config.grace, config.hosts), (Duration::from_secs(1), vec!["h".to_owned()]));
     }
 

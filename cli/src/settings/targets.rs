@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use refit_orchestrator::config::{Broker, Destination, Exchange, Target, Webhook};
 use serde::Deserialize;
 
+use super::broker::{self, BrokerUrl, TlsSettings};
 use super::secret::SecretPlace;
 use crate::exit::Usage;
 
@@ -21,7 +22,8 @@ pub(super) struct TargetSettings {
 #[serde(deny_unknown_fields)]
 struct ExchangeSettings {
     /// The broker, where it is another than that of `amqp.url`.
-    url: Option<String>,
+    url: Option<BrokerUrl>,
+    tls: Option<TlsSettings>,
     exchange: String,
 }
 
@@ -48,10 +50,8 @@ impl TargetSettings {
     fn configured(&self, name: &str, default: Option<&Broker>) -> anyhow::Result<Target> {
         let whose = format!("target `{name}`");
         let destination = match (&self.amqp, &self.webhook) {
-            (Some(ExchangeSettings { url, exchange }), None) => {
-                let broker = url.clone().map(Broker::at).or_else(|| default.cloned()).ok_or_else(|| {
-                    Usage(format!("{whose}: no broker is named; give it `amqp: {{ url: … }}`, or --amqp-url"))
-                })?;
+            (Some(ExchangeSettings { url, tls, exchange }), None) => {
+                let broker = broker::configured(&whose, url.as_ref(), tls.as_ref(), default)?;
                 Destination::Exchange(Exchange { broker, exchange: exchange.clone() })
             }
             (None, Some(WebhookSettings { url, secret })) => {

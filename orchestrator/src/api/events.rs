@@ -85,7 +85,7 @@ impl Form {
     }
 }
 
-fn event(value: Value, place: Option<usize>) -> Result<CloudEvent, Problem> {
+pub(super) fn event(value: Value, place: Option<usize>) -> Result<CloudEvent, Problem> {
     CloudEvent::parse_from_outside(value).map_err(|wrong| {
         let problem = Problem::new(StatusCode::BAD_REQUEST, "event-invalid", wrong.message);
         match (place, wrong.field) {
@@ -112,6 +112,15 @@ pub(super) struct ListParams {
     data: Option<String>,
 }
 
+/// The order of a listing in a query.
+pub(super) fn oldest_first(given: Option<&str>) -> Result<bool, Problem> {
+    match given {
+        None | Some("newest") => Ok(false),
+        Some("oldest") => Ok(true),
+        Some(_) => Err(Problem::invalid("`order` must be newest or oldest").field("order")),
+    }
+}
+
 /// A yes or no in a query; bare, it is a yes.
 fn flag(name: &str, given: Option<&str>) -> Result<bool, Problem> {
     match given {
@@ -127,17 +136,12 @@ pub(super) async fn list(
     State(engine): State<Engine>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Vec<EventView>>, Problem> {
-    let oldest_first = match params.order.as_deref() {
-        None | Some("newest") => false,
-        Some("oldest") => true,
-        Some(_) => return Err(Problem::invalid("`order` must be newest or oldest").field("order")),
-    };
     let filter = EventFilter {
         kind: params.kind,
         source: params.source,
         unmatched: flag("unmatched", params.unmatched.as_deref())?,
         outside: flag("outside", params.outside.as_deref())?,
-        oldest_first,
+        oldest_first: oldest_first(params.order.as_deref())?,
         after: params.after,
         data: flag("data", params.data.as_deref())?,
         since: params.since,

@@ -293,6 +293,17 @@ impl<S: Send + Sync> FromRequestParts<S> for DigestPath {
     }
 }
 
+/// `{seq}` of a path.
+pub(crate) struct SeqPath(pub(crate) i64);
+
+impl<S: Send + Sync> FromRequestParts<S> for SeqPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path(parts, state).await.map(Self)
+    }
+}
+
 /// The one variable part of a path.
 pub(crate) struct NamePath(pub(crate) String);
 

@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::intake::hooks::Hooks;
 
 pub mod access;
+mod dead_letters;
 mod events;
 mod extract;
 mod guard;
@@ -99,6 +100,12 @@ fn table() -> Vec<Route> {
         Route::new(post(), "/api/v1/events", Operator, events::send).body_max(MIB),
         Route::new(get(), "/api/v1/events", Viewer, events::list),
         Route::new(get(), "/api/v1/events/by-id", Viewer, events::by_id),
+        Route::new(get(), "/api/v1/deadletters", Viewer, dead_letters::list),
+        Route::new(get(), "/api/v1/deadletters/{seq}", Viewer, dead_letters::show),
+        Route::new(delete(), "/api/v1/deadletters/{seq}", Operator, dead_letters::drop),
+        // A whole event, as text in JSON.
+        Route::new(post(), "/api/v1/deadletters/{seq}/retry", Operator, dead_letters::retry)
+            .body_max(2 * MIB),
         Route::new(post(), "/api/v1/workflows", Operator, workflows::apply).body_max(WORKFLOW_MAX),
         Route::new(get(), "/api/v1/workflows", Viewer, workflows::list),
         Route::new(get(), "/api/v1/workflows/{name}", Viewer, workflows::show),

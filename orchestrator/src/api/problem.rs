@@ -115,6 +115,9 @@ impl From<EngineError> for Problem {
                 problem.details.hint = hint;
                 problem
             }
+            EngineError::Malformed(detail) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "malformed", detail)
+            }
             EngineError::Definition(problems) => {
                 let mut problem = Self::new(
                     StatusCode::UNPROCESSABLE_ENTITY,
@@ -194,6 +197,7 @@ mod tests {
             (refused, 409, "stale-lease"),
             (EngineError::Over("done".to_owned()), 410, "over"),
             (invalid, 400, "invalid"),
+            (EngineError::Malformed("not JSON".to_owned()), 422, "malformed"),
             (definition_with(1), 422, "definition-invalid"),
             (EngineError::Forbidden("not yours".to_owned()), 403, "forbidden"),
             (EngineError::Store(StoreError::Unavailable("refused".to_owned())), 503, "database-unavailable"),

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use refit_workflows::wire::{CreateToken, ServerView, TokenView};
+use refit_workflows::wire::{CreateToken, PartView, ReadyView, ServerView, TokenView};
 use serde_json::{Value, json};
 
 use super::extract::{NamePath, Strict};
@@ -15,10 +15,27 @@ pub(super) async fn health() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// The database answers as well. Open to all, and so tells nothing else.
-pub(super) async fn ready(State(engine): State<Engine>) -> Result<Json<Value>, Problem> {
+/// The database answers as well. A part that is degraded does not make the server unready: it would be taken out of
+/// service for what its clients may not even need. Open to all, and so tells no reasons: they name hosts.
+pub(super) async fn ready(State(engine): State<Engine>) -> Result<Json<ReadyView>, Problem> {
     match engine.ready().await {
-        Ok(_) => Ok(Json(json!({"status": "ready"}))),
+        Ok(server) => {
+            let ok = "ok".to_owned();
+            let database = PartView {
+                part: "database".to_owned(),
+                name: server.database,
+                state: ok,
+                since: None,
+                reason: None,
+                deliveries: None,
+            };
+            let bare = |part| PartView { reason: None, deliveries: None, ..part };
+            let parts = server.parts.into_iter().map(bare);
+            let parts: Vec<PartView> = std::iter::once(database).chain(parts).collect();
+            let degraded = parts.iter().any(|part| part.state == "degraded");
+            let status = if degraded { "degraded" } else { "ready" };
+            Ok(Json(ReadyView { status: status.to_owned(), parts }))
+        }
         Err(error) => {
             tracing::debug!("not ready: {error}");
             let detail = "the database does not answer; Refit waits for it and goes on by itself";

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use refit_workflows::format::Format;
-
 use super::Secret;
 
 /// A webhook that events come in by: `POST /hooks/NAME`, under the name of its source.
@@ -11,8 +9,6 @@ use super::Secret;
 pub struct Hook {
     /// How its sender proves who it is.
     pub scheme: Scheme,
-    /// The shape of what it sends.
-    pub format: Format,
     /// The largest body it may send, in bytes; at most [`Hook::BODY_MAX`].
     pub body_max: usize,
 }

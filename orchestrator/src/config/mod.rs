@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod broker;
 mod hooks;
 mod sources;
 mod targets;
 
+pub use broker::{Broker, ClientCertificate, Tls};
 pub use hooks::{Hook, Scheme};
-pub use sources::{Queue, Source, Transport};
+pub use sources::{Argument, Binding, Declaration, ExchangeType, Queue, Source, Topology, Transport};
 pub use targets::{Destination, Exchange, Target, Webhook};
 
 /// The settings of one orchestrator process.
@@ -35,20 +37,6 @@ pub struct Config {
     pub poll: Duration,
     /// How long to wait for a database that is down at start; forever when none.
     pub database_wait: Option<Duration>,
-}
-
-/// A RabbitMQ broker.
-#[derive(Clone, Debug)]
-pub struct Broker {
-    /// `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://`.
-    pub url: Secret,
-}
-
-impl Broker {
-    /// The broker at this URL.
-    pub fn at(url: impl Into<String>) -> Self {
-        Self { url: Secret::new(url) }
-    }
 }
 
 /// Text that nobody may read in a log, an error or an answer: it shows itself as `***`.

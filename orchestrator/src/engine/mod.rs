@@ -3,6 +3,7 @@
 //! must never happen here: SQL, HTTP, a decision about a run.
 
 mod admission;
+mod letters;
 mod loops;
 mod people;
 mod signals;
@@ -17,6 +18,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use refit_workflows::definition::{Problems, Workflow};
 use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
+use refit_workflows::format::Format;
 use refit_workflows::names::RunName;
 use refit_workflows::run::Refused;
 use refit_workflows::time::Timestamp;
@@ -25,8 +27,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::health::Health;
 use crate::store::{ChangeError, Hints, Store, StoreError};
-pub use crate::store::{DeadLetter, EventFilter, Outbound, RunFilter, Sent};
+pub use crate::store::{DeadLetter, DeadLetterFilter, EventFilter, Outbound, RunFilter, Sent};
 use signals::Signals;
 
 /// The engine's handle; cheap to clone.
@@ -39,6 +42,7 @@ struct Inner {
     store: Store,
     signals: Signals,
     settings: Settings,
+    health: Health,
     /// Names this process where only one orchestrator may do something.
     holder: String,
     tokens: people::TokenCache,
@@ -46,12 +50,14 @@ struct Inner {
 }
 
 /// What the engine is told when it starts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// How long a lease lives without a renewal.
     pub grace: Duration,
     /// How often everything that hints can wake is looked at all the same.
     pub poll: Duration,
+    /// How each source's deliveries are read, by its name.
+    pub formats: BTreeMap<String, Format>,
 }
 
 /// Who asks: the name goes into journals and histories.
@@ -90,6 +96,9 @@ pub enum EngineError {
         /// What would be right.
         hint: Option<String>,
     },
+    /// What was sent, or set aside before, cannot be understood, and why. 422.
+    #[error("{0}")]
+    Malformed(String),
     /// The workflow file has problems. 422.
     #[error("the workflow has {} problem(s)", .0.len())]
     Definition(Problems),
@@ -115,6 +124,7 @@ impl Engine {
     pub fn new(store: Store, settings: Settings) -> Self {
         Self {
             inner: Arc::new(Inner {
+                health: Health::new(Arc::clone(store.clock())),
                 store,
                 signals: Signals::default(),
                 settings,
@@ -128,6 +138,11 @@ impl Engine {
     /// The store under it.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// The list of sources and targets, where each registers.
+    pub fn health(&self) -> &Health {
+        &self.inner.health
     }
 
     fn now(&self) -> Timestamp {
@@ -388,6 +403,7 @@ impl Engine {
             database: self.store().database().kind().to_owned(),
             now: self.now(),
             tokens_required,
+            parts: self.health().parts(),
         })
     }
 

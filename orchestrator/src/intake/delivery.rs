@@ -1,173 +1,172 @@
-//! What a RabbitMQ delivery says: a CloudEvent, or the reason why it is none. Pure; knows no channel.
-//!
-//! CloudEvents 1.0.2, AMQP protocol binding, as RabbitMQ's AMQP 0-9-1 carries it: the `content_type` property and
-//! the `headers` table stand for AMQP 1.0's content-type and application-properties.
+//! A RabbitMQ delivery in the form that formats read: its properties and headers as JSON. Pure; knows no channel, and must
+//! never decide what a delivery says.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
-use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
+use refit_workflows::format::{self, Transport};
 use refit_workflows::time::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-/// The parts of a delivery that say what it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
-    pub(super) content_type: Option<&'a str>,
-    pub(super) content_encoding: Option<&'a str>,
-    pub(super) headers: Option<&'a FieldTable>,
-    pub(super) body: &'a [u8],
+/// The deepest nesting of a header; what lies deeper is shown by its type.
+const HEADER_DEPTH_MAX: usize = 16;
+
+/// What came with a body.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Envelope {
+    content_type: Option<String>,
+    headers: Map<String, Value>,
+    properties: Map<String, Value>,
 }
 
-impl Message<'_> {
-    /// Reads the event.
-    ///
-    /// # Errors
-    /// Why there is none and what to send instead, for whoever looks at the dead letter.
-    pub(super) fn event(self) -> Result<CloudEvent, String> {
-        if self.body.len() > EVENT_BYTES_MAX {
-            return Err(format!(
-                "the message has {} bytes; an event may have at most {EVENT_BYTES_MAX}: store the data elsewhere and \
-                 send where it is",
-                self.body.len()
-            ));
-        }
-        if let Some(encoding) = self.content_encoding
-            && !encoding.is_empty()
-            && !matches!(encoding.to_ascii_lowercase().as_str(), "utf-8" | "identity")
-        {
-            return Err(format!("the message is encoded as `{encoding}`: send it uncompressed"));
-        }
-        let kind = self.content_type.unwrap_or_default().to_ascii_lowercase();
-        if kind.starts_with("application/cloudevents-batch") {
-            return Err("the message is a batch: over AMQP, send one event per message".to_owned());
-        }
-        if kind.starts_with("application/cloudevents") {
-            return self.structured();
-        }
-        match self.attributes()? {
-            Some(attributes) => self.binary(attributes),
-            None => self.structured(),
+impl Envelope {
+    /// Of a delivery.
+    pub(super) fn of(delivery: &Delivery) -> Self {
+        Self::read(delivery.exchange.as_str(), delivery.routing_key.as_str(), &delivery.properties)
+    }
+
+    /// Of the message whose [`Envelope::context`] this is.
+    pub(super) fn kept(context: &Value) -> Self {
+        let of = |name: &str| context.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+        Self {
+            content_type: context.get("content_type").and_then(Value::as_str).map(str::to_owned),
+            headers: of("headers"),
+            properties: of("properties"),
         }
     }
 
-    /// The body is the whole event.
-    fn structured(self) -> Result<CloudEvent, String> {
-        let value = serde_json::from_slice(self.body).map_err(|error| {
-            format!(
-                "the body is not JSON ({error}): send a CloudEvent as a JSON object with the content type \
-                 application/cloudevents+json"
-            )
-        })?;
-        checked(value)
+    fn read(exchange: &str, routing_key: &str, given: &BasicProperties) -> Self {
+        let mut properties = Map::new();
+        properties.insert("exchange".to_owned(), Value::from(exchange));
+        properties.insert("routing_key".to_owned(), Value::from(routing_key));
+        let texts = [
+            ("content_type", given.content_type()),
+            ("content_encoding", given.content_encoding()),
+            ("correlation_id", given.correlation_id()),
+            ("reply_to", given.reply_to()),
+            ("expiration", given.expiration()),
+            ("message_id", given.message_id()),
+            ("type", given.kind()),
+            ("user_id", given.user_id()),
+            ("app_id", given.app_id()),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                properties.insert(name.to_owned(), Value::from(text.as_str()));
+            }
+        }
+        for (name, number) in [("delivery_mode", given.delivery_mode()), ("priority", given.priority())] {
+            if let Some(number) = number {
+                properties.insert(name.to_owned(), Value::from(*number));
+            }
+        }
+        if let Some(seconds) = given.timestamp() {
+            properties.insert("timestamp".to_owned(), time(*seconds));
+        }
+        Self {
+            content_type: given.content_type().as_ref().map(|text| text.as_str().to_owned()),
+            headers: given
+                .headers()
+                .as_ref()
+                .map(|table| object(table, HEADER_DEPTH_MAX))
+                .unwrap_or_default(),
+            properties,
+        }
     }
 
-    /// The headers are the attributes and the body is the data.
-    fn binary(self, mut attributes: Map<String, Value>) -> Result<CloudEvent, String> {
-        if let Some(content_type) = self.content_type {
-            attributes.insert("datacontenttype".to_owned(), Value::from(content_type));
-        }
-        if !self.body.is_empty() {
-            let (name, data) = self.data()?;
-            attributes.insert(name.to_owned(), data);
-        }
-        checked(Value::Object(attributes))
-    }
-
-    fn data(self) -> Result<(&'static str, Value), String> {
-        let kind = self.content_type.unwrap_or("application/json").to_ascii_lowercase();
-        let essence = kind.split(';').next().unwrap_or_default().trim();
-        if essence.ends_with("/json") || essence.ends_with("+json") {
-            return serde_json::from_slice(self.body).map(|data| ("data", data)).map_err(|error| {
-                format!("the body is not JSON ({error}) although the content type says {essence}")
-            });
-        }
-        match std::str::from_utf8(self.body) {
-            Ok(text) if essence.starts_with("text/") => Ok(("data", Value::from(text))),
-            Ok(_) | Err(_) => Ok(("data_base64", Value::from(STANDARD.encode(self.body)))),
+    /// What a format reads; `source` is for formats that give none.
+    pub(super) fn delivery<'a>(&'a self, source: &'a str, body: &'a [u8]) -> format::Delivery<'a> {
+        format::Delivery {
+            transport: Transport::Amqp,
+            source,
+            content_type: self.content_type.as_deref(),
+            headers: &self.headers,
+            properties: &self.properties,
+            body,
         }
     }
 
-    /// The attributes among the headers; none when there is not one, so that the message is not in binary mode.
-    fn attributes(self) -> Result<Option<Map<String, Value>>, String> {
-        let mut attributes = Map::new();
-        for (name, value) in self.headers.into_iter().flatten() {
-            // 1.0.2 writes `cloudEvents:id`, later drafts `cloudEvents_id`: JMS forbids the colon.
-            let name = name.as_str();
-            let Some(name) = name.strip_prefix("cloudEvents:").or_else(|| name.strip_prefix("cloudEvents_"))
-            else {
-                continue;
-            };
-            let value = attribute(value).ok_or_else(|| {
-                format!("the header of attribute `{name}` is neither text, number, boolean nor time")
-            })?;
-            attributes.insert(name.to_owned(), value);
-        }
-        Ok(if attributes.is_empty() { None } else { Some(attributes) })
-    }
-
-    /// The headers as JSON, for a dead letter: values that are neither text, number, boolean nor time by their type.
-    pub(super) fn headers_as_json(self) -> Value {
-        let mut object = Map::new();
-        for (name, value) in self.headers.into_iter().flatten() {
-            let shown = attribute(value).unwrap_or_else(|| Value::from(format!("({:?})", value.get_type())));
-            object.insert(without_nul(name.as_str()), shown);
-        }
-        Value::Object(object)
+    /// What a dead letter keeps of it.
+    pub(super) fn context(&self, redelivered: bool) -> Value {
+        without_nul(&json!({
+            "content_type": self.content_type,
+            "headers": self.headers,
+            "properties": self.properties,
+            "redelivered": redelivered,
+        }))
     }
 }
 
-fn checked(value: Value) -> Result<CloudEvent, String> {
-    CloudEvent::parse_from_outside(value).map_err(|wrong| format!("not a CloudEvent: {wrong}"))
+fn object(table: &FieldTable, levels: usize) -> Map<String, Value> {
+    table.into_iter().map(|(name, value)| (name.as_str().to_owned(), json(value, levels))).collect()
 }
 
-fn attribute(value: &AMQPValue) -> Option<Value> {
+/// A header's value as JSON: bytes in base64, times as RFC 3339, nothing and numbers that are not finite as null.
+fn json(value: &AMQPValue, levels: usize) -> Value {
     match value {
-        AMQPValue::LongString(text) => {
-            Some(Value::from(without_nul(&String::from_utf8_lossy(text.as_bytes()))))
+        AMQPValue::LongString(text) => Value::from(String::from_utf8_lossy(text.as_bytes())),
+        AMQPValue::ShortString(text) => Value::from(text.as_str()),
+        AMQPValue::Boolean(value) => Value::from(*value),
+        AMQPValue::ShortShortInt(value) => Value::from(*value),
+        AMQPValue::ShortShortUInt(value) => Value::from(*value),
+        AMQPValue::ShortInt(value) => Value::from(*value),
+        AMQPValue::ShortUInt(value) => Value::from(*value),
+        AMQPValue::LongInt(value) => Value::from(*value),
+        AMQPValue::LongUInt(value) => Value::from(*value),
+        AMQPValue::LongLongInt(value) => Value::from(*value),
+        AMQPValue::Float(value) => Value::from(*value),
+        AMQPValue::Double(value) => Value::from(*value),
+        AMQPValue::DecimalValue(decimal) => {
+            Value::from(f64::from(decimal.value) / 10_f64.powi(i32::from(decimal.scale)))
         }
-        AMQPValue::ShortString(text) => Some(Value::from(without_nul(text.as_str()))),
-        AMQPValue::Boolean(value) => Some(Value::from(*value)),
-        AMQPValue::ShortShortInt(value) => Some(Value::from(*value)),
-        AMQPValue::ShortShortUInt(value) => Some(Value::from(*value)),
-        AMQPValue::ShortInt(value) => Some(Value::from(*value)),
-        AMQPValue::ShortUInt(value) => Some(Value::from(*value)),
-        AMQPValue::LongInt(value) => Some(Value::from(*value)),
-        AMQPValue::LongUInt(value) => Some(Value::from(*value)),
-        AMQPValue::LongLongInt(value) => Some(Value::from(*value)),
-        AMQPValue::Timestamp(seconds) => {
-            let millis = i64::try_from(*seconds).ok()?.checked_mul(1000)?;
-            Some(Value::from(Timestamp::from_millis(millis).to_string()))
+        AMQPValue::Timestamp(seconds) => time(*seconds),
+        AMQPValue::ByteArray(bytes) => Value::from(STANDARD.encode(bytes.as_slice())),
+        AMQPValue::Void => Value::Null,
+        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if levels == 0 => {
+            Value::from(format!("({:?})", value.get_type()))
         }
-        AMQPValue::Float(_)
-        | AMQPValue::Double(_)
-        | AMQPValue::DecimalValue(_)
-        | AMQPValue::FieldArray(_)
-        | AMQPValue::FieldTable(_)
-        | AMQPValue::ByteArray(_)
-        | AMQPValue::Void => None,
+        AMQPValue::FieldArray(items) => items.as_slice().iter().map(|item| json(item, levels - 1)).collect(),
+        AMQPValue::FieldTable(table) => Value::Object(object(table, levels - 1)),
+    }
+}
+
+/// A time in seconds as RFC 3339; one beyond the calendar stays a number.
+fn time(seconds: u64) -> Value {
+    let millis = i64::try_from(seconds).ok().and_then(|seconds| seconds.checked_mul(1000));
+    let text = millis.map(|millis| Timestamp::from_millis(millis).to_string());
+    match text.filter(|text| Timestamp::parse(text).is_ok()) {
+        Some(text) => Value::from(text),
+        None => Value::from(seconds),
     }
 }
 
 /// PostgreSQL cannot store the NUL character.
-fn without_nul(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
+fn without_nul(value: &Value) -> Value {
+    let clean = |text: &str| text.replace('\0', "\u{fffd}");
+    match value {
+        Value::String(text) => Value::from(clean(text)),
+        Value::Array(items) => items.iter().map(without_nul).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (clean(name), without_nul(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use lapin::types::{ByteArray, DecimalValue, FieldArray};
+    use refit_workflows::format::{Format, Mapping};
 
     use super::*;
-
-    const GOOD: &str =
-        r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"rows": 3}}"#;
 
     fn text(value: &str) -> AMQPValue {
         AMQPValue::LongString(value.into())
     }
 
-    fn headers(pairs: &[(&str, AMQPValue)]) -> FieldTable {
+    fn table(pairs: &[(&str, AMQPValue)]) -> FieldTable {
         let mut table = FieldTable::default();
         for (name, value) in pairs {
             table.insert((*name).into(), value.clone());
@@ -175,91 +174,114 @@ mod tests {
         table
     }
 
-    fn read(
-        content_type: Option<&str>,
-        headers: Option<&FieldTable>,
-        body: &[u8],
-    ) -> Result<CloudEvent, String> {
-        Message { content_type, content_encoding: None, headers, body }.event()
+    fn envelope(properties: &BasicProperties) -> Envelope {
+        Envelope::read("lake", "eu.customers", properties)
     }
 
     #[test]
-    fn a_structured_event_is_read_whatever_its_content_type_says_of_json() {
-        let noise = headers(&[("x-death", AMQPValue::LongInt(3))]);
-        for content_type in [
-            Some("application/cloudevents+json"),
-            Some("Application/CloudEvents+JSON; charset=utf-8"),
-            Some("application/json"),
-            Some("application/octet-stream"),
-            None,
-        ] {
-            let event = read(content_type, Some(&noise), GOOD.as_bytes()).unwrap();
-            assert_eq!((event.id(), event.data()["rows"].as_i64()), ("1", Some(3)), "{content_type:?}");
-        }
-    }
-
-    #[test]
-    fn binary_mode_takes_attributes_from_headers_with_either_separator() {
-        for separator in [":", "_"] {
-            let table = headers(&[
-                (&format!("cloudEvents{separator}id"), text("42")),
-                (&format!("cloudEvents{separator}source"), text("/warehouse")),
-                (&format!("cloudEvents{separator}type"), text("dataset.updated")),
-                (&format!("cloudEvents{separator}time"), AMQPValue::Timestamp(1_800_000_000)),
-                (&format!("cloudEvents{separator}sequence"), AMQPValue::LongLongInt(7)),
-                ("other", text("kept out")),
-            ]);
-            let event = read(Some("application/json"), Some(&table), br#"{"rows": 3}"#).unwrap();
-            let expected = json!({
-                "specversion": "1.0", "id": "42", "source": "/warehouse", "type": "dataset.updated",
-                "time": "2027-01-15T08:00:00.000Z", "sequence": 7, "datacontenttype": "application/json",
-                "data": {"rows": 3},
-            });
-            assert_eq!(Value::Object(event.attributes().clone()), expected);
-        }
-    }
-
-    #[test]
-    fn binary_data_follows_its_content_type() {
-        let table = headers(&[
-            ("cloudEvents:id", text("1")),
-            ("cloudEvents:source", text("/s")),
-            ("cloudEvents:type", text("t")),
+    fn every_value_of_a_header_has_its_json() {
+        let headers = table(&[
+            ("text", text("Zürich")),
+            ("broken", AMQPValue::LongString(b"a\xff".to_vec().into())),
+            ("short", AMQPValue::ShortString("s".into())),
+            ("yes", AMQPValue::Boolean(true)),
+            (
+                "numbers",
+                AMQPValue::FieldArray(FieldArray::from(vec![
+                    AMQPValue::ShortShortInt(-1),
+                    AMQPValue::LongUInt(u32::MAX),
+                    AMQPValue::LongLongInt(i64::MIN),
+                    AMQPValue::Double(0.5),
+                    AMQPValue::Double(f64::NAN),
+                    AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 125 }),
+                ])),
+            ),
+            ("at", AMQPValue::Timestamp(1_800_000_000)),
+            ("never", AMQPValue::Timestamp(u64::MAX)),
+            ("bytes", AMQPValue::ByteArray(ByteArray::from(vec![255, 0]))),
+            ("nothing", AMQPValue::Void),
+            ("table", AMQPValue::FieldTable(table(&[("count", AMQPValue::LongInt(3))]))),
         ]);
-        let data = |content_type, body: &[u8]| {
-            let event = read(content_type, Some(&table), body).unwrap();
-            let attributes = event.attributes();
-            (attributes.get("data").cloned(), attributes.get("data_base64").cloned())
-        };
-        assert_eq!(data(Some("text/csv"), b"a,b"), (Some(json!("a,b")), None));
-        assert_eq!(data(Some("application/vnd.x+json"), b"[1]"), (Some(json!([1])), None));
-        assert_eq!(data(Some("image/png"), b"\xff\x00"), (None, Some(json!("/wA="))));
-        assert_eq!(data(Some("text/plain"), b"\xff"), (None, Some(json!("/w=="))));
-        assert_eq!(data(None, b""), (None, None));
+        let read = envelope(&BasicProperties::default().with_headers(headers)).headers;
+        let expected = json!({
+            "text": "Zürich", "broken": "a\u{fffd}", "short": "s", "yes": true,
+            "numbers": [-1, u32::MAX, i64::MIN, 0.5, null, 1.25], "at": "2027-01-15T08:00:00.000Z", "never": u64::MAX,
+            "bytes": "/wA=", "nothing": null, "table": {"count": 3},
+        });
+        assert_eq!(Value::Object(read), expected);
     }
 
     #[test]
-    fn what_is_no_event_gets_a_reason_that_teaches() {
-        let no_type = headers(&[("cloudEvents:id", text("1")), ("cloudEvents:source", text("/s"))]);
-        let odd = headers(&[("cloudEvents:id", AMQPValue::Void)]);
-        let large = vec![b' '; EVENT_BYTES_MAX + 1];
-        for (content_type, headers, body, expected) in [
-            (None, None, &b"hello"[..], "application/cloudevents+json"),
-            (None, None, b"", "not JSON"),
-            (None, None, b"\xff\xfe", "not JSON"),
-            (None, None, b"[1]", "JSON object"),
-            (None, None, br#"{"id": "1", "source": "/s"}"#, "`type` is missing"),
-            (Some("application/cloudevents+json"), Some(&no_type), b"{}", "`id` is missing"),
-            (Some("application/cloudevents-batch+json"), None, b"[]", "one event per message"),
-            (Some("application/json"), Some(&no_type), b"{}", "`type` is missing"),
-            (Some("application/json"), Some(&odd), b"{}", "attribute `id`"),
-            (None, None, &large, "at most 1048576"),
-        ] {
-            let reason = read(content_type, headers, body).unwrap_err();
-            assert!(reason.contains(expected), "{reason}");
+    fn headers_that_nest_without_end_are_cut() {
+        let mut deep = AMQPValue::Void;
+        for _ in 0..1000 {
+            deep = AMQPValue::FieldArray(FieldArray::from(vec![deep]));
         }
-        let zipped =
-            Message { content_type: None, content_encoding: Some("gzip"), headers: None, body: b"x" };
-        assert!(zipped.event().unwrap_err().contains("uncompressed"));
+        let read = envelope(&BasicProperties::default().with_headers(table(&[("deep", deep)]))).headers;
+        assert!(Value::Object(read).to_string().contains(&format!("{}\"(", "[".repeat(HEADER_DEPTH_MAX))));
+    }
+
+    #[test]
+    fn properties_have_their_names_and_only_those_that_are_set() {
+        let bare = json!({"exchange": "lake", "routing_key": "eu.customers"});
+        assert_eq!(Value::Object(envelope(&BasicProperties::default()).properties), bare);
+        let full = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_message_id("m-1".into())
+            .with_type("updated".into())
+            .with_app_id("loader".into())
+            .with_correlation_id("c-1".into())
+            .with_priority(4)
+            .with_timestamp(1_800_000_000);
+        let expected = json!({
+            "exchange": "lake", "routing_key": "eu.customers", "content_type": "application/json", "message_id": "m-1",
+            "type": "updated", "app_id": "loader", "correlation_id": "c-1", "priority": 4,
+            "timestamp": "2027-01-15T08:00:00.000Z",
+        });
+        assert_eq!(Value::Object(envelope(&full).properties), expected);
+    }
+
+    #[test]
+    fn a_format_reads_what_the_broker_delivers() {
+        let headers = table(&[
+            ("cloudEvents:id", text("42")),
+            ("cloudEvents:source", text("/warehouse")),
+            ("cloudEvents:type", text("dataset.updated")),
+            ("cloudEvents:time", AMQPValue::Timestamp(1_800_000_000)),
+            ("cloudEvents:sequence", AMQPValue::LongLongInt(7)),
+            ("x-death", AMQPValue::FieldArray(FieldArray::default())),
+        ]);
+        let properties =
+            BasicProperties::default().with_content_type("application/json".into()).with_headers(headers);
+        let binary = envelope(&properties);
+        let events = Format::CloudEvents.read(&binary.delivery("/s", br#"{"rows": 3}"#)).unwrap();
+        let expected = json!({
+            "specversion": "1.0", "id": "42", "source": "/warehouse", "type": "dataset.updated",
+            "time": "2027-01-15T08:00:00.000Z", "sequence": 7, "datacontenttype": "application/json",
+            "data": {"rows": 3},
+        });
+        assert_eq!(Value::Object(events[0].attributes().clone()), expected);
+
+        let mapping = Mapping::parse([("type", "properties.type"), ("subject", "properties.routing_key")]);
+        let plain = envelope(&BasicProperties::default().with_type("t".into()).with_message_id("m-1".into()));
+        let events = Format::Json(mapping.unwrap()).read(&plain.delivery("/s", b"{}")).unwrap();
+        assert_eq!((events[0].id(), events[0].source()), ("m-1", "/s"));
+        assert_eq!((events[0].kind(), events[0].subject()), ("t", Some("eu.customers")));
+
+        let zipped = envelope(&BasicProperties::default().with_content_encoding("gzip".into()));
+        let refused = Format::CloudEvents.read(&zipped.delivery("/s", b"x")).unwrap_err();
+        assert!(refused.message.contains("uncompressed"), "{refused}");
+    }
+
+    #[test]
+    fn a_dead_letter_tells_what_came_without_nul() {
+        let headers = table(&[("a\0b", AMQPValue::FieldArray(FieldArray::from(vec![text("c\0d")])))]);
+        let given = BasicProperties::default().with_headers(headers).with_message_id("m-1".into());
+        let context = envelope(&given).context(true);
+        let expected = json!({
+            "content_type": null, "headers": {"a\u{fffd}b": ["c\u{fffd}d"]}, "redelivered": true,
+            "properties": {"exchange": "lake", "routing_key": "eu.customers", "message_id": "m-1"},
+        });
+        assert_eq!(context, expected);
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Backoff;
 use crate::config::{Config, Destination};
 use crate::engine::{Engine, EngineError, Outbound, Sent};
+use crate::health::PartKind;
 
 mod amqp;
 mod webhook;
@@ -35,8 +36,7 @@ pub fn spawn(engine: &Engine, config: &Config, shutdown: &CancellationToken) -> 
             Destination::Exchange(exchange) => Way::Exchange(Exchange::new(exchange)),
             Destination::Webhook(webhook) => Way::Webhook(Webhook::new(webhook)),
         };
-        let relay = Relay { engine: engine.clone(), name: target.name.clone(), way, poll: config.poll };
-        tasks.spawn(relay.run(shutdown.clone()));
+        tasks.spawn(Relay::new(engine, &target.name, way, config.poll).run(shutdown.clone()));
     }
     tasks
 }
@@ -79,30 +79,31 @@ struct Relay {
     name: String,
     way: Way,
     poll: Duration,
+    /// Why an event of the latest round was not sent.
+    refused: Option<String>,
 }
 
 impl Relay {
+    fn new(engine: &Engine, name: &str, way: Way, poll: Duration) -> Self {
+        Self { engine: engine.clone(), name: name.to_owned(), way, poll, refused: None }
+    }
+
     async fn run(mut self, shutdown: CancellationToken) {
+        let part = self.engine.health().register(PartKind::Target, &self.name);
         let mut backoff = Backoff::default();
-        let mut trouble: Option<String> = None;
         let mut signal = self.engine.outbox_signal();
         while !shutdown.is_cancelled() {
             let rest = match self.drain(&shutdown).await {
                 Ok(()) => {
-                    if trouble.take().is_some() {
-                        tracing::info!(target_name = self.name, "sending outbound events again");
+                    match &self.refused {
+                        None => part.working(),
+                        Some(reason) => part.degraded(reason),
                     }
                     backoff.reset();
                     None
                 }
                 Err(reason) => {
-                    if trouble.as_ref() != Some(&reason) {
-                        tracing::warn!(
-                            target_name = self.name,
-                            "not sending outbound events, trying again: {reason}"
-                        );
-                        trouble = Some(reason);
-                    }
+                    part.degraded(reason);
                     Some(backoff.next())
                 }
             };
@@ -136,6 +137,7 @@ impl Relay {
                 break;
             }
             let outcomes = self.way.send(&due).await;
+            self.refused = outcomes.iter().find_map(|outcome| outcome.clone().err());
             let results = due.into_iter().zip(outcomes).map(|(outbound, outcome)| match outcome {
                 Ok(()) => (outbound, Sent::Done),
                 Err(reason) => {

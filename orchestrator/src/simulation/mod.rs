@@ -6,8 +6,7 @@
 
 mod script;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use refit_workflows::definition::Workflow;
@@ -76,12 +75,9 @@ pub struct Simulation {
     /// By workflow: what its steps come to.
     scripts: BTreeMap<String, Script>,
     /// What happens when, in the order it was begun where that is the same moment.
-    ahead: BinaryHeap<Reverse<(Timestamp, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    ahead: BTreeMap<(Timestamp, u64), Happening>,
     /// Approvals that somebody is thinking about.
     asked: BTreeSet<Asked>,
-    /// The runs under way when this was last looked at, and their versions then.
-    seen: BTreeMap<RunName, i64>,
     /// Numbers whatever is begun.
     begun: u64,
     moments: u64,
@@ -121,8 +117,8 @@ impl Simulation {
     /// [`SimulationError::Store`]: the stage could not be cleared.
     pub async fn open(stage: &mut Stage, start: Timestamp) -> Result<Self, SimulationError> {
         stage.0.clear().await?;
-        let store = Store::over(stage.0.clone(), Clock::standing_at(start), Vec::new());
-        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
+        let store = Store::followed(stage.0.clone(), Clock::standing_at(start));
+        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER, formats: BTreeMap::new() });
         let [dispatch, ready, runs, children] = engine.news();
         engine
             .register(Register {
@@ -140,10 +136,8 @@ impl Simulation {
         Ok(Self {
             engine,
             scripts: BTreeMap::new(),
-            ahead: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
+            ahead: BTreeMap::new(),
             asked: BTreeSet::new(),
-            seen: BTreeMap::new(),
             begun: 0,
             moments: 0,
             news: News { dispatch, ready, runs, children },
@@ -253,7 +247,7 @@ impl Simulation {
 
     /// When something happens next by itself; none: everything has come to rest. Schedules never rest.
     async fn next_due(&self) -> Result<Option<Timestamp>, SimulationError> {
-        let worker = self.ahead.peek().map(|Reverse((at, _))| *at);
+        let worker = self.ahead.first_key_value().map(|((at, _), _)| *at);
         let store = self.engine.store();
         let due = [worker, store.next_due().await?, store.next_run_wake().await?];
         Ok(due.into_iter().flatten().min())
@@ -314,15 +308,12 @@ impl Simulation {
             return Err(SimulationError::Endless(self.now()));
         }
         let now = self.now();
-        while let Some(&Reverse((at, number))) = self.ahead.peek()
-            && at <= now
+        while let Some(next) = self.ahead.first_entry()
+            && next.key().0 <= now
         {
-            self.ahead.pop();
-            match self.happenings.remove(&number) {
-                Some(Happening::Finish(key, outcome)) => self.finish(key, outcome).await?,
-                Some(Happening::Answer { asked, approve, by }) => self.answer(asked, approve, by).await?,
-                // Its run was cancelled.
-                None => {}
+            match next.remove() {
+                Happening::Finish(key, outcome) => self.finish(key, outcome).await?,
+                Happening::Answer { asked, approve, by } => self.answer(asked, approve, by).await?,
             }
         }
         let hints = self.engine.store().tick_runs().await?;
@@ -382,8 +373,7 @@ impl Simulation {
 
     fn later(&mut self, wait: Duration, happening: Happening) {
         self.begun += 1;
-        self.ahead.push(Reverse((self.now().plus(wait), self.begun)));
-        self.happenings.insert(self.begun, happening);
+        self.ahead.insert((self.now().plus(wait), self.begun), happening);
     }
 
     async fn finish(&mut self, key: AttemptKey, outcome: Outcome) -> Result<(), SimulationError> {
@@ -394,39 +384,20 @@ impl Simulation {
         }
     }
 
-    /// Looks at the runs under way that changed: the worker ends at once what it is told to end, and approvals that wait
-    /// get the answer of the script when it is time for it.
+    /// Looks at the runs that changed: the worker ends at once what it is told to end, and approvals that wait get the
+    /// answer of the script when it is time for it.
     async fn look_at_runs(&mut self) -> Result<(), SimulationError> {
-        let running: BTreeMap<RunName, i64> = self.engine.store().running_runs().await?.into_iter().collect();
-        let changed: Vec<RunName> = running
-            .iter()
-            .filter(|(run, version)| self.seen.get(*run) != Some(*version))
-            .map(|(run, _)| run.clone())
-            .collect();
-        self.seen = running;
-        let (mut cancelling, mut awaiting) = (false, Vec::new());
-        for name in changed {
-            let run = self.engine.store().load_run(&name).await.map_err(EngineError::from)?;
-            cancelling |= run.steps().iter().any(|step| matches!(step.state, StepState::Cancelling { .. }));
-            if run.steps().iter().any(|step| matches!(step.state, StepState::Awaiting { .. })) {
-                awaiting.push(name);
+        for run in self.engine.store().changed_runs().await? {
+            for (place, step) in run.steps().iter().enumerate() {
+                if matches!(step.state, StepState::Cancelling { .. }) {
+                    let step_name = run.step_name(place).to_owned();
+                    let key = AttemptKey { run: run.name().clone(), step: step_name, epoch: step.epoch };
+                    self.finish(key, Outcome::Cancelled).await?;
+                }
             }
-        }
-        if cancelling {
-            self.end_cancelled().await?;
-        }
-        for run in awaiting {
-            self.ask_approvals(run).await?;
-        }
-        Ok(())
-    }
-
-    async fn end_cancelled(&mut self) -> Result<(), SimulationError> {
-        let held = self.engine.store().leases_of(WORKER).await?;
-        for lease in held.into_iter().filter(|lease| lease.cancelling) {
-            let key = AttemptKey { run: lease.run, step: lease.step, epoch: lease.epoch };
-            self.happenings.retain(|_, it| !matches!(it, Happening::Finish(held, _) if *held == key));
-            self.finish(key, Outcome::Cancelled).await?;
+            if run.steps().iter().any(|step| matches!(step.state, StepState::Awaiting { .. })) {
+                self.ask_approvals(run.name().clone()).await?;
+            }
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::database::{Row, Sql, Transaction, sql};
 use super::dispatch::{Dispatched, Origin, Round};
+use super::lanes::LaneName;
 use super::launch::{Launch, Launched};
 use super::turn::Turn;
 use super::{ChangeError, Hints, Store, StoreError, to_json};
@@ -30,7 +31,7 @@ const FOLLOW: &str = "UPDATE children SET phase = 'created', due = 1,
     WHERE child = $1 AND phase <> 'over'";
 const DUE: &str = "SELECT seq, phase, cancelled FROM children WHERE due = 1 ORDER BY tried, seq LIMIT $1";
 const TRIED: &str = "UPDATE children SET tried = tried + 1 WHERE seq = $1";
-const ASKED: &str = "SELECT body FROM children WHERE seq = $1 AND phase = 'asked' AND cancelled = 0";
+const ASKED: &str = "SELECT parent, body FROM children WHERE seq = $1 AND phase = 'asked' AND cancelled = 0";
 const CREATED: &str = "UPDATE children SET phase = 'created', child = $2 WHERE seq = $1 AND phase = 'asked'";
 const SIDES: &str = "SELECT parent, child FROM children WHERE seq = $1";
 const LOCKED: Sql = Sql {
@@ -47,6 +48,9 @@ const RUN_BY_ID: &str = "SELECT workflow, number, state, facts, head FROM runs W
 
 /// How many questions one look takes up.
 const LOOK_MAX: i64 = 100;
+
+/// The most runs that are named of those that would wait for each other.
+const NAMED_MAX: usize = 8;
 
 /// How a child ended, kept until its parent knows: a retry of the child changes nothing about it.
 #[derive(Serialize, Deserialize)]
@@ -174,7 +178,7 @@ impl Store {
                     return Ok(Hints::default());
                 };
                 let order: ChildOrder = row.json("body")?;
-                let child = round.create_child(order).await?;
+                let child = round.create_child(row.int("parent")?, order).await?;
                 round.tx.execute(sql(CREATED).bind(seq).bind(child)).await?;
                 // A run that needs no worker may be over already, before anybody could have asked for it.
                 let head = round.hold(child).await?.run.head().clone();
@@ -271,8 +275,8 @@ impl Store {
 }
 
 impl Round {
-    /// Creates the child; its row.
-    async fn create_child(&mut self, order: ChildOrder) -> Result<i64, ChangeError> {
+    /// Creates the child that the run of this row asks for; the child's row.
+    async fn create_child(&mut self, asks: i64, order: ChildOrder) -> Result<i64, ChangeError> {
         let ChildOrder { epoch, workflow, params, parent, .. } = order;
         let store = self.store.clone();
         let Some(current) = store.current_workflow(&mut self.tx, &workflow).await? else {
@@ -309,35 +313,44 @@ impl Round {
         let id = self.tx.one(sql(NEW_RUN).bind(&name.workflow).bind(name.number)).await?.int("id")?;
         let child = &self.hold(id).await?.run;
         if let RunState::Waiting { .. } = child.head().state {
-            let lane = child.facts().lane.clone();
-            self.must_not_wait_for(&parent.run, &workflow, &lane).await?;
+            let lane = LaneName { workflow, lane: child.facts().lane.clone() };
+            self.must_not_wait_for(&parent.run, &lane).await?;
+            if let Some(ring) = self.ring(asks, &lane).await? {
+                return Err(for_ever(&lane.workflow, &ring));
+            }
         }
         Ok(id)
     }
 
-    /// A child that waits in a lane for a run that waits for the child would wait for ever.
-    async fn must_not_wait_for(
-        &mut self,
-        asks: &RunName,
-        workflow: &str,
-        lane: &str,
-    ) -> Result<(), ChangeError> {
+    /// A child that waits in a lane for a run that waits for the child would wait for ever; or that run would be cancelled
+    /// to make room, and the child with it.
+    async fn must_not_wait_for(&mut self, asks: &RunName, lane: &LaneName) -> Result<(), ChangeError> {
+        let mut ring = Vec::new();
         let mut above = Some(asks.clone());
         while let Some(name) = above {
             let Some(row) = self.tx.first(sql(FACTS).bind(&name.workflow).bind(name.number)).await? else {
                 return Ok(());
             };
             let facts: RunFacts = row.json("facts")?;
-            if name.workflow == workflow && facts.lane == lane {
-                return Err(ChangeError::Invalid(format!(
-                    "a run of {workflow} would wait for {name}, which waits for it: give them different values of \
-                     `concurrency.key`, or say `on_conflict: parallel`"
-                )));
+            ring.insert(0, name);
+            if ring[0].workflow == lane.workflow && facts.lane == lane.lane {
+                return Err(for_ever(&lane.workflow, &ring));
             }
             above = facts.parent.map(|parent| parent.run);
         }
         Ok(())
     }
+}
+
+/// A child of this workflow would wait for the first of these runs, each of which waits for the next, and the last for it.
+fn for_ever(workflow: &str, ring: &[RunName]) -> ChangeError {
+    let named: Vec<String> = ring.iter().take(NAMED_MAX).map(RunName::to_string).collect();
+    let more = if ring.len() > NAMED_MAX { ", which waits for others" } else { "" };
+    ChangeError::Invalid(format!(
+        "a run of {workflow} would wait for {}{more}, which waits for it: give them different values of \
+         `concurrency.key`, or say `on_conflict: parallel`",
+        named.join(", which waits for ")
+    ))
 }
 
 fn todo(row: &Row) -> Result<Todo, StoreError> {

@@ -322,7 +322,7 @@ impl Round {
         self.flush().await?;
         self.tx.commit().await?;
         for (id, held) in self.held {
-            self.store.inner.hot.keep(id, held.run);
+            self.store.committed(id, held.run);
         }
         Ok(self.hints)
     }

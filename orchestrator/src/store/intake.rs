@@ -9,7 +9,7 @@ use refit_workflows::wire::Receipt;
 use serde_json::{Value, json};
 
 use super::database::{Sql, Transaction, sql};
-use super::{DeadLetter, Hints, Store, StoreError, to_json};
+use super::{DeadLetter, Hints, Store, StoreError};
 
 /// What recording a delivery came to.
 #[derive(Debug)]
@@ -45,8 +45,6 @@ const RECORD: &str = "INSERT INTO events (id, source, type, subject, received_at
     VALUES ($1, $2, $3, $4, $5, $6, 0, $7)
     ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + 1
     RETURNING seq, duplicates";
-const BURY: &str =
-    "INSERT INTO dead_letters (source, reason, received_at, context, body) VALUES ($1, $2, $3, $4, $5)";
 
 impl Store {
     /// Records events and dead letters in one transaction.
@@ -61,26 +59,34 @@ impl Store {
             async move {
                 let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
-                let mut new = store.record_all_in(&mut tx, &events, now).await?;
+                let receipts = store.record_with_receipts_in(&mut tx, &events, now).await?;
                 for letter in dead.iter() {
                     store.bury_in(&mut tx, letter, now).await?;
                 }
                 tx.commit().await?;
-                let receipts: Vec<Receipt> = events
-                    .iter()
-                    .map(|event| Receipt {
-                        id: event.id().to_owned(),
-                        source: event.source().to_owned(),
-                        // Of several copies in one batch, the first is the event.
-                        duplicate: !new.remove(&(event.source().to_owned(), event.id().to_owned())),
-                    })
-                    .collect();
                 let hints =
                     Hints { events: receipts.iter().any(|receipt| !receipt.duplicate), ..Hints::default() };
                 Ok(Recorded { receipts, hints })
             }
         })
         .await
+    }
+
+    /// Records events; returns one receipt for each, in their order.
+    pub(super) async fn record_with_receipts_in(
+        &self,
+        tx: &mut Transaction,
+        events: &[CloudEvent],
+        now: Timestamp,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let mut new = self.record_all_in(tx, events, now).await?;
+        let receipt = |event: &CloudEvent| Receipt {
+            id: event.id().to_owned(),
+            source: event.source().to_owned(),
+            // Of several copies in one batch, the first is the event.
+            duplicate: !new.remove(&(event.source().to_owned(), event.id().to_owned())),
+        };
+        Ok(events.iter().map(receipt).collect())
     }
 
     /// Records events; returns the `(source, id)` of those that were not there yet.
@@ -138,23 +144,5 @@ impl Store {
             )
             .await?;
         Ok((row.int("seq")?, row.int("duplicates")? > 0))
-    }
-
-    async fn bury_in(
-        &self,
-        tx: &mut Transaction,
-        letter: &DeadLetter,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        tx.execute(
-            sql(BURY)
-                .bind(&letter.source)
-                .bind(&letter.reason)
-                .bind(now.as_millis())
-                .bind(to_json(&letter.context)?)
-                .bind(letter.body.clone()),
-        )
-        .await?;
-        Ok(())
     }
 }

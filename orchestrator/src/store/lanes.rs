@@ -19,17 +19,29 @@ use super::{ChangeError, Store, StoreError};
 /// The most waiting runs of a lane that one transaction starts.
 pub(super) const ADMIT_MAX: i64 = 100;
 
-/// Every lane in which runs wait; `definition` is the one whose rule they wait by: the workflow's, or the first run's
-/// own where the workflow is gone.
-const WAITING_LANES: &str = "SELECT q.workflow, q.lane, q.waiting, q.retried,
-        COALESCE(w.definition, f.definition) AS definition,
+/// Every lane in which runs wait, found one after the other by the index: what that costs depends on how many lanes there
+/// are, and not on how many runs wait in them. `definition` is the one whose rule they wait by: the workflow's, or a
+/// run's own where the workflow is gone.
+const WAITING_LANES: &str = "WITH RECURSIVE lanes (run) AS (
+        SELECT (SELECT id FROM runs WHERE state = 'waiting' AND workflow >= ''
+            ORDER BY workflow, lane, id LIMIT 1)
+        UNION ALL
+        SELECT COALESCE(
+            (SELECT n.id FROM runs n WHERE n.state = 'waiting' AND n.workflow = r.workflow AND n.lane > r.lane
+                ORDER BY n.lane, n.id LIMIT 1),
+            (SELECT n.id FROM runs n WHERE n.state = 'waiting' AND n.workflow > r.workflow
+                ORDER BY n.workflow, n.lane, n.id LIMIT 1))
+        FROM lanes l JOIN runs r ON r.id = l.run)
+    SELECT f.workflow, f.lane, COALESCE(w.definition, f.definition) AS definition,
         (SELECT COUNT(*) FROM runs r
-            WHERE r.workflow = q.workflow AND r.lane = q.lane AND r.state = 'running') AS running,
+            WHERE r.workflow = f.workflow AND r.lane = f.lane AND r.state = 'running') AS running,
         (SELECT MAX(r.started_at) FROM runs r
-            WHERE r.workflow = q.workflow AND r.lane = q.lane AND r.started_at IS NOT NULL) AS last_start
-    FROM (SELECT workflow, lane, MIN(id) AS first, COUNT(*) AS waiting, COUNT(started_at) AS retried
-        FROM runs WHERE state = 'waiting' GROUP BY workflow, lane) AS q
-    JOIN runs f ON f.id = q.first LEFT JOIN workflows w ON w.name = q.workflow";
+            WHERE r.workflow = f.workflow AND r.lane = f.lane AND r.started_at IS NOT NULL) AS last_start,
+        (SELECT COUNT(*) FROM (SELECT r.id FROM runs r WHERE r.state = 'waiting' AND r.workflow = f.workflow
+            AND r.lane = f.lane AND r.started_at IS NULL LIMIT 1) AS one) AS fresh,
+        (SELECT COUNT(*) FROM (SELECT r.id FROM runs r WHERE r.state = 'waiting' AND r.workflow = f.workflow
+            AND r.lane = f.lane AND r.started_at IS NOT NULL LIMIT 1) AS one) AS retried
+    FROM lanes l JOIN runs f ON f.id = l.run LEFT JOIN workflows w ON w.name = f.workflow";
 const LANE: &str = "SELECT
     (SELECT COUNT(*) FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'running') AS running,
     (SELECT COUNT(*) FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'waiting') AS waiting,
@@ -49,7 +61,7 @@ const PLACE: &str = "SELECT r.started_at, (SELECT COUNT(*) FROM runs o
 const SURVEY_MAX: i64 = 100;
 
 /// Runs of a workflow that share a limit.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneName {
     pub(super) workflow: String,
     pub(super) lane: String,
@@ -89,12 +101,11 @@ impl Store {
             };
             let rule = workflow.lane_rule();
             let mut lane = lane(&row)?;
-            let (waiting, retried) = (row.int("waiting")?, row.int("retried")?);
-            lane.waiting = 0;
             // Without a cooldown, whoever could be cancelled was when the run came.
             lane.cancellable = if rule.cooldown.is_some() { lane.running } else { 0 };
-            let fresh = (waiting > retried).then_some(Asks::Waiting);
-            for asks in (retried > 0).then_some(Asks::Retried).into_iter().chain(fresh) {
+            let retried = (row.int("retried")? > 0).then_some(Asks::Retried);
+            let fresh = (row.int("fresh")? > 0).then_some(Asks::Waiting);
+            for asks in retried.into_iter().chain(fresh) {
                 match rule.decide(&lane, asks, now) {
                     Admission::Start | Admission::Cancel(..) => {
                         let name = LaneName { workflow: row.text("workflow")?, lane: row.text("lane")? };
@@ -121,8 +132,7 @@ impl Store {
     ) -> Result<Option<Hindrance>, StoreError> {
         let Some(current) = self.current_workflow(tx, workflow).await? else { return Ok(None) };
         let row = tx.one(sql(LANE).bind(workflow).bind(lane_name).bind("")).await?;
-        let lane = Lane { waiting: 0, ..lane(&row)? };
-        Ok(hindrance(current.workflow.lane_rule().decide(&lane, Asks::Waiting, self.clock().now())))
+        Ok(hindrance(current.workflow.lane_rule().decide(&lane(&row)?, Asks::Waiting, self.clock().now())))
     }
 
     /// What keeps this waiting run from starting.
@@ -166,7 +176,9 @@ impl Round {
         let find = sql(LANE).bind(&name.workflow).bind(&name.lane).bind(definition.as_str());
         let row = self.tx.one(find).await?;
         let absorber = row.opt_int("absorber")?;
-        let state = LaneState { lane: Lane { absorbs: absorber.is_some(), ..lane(&row)? }, absorber };
+        let waiting = row.int("waiting")?.unsigned_abs();
+        let lane = Lane { waiting, absorbs: absorber.is_some(), ..lane(&row)? };
+        let state = LaneState { lane, absorber };
         self.lanes.insert(name.clone(), state);
         Ok(state)
     }
@@ -355,10 +367,10 @@ fn is_cancellable(run: &Run, before: Option<&str>) -> bool {
     goes_on && before.is_none_or(|step| step_begun(run, step) == Some(false))
 }
 
+/// What goes on in a lane, without those who wait in it.
 fn lane(row: &Row) -> Result<Lane, StoreError> {
     Ok(Lane {
         running: row.int("running")?.unsigned_abs(),
-        waiting: row.int("waiting")?.unsigned_abs(),
         last_start: row.opt_int("last_start")?.map(Timestamp::from_millis),
         ..Lane::default()
     })

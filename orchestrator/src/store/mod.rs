@@ -5,8 +5,10 @@
 //! row, a row of `children`. Nothing here decides what happens to a run: that is `Run::apply`.
 
 mod blobs;
+mod changes;
 mod children;
 pub mod database;
+mod dead_letters;
 mod dispatch;
 mod gather;
 mod hot;
@@ -22,6 +24,7 @@ mod together;
 mod tokens;
 mod turn;
 mod views;
+mod waits;
 mod workers;
 mod workflows;
 mod writes;
@@ -40,6 +43,8 @@ use crate::clock::Clock;
 use database::Database;
 
 pub(crate) use blobs::CHUNK_BYTES;
+pub(crate) use dead_letters::BODY_BYTES_MAX;
+pub use dead_letters::Retried;
 pub use dispatch::Dispatched;
 pub use intake::Recorded;
 pub use logs::LogRow;
@@ -129,6 +134,21 @@ pub struct RunFilter {
     pub limit: i64,
 }
 
+/// What to list of the dead letters.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetterFilter {
+    /// The source, as in [`DeadLetter::source`].
+    pub source: Option<String>,
+    /// Received at or after.
+    pub since: Option<Timestamp>,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+    /// Only those that come behind the letter with this `seq`, in the order asked for.
+    pub after: Option<i64>,
+    /// At most; bounded to 1000.
+    pub limit: i64,
+}
+
 /// A delivery that is not an event, kept with the reason.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
@@ -136,9 +156,9 @@ pub struct DeadLetter {
     pub source: String,
     /// Why it is dead.
     pub reason: String,
-    /// The bytes as they came, at most 1 MiB.
+    /// The bytes as they came; a little over 1 MiB is kept.
     pub body: Vec<u8>,
-    /// Routing key, exchange, headers: as JSON.
+    /// What came with it, from which it can be read again: an object with `content_type`, `headers` and more.
     pub context: serde_json::Value,
 }
 
@@ -203,10 +223,11 @@ pub struct Store {
 
 struct Inner {
     database: Database,
-    clock: Clock,
+    clock: Arc<Clock>,
     /// Names of the outbound targets: each emitted event gets an outbox row for each.
     targets: Vec<String>,
     hot: hot::HotRuns,
+    changes: changes::Changes,
     queues: together::Queues,
     definitions: Mutex<HashMap<Digest, Arc<Workflow>>>,
     triggers: Mutex<dispatch::KnownTriggers>,
@@ -218,18 +239,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] while it is out of reach.
     pub async fn open(url: &str, targets: Vec<String>) -> Result<Self, StoreError> {
-        let store = Self::over(Database::open(url).await?, Clock::default(), targets);
+        let database = Database::open(url).await?;
+        let store = Self::new(database, Clock::default(), targets, changes::Changes::default());
         store.follow_clock().await?;
         Ok(store)
     }
 
-    /// A store over an open database, going by this clock.
-    pub(crate) fn over(database: Database, clock: Clock, targets: Vec<String>) -> Self {
+    /// A store over an open database, going by this clock; it sends nothing out, and tells which runs have changed.
+    pub(crate) fn followed(database: Database, clock: Clock) -> Self {
+        Self::new(database, clock, Vec::new(), changes::Changes::followed())
+    }
+
+    fn new(database: Database, clock: Clock, targets: Vec<String>, changes: changes::Changes) -> Self {
         let inner = Inner {
             database,
-            clock,
+            clock: Arc::new(clock),
             targets,
             hot: hot::HotRuns::default(),
+            changes,
             queues: together::Queues::default(),
             definitions: Mutex::default(),
             triggers: Mutex::default(),
@@ -246,7 +273,7 @@ impl Store {
     }
 
     /// The clock that everything is due by.
-    pub fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &Arc<Clock> {
         &self.inner.clock
     }
 

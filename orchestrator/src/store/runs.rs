@@ -140,19 +140,6 @@ impl Store {
         .await
     }
 
-    /// The runs under way with their versions: which of them have changed, for those who watch all of them.
-    pub async fn running_runs(&self) -> Result<Vec<(RunName, i64)>, StoreError> {
-        const RUNNING: &str = "SELECT workflow, number, version FROM runs WHERE state = 'running'";
-        self.durably(|store| async move {
-            let mut tx = store.database().read().await?;
-            let versioned = |row: &Row| {
-                Ok((RunName::new(row.text("workflow")?, row.int("number")?), row.int("version")?))
-            };
-            tx.all(sql(RUNNING)).await?.iter().map(versioned).collect()
-        })
-        .await
-    }
-
     /// The accepted inputs of a run, in order, with their times: replaying them from the run's facts gives the run.
     pub async fn journal(&self, run: &RunName) -> Result<Vec<(Timestamp, Input)>, ChangeError> {
         const JOURNAL: &str = "SELECT at, input FROM journal WHERE run = $1 ORDER BY version";

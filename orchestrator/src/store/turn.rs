@@ -95,7 +95,7 @@ impl Turn {
             self.tx.commit().await?;
         }
         for (id, run) in self.held {
-            self.store.inner.hot.keep(id, run);
+            self.store.committed(id, run);
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ impl Answer {
 
 /// Every route with the roles that may use it: `v`iewer, `o`perator, `w`orker, `a`dmin; `*` is anybody at all.
 /// Written by hand, from what each role is for; the implementation is compared with it.
-const WHO: [(&str, &str); 36] = [
+const WHO: [(&str, &str); 40] = [
     ("GET /healthz", "*"),
     ("GET /readyz", "*"),
     ("POST /hooks/{name}", "*"),
@@ -91,6 +91,10 @@ const WHO: [(&str, &str); 36] = [
     ("POST /api/v1/events", "oa"),
     ("GET /api/v1/events", "voa"),
     ("GET /api/v1/events/by-id", "voa"),
+    ("GET /api/v1/deadletters", "voa"),
+    ("GET /api/v1/deadletters/{seq}", "voa"),
+    ("DELETE /api/v1/deadletters/{seq}", "oa"),
+    ("POST /api/v1/deadletters/{seq}/retry", "oa"),
     ("POST /api/v1/workflows", "oa"),
     ("GET /api/v1/workflows", "voa"),
     ("GET /api/v1/workflows/{name}", "voa"),
@@ -124,6 +128,7 @@ async fn knock(server: &str, route: &str, token: Option<&str>, from: u8) -> Answ
     let path = pattern
         .replace("{digest}", Digest::of(b"nothing of this content").as_str())
         .replace("{number}", "1")
+        .replace("{seq}", "1")
         .replace("{workflow}", "nothing")
         .replace("{name}", "nothing")
         .replace("{id}", "nothing");

@@ -207,6 +207,7 @@ fn mappings() -> Vec<&'static Keys> {
     let mut all = Vec::new();
     walk(&WORKFLOW, &mut all);
     walk(&language::USED_FILE, &mut all);
+    walk(&language::TEST_FILE, &mut all);
     all
 }
 
@@ -222,6 +223,9 @@ fn words_for(kind: &Kind) -> Vec<String> {
         Kind::Number => plain("number"),
         Kind::Duration | Kind::Pause => plain("duration"),
         Kind::Size => plain("size"),
+        Kind::Time => plain("time"),
+        Kind::Run => plain("run"),
+        Kind::Version => plain("version"),
         Kind::Share | Kind::Percent => plain("share"),
         Kind::Expression => plain("CEL"),
         Kind::Template | Kind::Sole | Kind::Url => plain("template"),

@@ -3,6 +3,38 @@
 /// What is wrong, and the file.
 type Broken = &'static [(&'static str, &'static str)];
 
+/// Files of tests.
+pub(super) const TESTS: Broken = &[
+    ("no cases", "workflow: w.yaml\n"),
+    ("a misspelt key", "cases: []\ncase: a\n"),
+    ("a case without a name", "cases: [{ expect: {} }]\n"),
+    ("a case that expects nothing at all", "cases: [{ case: a }]\n"),
+    ("a list where a mapping belongs", "cases: [{ case: a, expect: [] }]\n"),
+    ("no unit", "cases: [{ case: a, expect: {}, until: 90 }]\n"),
+    ("a time that is none", "cases: [{ case: a, expect: {}, start: yesterday }]\n"),
+    ("an event without a type", "cases: [{ case: a, expect: {}, given: [{ event: { id: e } }] }]\n"),
+    (
+        "a misspelt key of an event",
+        "cases: [{ case: a, expect: {}, given: [{ event: { type: t, date: {} } }] }]\n",
+    ),
+    ("a run that is none", "cases: [{ case: a, expect: {}, given: [{ cancel: w }] }]\n"),
+    (
+        "how often, in words",
+        "cases: [{ case: a, expect: {}, given: [{ event: { type: t }, times: twice }] }]\n",
+    ),
+    ("a metric that is text", "cases: [{ case: a, expect: {}, champion: { metrics: { auc: high } } }]\n"),
+    ("an exit code beyond all", "cases: [{ case: a, expect: {}, steps: { a: { exit: 256 } } }]\n"),
+    ("no attempts", "cases: [{ case: a, expect: {}, steps: { a: [] } }]\n"),
+    ("what is neither", "cases: [{ case: a, expect: {}, steps: { a: fails } }]\n"),
+    ("yes for true", "cases: [{ case: a, expect: {}, steps: { a: { lost: maybe } } }]\n"),
+    ("a verdict that is none", "cases: [{ case: a, expect: {}, steps: { a: { verdict: maybe } } }]\n"),
+    ("a version that is none", "cases: [{ case: a, expect: { champion: first } }]\n"),
+    ("decisions that are no list", "cases: [{ case: a, expect: { decisions: { e1: started } } }]\n"),
+    ("a misspelt key of a run", "cases: [{ case: a, expect: { runs: [{ status: failed }] } }]\n"),
+    ("fewer than no events", "cases: [{ case: a, expect: { runs: [{ events: -1 }] } }]\n"),
+    ("how often in words", "cases: [{ case: a, expect: { runs: [{ attempts: { a: twice } }] } }]\n"),
+];
+
 pub(super) const SEEN: Broken = &[
     // the top
     ("no workflow at all", "hello\n"),

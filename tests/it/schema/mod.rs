@@ -19,6 +19,7 @@ use serde_json::Value;
 use tree::{Tree, read};
 
 const WHOLE: &str = include_str!("whole.yaml");
+const WHOLE_TEST: &str = include_str!("whole.test.yaml");
 
 struct Schema {
     schemas: Schemas,
@@ -108,10 +109,12 @@ fn each_key(keys: &'static Keys, seen: &mut Vec<&'static str>, tell: &mut dyn Fn
 fn every_mapping_of_the_language_has_a_name_of_its_own() {
     let mut seen = Vec::new();
     each_key(&language::WORKFLOW, &mut seen, &mut |_, _| {});
-    let schema = schema::workflow();
-    let definitions = schema["$defs"].as_object().unwrap();
-    for name in seen.iter().skip(1) {
-        assert!(definitions[*name]["properties"].is_object(), "{name} is something else");
+    let of_workflows = seen.len();
+    each_key(&language::TEST_FILE, &mut seen, &mut |_, _| {});
+    let (workflow, test) = (schema::workflow(), schema::test());
+    for (place, name) in seen.iter().enumerate().filter(|(place, _)| ![0, of_workflows].contains(place)) {
+        let schema = if place < of_workflows { &workflow } else { &test };
+        assert!(schema["$defs"][*name]["properties"].is_object(), "{name} is something else");
     }
 }
 
@@ -141,21 +144,55 @@ fn the_files_that_steps_use_have_a_schema_of_their_own() {
 }
 
 #[test]
+fn test_files_have_a_schema_that_sees_what_refit_test_refuses() {
+    let test = Schema::new(schema::test(), "");
+    test.accepts_file(WHOLE_TEST, "whole.test.yaml");
+    let (documents, mut written) = (read(WHOLE_TEST), Vec::new());
+    documents.iter().for_each(|document| document.keys(&mut written));
+    let (mut missing, mut seen) = (Vec::new(), Vec::new());
+    each_key(&language::TEST_FILE, &mut seen, &mut |owner, key| {
+        if !written.contains(&key) {
+            missing.push(format!("{owner}.{key}"));
+        }
+    });
+    assert!(seen.len() == 9 && missing.is_empty(), "{missing:?}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("w.yaml"), "workflow: w\nsteps: { a: { run: [x] } }\n").unwrap();
+    let tested = |text: &str| {
+        std::fs::write(folder.path().join("w.test.yaml"), text).unwrap();
+        run_to_end(refit(folder.path(), &["test", "w.test.yaml"]), Duration::from_secs(60))
+    };
+    // The reader takes it too, whatever comes of its cases.
+    let said = tested(WHOLE_TEST);
+    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+    for (why, text) in broken::TESTS {
+        let said = tested(text);
+        assert_eq!(said.code, Some(3), "{why}: `refit test` accepts\n{text}{}", said.out);
+        assert!(test.refuses(&read(text)[0].json()).is_some(), "{why}: the schema accepts\n{text}");
+    }
+}
+
+#[test]
 fn what_init_writes_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let said = run_to_end(refit(folder.path(), &["init", "churn"]), Duration::from_secs(60));
     assert_eq!(said.code, Some(0), "{}", said.err);
-    Schema::workflow().accepts_file(&text_of(&folder.path().join("churn/workflow.yaml")), "init");
-    let beside = text_of(&folder.path().join("churn/workflow.schema.json"));
-    assert_eq!(beside, printed(&["schema"]), "what the header names is what `refit schema` prints");
+    let churn = |name: &str| text_of(&folder.path().join("churn").join(name));
+    Schema::workflow().accepts_file(&churn("workflow.yaml"), "init");
+    Schema::new(schema::test(), "").accepts_file(&churn("workflow.test.yaml"), "init");
+    assert_eq!(
+        churn("workflow.schema.json"),
+        printed(&["schema"]),
+        "what the headers name is what is printed"
+    );
+    assert_eq!(churn("test.schema.json"), printed(&["schema", "test"]));
 }
 
 #[test]
 fn every_example_is_accepted_and_names_the_schema_that_is_printed() {
-    let printed = printed(&["schema"]);
-    let renew = "renew it: cargo run -- schema > examples/workflow.schema.json";
-    let schema = Schema::workflow();
-    let mut count = 0;
+    let of_workflows = (printed(&["schema"]), Schema::workflow(), "workflow");
+    let of_tests = (printed(&["schema", "test"]), Schema::new(schema::test(), ""), "test");
+    let (mut count, mut tests) = (0, 0);
     for folder in std::fs::read_dir(workspace().join("examples")).unwrap().map(|entry| entry.unwrap().path())
     {
         let Ok(files) = std::fs::read_dir(&folder) else { continue };
@@ -164,6 +201,9 @@ fn every_example_is_accepted_and_names_the_schema_that_is_printed() {
             if !name.ends_with(".yaml") {
                 continue;
             }
+            let is_test = name.ends_with(".test.yaml");
+            let (printed, schema, of) = if is_test { &of_tests } else { &of_workflows };
+            let renew = format!("renew it: cargo run -- schema {of} > examples/{of}.schema.json");
             let text = text_of(&path);
             let Some(header) = text.lines().next().and_then(|line| line.split_once("$schema=")) else {
                 continue;
@@ -171,15 +211,15 @@ fn every_example_is_accepted_and_names_the_schema_that_is_printed() {
             let named = path.parent().unwrap().join(header.1.trim());
             assert!(named.is_file(), "{name} names {}, which is not there; {renew}", named.display());
             assert!(
-                text_of(&named) == printed,
+                text_of(&named) == *printed,
                 "{} is not what `refit schema` prints; {renew}",
                 named.display()
             );
             schema.accepts_file(&text, &name);
-            count += 1;
+            *(if is_test { &mut tests } else { &mut count }) += 1;
         }
     }
-    assert!(count > 0, "no example names a schema");
+    assert!(count > 0 && tests > 1, "{count} workflows and {tests} test files of the examples name a schema");
 }
 
 #[test]
@@ -188,6 +228,7 @@ fn the_command_prints_what_the_language_says() {
     assert_eq!(parsed(&["schema"]), schema::workflow());
     assert_eq!(parsed(&["schema", "workflow"]), schema::workflow());
     assert_eq!(parsed(&["schema", "step"]), schema::step());
+    assert_eq!(parsed(&["schema", "test"]), schema::test());
 }
 
 #[test]

@@ -8,6 +8,8 @@ on_both_databases! {
     a_cancelled_parent_ends_its_child
     a_child_that_waited_is_followed_into_the_run_that_took_its_place
     what_cannot_be_started_fails_its_step
+    runs_that_ask_for_each_other_do_not_wait_for_ever
+    a_child_waits_where_one_of_those_before_it_will_end
 }
 
 const PARENT: &str = "
@@ -162,4 +164,67 @@ async fn what_cannot_be_started_fails_its_step(database: Database) {
     let reason = failed("deeper", &deeper, "deeper").await;
     assert!(reason.contains("deeper/2 failed: sub: deeper/3 failed"), "{reason}");
     assert_eq!(database.number("SELECT COUNT(*) FROM runs WHERE workflow = 'deeper'").await, 9);
+}
+
+/// A workflow with one run at a time that asks for a run of another, if it is told to.
+fn asking(name: &str, other: &str) -> String {
+    format!(
+        "workflow: {name}
+params: {{ asks: {{ type: boolean, default: false }} }}
+concurrency: {{ limit: 1, on_conflict: queue }}
+steps:
+  sub: {{ workflow: {{ name: {other} }}, if: params.asks }}
+  after: {{ needs: [sub], emit: {{ type: done }} }}
+"
+    )
+}
+
+async fn start_asking(house: &House, workflow: &str) -> String {
+    let params = json!({ "asks": true }).as_object().unwrap().clone();
+    let start = StartRun { workflow: workflow.to_owned(), params, id: None };
+    house.engine.start_run(start, &somebody()).await.unwrap().run.to_string()
+}
+
+async fn runs_that_ask_for_each_other_do_not_wait_for_ever(database: Database) {
+    let house = House::open(&database).await;
+    let names = ["a", "b", "c"];
+    for (name, other) in names.into_iter().zip(["b", "c", "a"]) {
+        house.apply(&asking(name, other)).await;
+    }
+    // All of them go on before the first is asked for another: each child would wait for the run that asks next.
+    for name in names {
+        assert_eq!(start_asking(&house, name).await, format!("{name}/1"));
+    }
+    house.start();
+    let refused = house.wait("c/1", "failed").await.steps.unwrap()[0].reason.clone().unwrap_or_default();
+    let ring = "a run of a would wait for a/1, which waits for b/2, which waits for b/1, which waits for c/2, which waits for \
+                c/1, which waits for it: give them different values of `concurrency.key`";
+    assert!(refused.starts_with(ring), "{refused}");
+    // The others have what they asked for.
+    for run in ["a/1", "b/1", "b/2", "c/2"] {
+        house.wait(run, "succeeded").await;
+    }
+    assert_eq!(database.number("SELECT COUNT(*) FROM runs").await, 5);
+    assert_eq!(database.number("SELECT COUNT(*) FROM children").await, 0);
+}
+
+async fn a_child_waits_where_one_of_those_before_it_will_end(database: Database) {
+    let house = House::open(&database).await;
+    house.apply(&asking("a", "b")).await;
+    house.apply(&asking("b", "a").replace("limit: 1", "limit: 2")).await;
+    house.apply("workflow: busy\nsteps:\n  x: { run: [x] }\n").await;
+    let (a, b) = (start_asking(&house, "a").await, start_asking(&house, "b").await);
+    // The other run of its lane waits for one that waits for nobody.
+    house.apply(&asking("b", "busy").replace("limit: 1", "limit: 2")).await;
+    let other = start_asking(&house, "b").await;
+    house.start();
+    house.wait("busy/1", "running").await;
+    house.wait("b/3", "waiting").await;
+    house.wait("a/2", "waiting").await;
+    house.register("w", "s").await;
+    let order = house.lease_one("w", "s").await;
+    house.finish(&order.key, success()).await.unwrap();
+    for run in [&other, "b/3", &a, "a/2", &b] {
+        house.wait(run, "succeeded").await;
+    }
 }

@@ -135,18 +135,29 @@ impl Expression {
     /// (`all`, `exists`, `map`, `filter`) inside each other.
     ///
     /// # Errors
-    /// What is not CEL, calls a function that is not one of [`FUNCTIONS`], or exceeds a bound.
+    /// What is not CEL, calls a function that is not one of [`FUNCTIONS`], or exceeds a bound; the first of it.
     pub fn parse(source: &str) -> Result<Self, ExpressionError> {
+        let first = |wrong: Vec<ExpressionError>| wrong.into_iter().next();
+        Self::parse_fully(source).map_err(|wrong| {
+            first(wrong).unwrap_or_else(|| ExpressionError::new("the expression is not CEL"))
+        })
+    }
+
+    /// Like [`Expression::parse`], for people who will mend it.
+    ///
+    /// # Errors
+    /// All that is wrong, in the order of the text; at least one thing.
+    pub fn parse_fully(source: &str) -> Result<Self, Vec<ExpressionError>> {
         if source.trim().is_empty() {
-            return Err(ExpressionError::at("the expression is empty", 0));
+            return Err(vec![ExpressionError::at("the expression is empty", 0)]);
         }
         if source.len() > EXPRESSION_BYTES_MAX {
-            return Err(ExpressionError::new(format!(
+            return Err(vec![ExpressionError::new(format!(
                 "the expression is {} bytes long; at most {EXPRESSION_BYTES_MAX} are allowed",
                 source.len()
-            )));
+            ))]);
         }
-        let checked = on_big_stack(|| syntax::check(source))?;
+        let checked = on_big_stack(|| Ok(syntax::check(source))).map_err(|error| vec![error])??;
         Ok(Self { source: source.to_owned(), checked: Arc::new(checked) })
     }
 

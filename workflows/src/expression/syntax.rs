@@ -42,19 +42,21 @@ pub(super) struct Checked {
     pub(super) reads_needs: bool,
 }
 
-/// Parses and checks. Runs on a stack that suits the parser, which is recursive.
-pub(super) fn check(source: &str) -> Result<Checked, ExpressionError> {
-    check_brackets(source)?;
+/// Parses and checks; what is wrong comes in the order of the text. Runs on a stack that suits the parser, which is
+/// recursive.
+pub(super) fn check(source: &str) -> Result<Checked, Vec<ExpressionError>> {
+    check_brackets(source).map_err(|wrong| vec![wrong])?;
     let parsed = Parser::new().enable_optional_syntax(false).parse_with_source_info(source);
     let (mut tree, info) = parsed.map_err(|errors| {
+        // What the parser says after its first stumble is mostly about that stumble.
         let Some(first) = errors.errors.first() else {
-            return ExpressionError::new("the expression is not CEL");
+            return vec![ExpressionError::new("the expression is not CEL")];
         };
         let offset = usize::try_from(first.pos.0)
             .and_then(|line| Ok((line, usize::try_from(first.pos.1)?)))
             .ok()
             .and_then(|(line, column)| offset_of(source, line, column));
-        not_cel(source, offset, &first.msg)
+        vec![not_cel(source, offset, &first.msg)]
     })?;
 
     let mut survey = Survey {
@@ -64,9 +66,15 @@ pub(super) fn check(source: &str) -> Result<Checked, ExpressionError> {
         bound: Vec::new(),
         references: Vec::new(),
         reads_needs: false,
+        wrong: Vec::new(),
     };
-    survey.visit(&tree, 1, 0)?;
-    let Survey { references, reads_needs, .. } = survey;
+    let visited = survey.visit(&tree, 1, 0);
+    let Survey { references, reads_needs, mut wrong, .. } = survey;
+    wrong.extend(visited.err());
+    if !wrong.is_empty() {
+        wrong.sort_by_key(|wrong| wrong.offset);
+        return Err(wrong);
+    }
     let mut roots: Vec<String> = Vec::new();
     for reference in &references {
         if let Some(root) = reference.first()
@@ -201,6 +209,8 @@ struct Survey<'a> {
     bound: Vec<String>,
     references: Vec<Vec<String>>,
     reads_needs: bool,
+    /// The functions that are wrong: the walk goes on behind them.
+    wrong: Vec<ExpressionError>,
 }
 
 impl Survey<'_> {
@@ -218,7 +228,8 @@ impl Survey<'_> {
             Expr::Ident(_) | Expr::Select(_) => self.visit_path(node, depth, loops),
             Expr::Call(call) if call.func_name == operators::INDEX => self.visit_path(node, depth, loops),
             Expr::Call(call) => {
-                self.check_function(node.id, call)?;
+                self.wrong.extend(self.wrong_function(node.id, call));
+                self.reads_needs |= matches!(call.func_name.as_str(), "succeeded" | "failed" | "always");
                 call.target
                     .iter()
                     .map(|target| &**target)
@@ -315,11 +326,12 @@ impl Survey<'_> {
         }
     }
 
-    fn check_function(&mut self, id: u64, call: &CallExpr) -> Result<(), ExpressionError> {
+    /// What is wrong with the function that is called.
+    fn wrong_function(&self, id: u64, call: &CallExpr) -> Option<ExpressionError> {
         let name = call.func_name.as_str();
         let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic());
         if is_operator {
-            return Ok(());
+            return None;
         }
         let is_macro =
             matches!(name, "all" | "exists" | "exists_one" | "existsOne" | "filter" | "has" | "map");
@@ -328,21 +340,23 @@ impl Survey<'_> {
         let wrong = |message| ExpressionError { offset, length: name.len(), ..ExpressionError::new(message) };
         if is_macro {
             let message = format!("`{name}` is used as in `list.{name}(x, condition)` (`has(a.b)` for has)");
-            return Err(wrong(message));
+            return Some(wrong(message));
         }
         if !FUNCTIONS.contains(&name) {
-            let hint = did_you_mean(name, FUNCTIONS)
-                .unwrap_or_else(|| format!("the functions are {}", FUNCTIONS.join(", ")));
-            return Err(wrong(format!("there is no function `{name}`")).with_hint(hint));
+            let wrong = wrong(format!("there is no function `{name}`"));
+            // The list is long: once is enough.
+            let is_listed = |one: &ExpressionError| {
+                one.hint.as_ref().is_some_and(|hint| hint.starts_with("the functions are"))
+            };
+            return Some(match did_you_mean(name, FUNCTIONS) {
+                Some(near) => wrong.with_hint(near),
+                None if self.wrong.iter().any(is_listed) => wrong,
+                None => wrong.with_hint(format!("the functions are {}", FUNCTIONS.join(", "))),
+            });
         }
-        if matches!(name, "succeeded" | "failed" | "always") {
-            if call.target.is_some() || !call.args.is_empty() {
-                let message = format!("`{name}()` stands alone and takes no argument");
-                return Err(wrong(message));
-            }
-            self.reads_needs = true;
-        }
-        Ok(())
+        let stands_alone = call.target.is_none() && call.args.is_empty();
+        (matches!(name, "succeeded" | "failed" | "always") && !stands_alone)
+            .then(|| wrong(format!("`{name}()` stands alone and takes no argument")))
     }
 }
 

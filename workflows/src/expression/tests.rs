@@ -98,6 +98,43 @@ fn errors_name_what_is_missing() {
 }
 
 #[test]
+fn every_wrong_function_is_told_where_it_stands() {
+    let source = "params.a.tolower().trim() == lower(upper(params.b), params.c.startswith('x')) && failed(1)";
+    let wrong = Expression::parse_fully(source).unwrap_err();
+    let places: Vec<&str> =
+        wrong.iter().map(|one| &source[one.offset.unwrap()..one.offset.unwrap() + one.length]).collect();
+    assert_eq!(places, ["tolower", "trim", "lower", "upper", "startswith", "failed"]);
+    assert_eq!(wrong[4].hint.as_deref(), Some("did you mean `startsWith`?"));
+    assert_eq!(Expression::parse(source).unwrap_err(), wrong[0]);
+}
+
+#[test]
+fn numbers_of_different_kinds_are_told_in_plain_words() {
+    let roots = json!({"params": {"n": 3, "x": 0.5, "big": u64::MAX, "s": "a", "z": null, "l": [1]}});
+    let kinds = "numbers of different kinds are not mixed; make them one kind, as in double(x) * 2.0";
+    for (source, told) in [
+        ("params.n * params.x", format!("`*` cannot be applied to a whole number and a number with a fraction: {kinds}")),
+        ("params.x - 1", format!("`-` cannot be applied to a number with a fraction and a whole number: {kinds}")),
+        (
+            "params.big + params.n",
+            format!("`+` cannot be applied to a whole number without a sign and a whole number: {kinds}"),
+        ),
+        (
+            "params.x % 2.0",
+            "`%` cannot be applied to a number with a fraction and a number with a fraction: it is for whole numbers of \
+             one kind, as in int(x) % 2"
+                .to_owned(),
+        ),
+        ("params.n + params.s", "`+` cannot be applied to a whole number and text".to_owned()),
+        ("params.z * params.l", "`*` cannot be applied to null and a list".to_owned()),
+        ("timestamp(0) * duration('1s')", "`*` cannot be applied to a time and a duration".to_owned()),
+    ] {
+        let error = value(source, roots.clone()).unwrap_err();
+        assert_eq!(error.message, format!("`{source}`: {told}"));
+    }
+}
+
+#[test]
 fn slips_from_other_languages_are_recognised() {
     for (source, offset, right) in [
         ("a = b", 2, "write `==`"),

@@ -10,7 +10,7 @@ use cel::common::types::{
 use cel::common::value::Val;
 use serde_json::{Map, Number, Value};
 
-use super::{ExpressionError, Scope, shorten};
+use super::{ExpressionError, Scope, Type, shorten};
 
 /// A JSON value as CEL sees it: whole numbers as int (uint beyond 2^63), others as double. Text is borrowed.
 pub(super) fn from_json(value: &Value) -> Box<dyn Val + '_> {
@@ -95,13 +95,82 @@ pub(super) fn explain(source: &str, error: &ExecutionError, scope: &Scope) -> Ex
         return at(name, format!("`{}`: `{name}` is not known here", shorten(source)));
     }
     if let ExecutionError::UnexpectedType { got, want } = error {
+        let (got, want) = (words(got), words(want));
         return ExpressionError::new(format!("`{}`: found {got} where {want} is needed", shorten(source)));
     }
     if let ExecutionError::NoSuchOverload(overload) = error {
-        let types = overload.argument_types().join(" and ");
+        let types: Vec<&str> = overload.argument_types().iter().map(String::as_str).collect();
         let name = overload.function().trim_matches('_').trim_start_matches('@');
-        return ExpressionError::new(format!("`{}`: `{name}` cannot be applied to {types}", shorten(source)));
+        return ExpressionError::new(format!("`{}`: {}", shorten(source), not_applied(name, &types)));
+    }
+    if let ExecutionError::UnsupportedBinaryOperator(operator, left, right) = error {
+        let types = [type_name(left), type_name(right)];
+        let symbol = match *operator {
+            "add" => "+",
+            "sub" => "-",
+            "mul" => "*",
+            "div" => "/",
+            "rem" => "%",
+            other => other,
+        };
+        return ExpressionError::new(format!("`{}`: {}", shorten(source), not_applied(symbol, &types)));
     }
     // Other errors quote the values, which may be long and are other people's.
     ExpressionError::new(format!("`{}`: {}", shorten(source), shorten(&error.to_string())))
+}
+
+/// An operator or a function that does not take values of these types.
+fn not_applied(name: &str, types: &[&str]) -> String {
+    let given: Vec<String> = types.iter().map(|name| words(name)).collect();
+    let told = format!("`{name}` cannot be applied to {}", given.join(" and "));
+    let are_numbers = types.len() == 2 && types.iter().all(|name| matches!(*name, "int" | "uint" | "double"));
+    match name {
+        "%" if are_numbers => format!("{told}: it is for whole numbers of one kind, as in int(x) % 2"),
+        _ if are_numbers => {
+            format!(
+                "{told}: numbers of different kinds are not mixed; make them one kind, as in double(x) * 2.0"
+            )
+        }
+        _ => told,
+    }
+}
+
+/// What the library calls the type of a value.
+fn type_name(value: &cel::Value) -> &'static str {
+    match value {
+        cel::Value::Null => "null_type",
+        cel::Value::Bool(_) => "bool",
+        cel::Value::Int(_) => "int",
+        cel::Value::UInt(_) => "uint",
+        cel::Value::Float(_) => "double",
+        cel::Value::String(_) => "string",
+        cel::Value::Bytes(_) => "bytes",
+        cel::Value::Timestamp(_) => "google.protobuf.Timestamp",
+        cel::Value::Duration(_) => "google.protobuf.Duration",
+        cel::Value::List(_) => "list",
+        cel::Value::Map(_) => "map",
+        cel::Value::Function(..) => "a function",
+        cel::Value::Opaque(_) => "an opaque value",
+        cel::Value::Struct(_) => "a struct",
+    }
+}
+
+/// A type of the library in the words of the checks.
+fn words(name: &str) -> String {
+    let known = match name {
+        "null_type" => Type::Null,
+        "bool" => Type::Bool,
+        "int" => Type::Int,
+        "uint" => Type::Uint,
+        "double" => Type::Double,
+        "string" => Type::String,
+        "bytes" => Type::Bytes,
+        "google.protobuf.Timestamp" => Type::Timestamp,
+        "google.protobuf.Duration" => Type::Duration,
+        "list" => Type::list(Type::Dyn),
+        "map" => Type::map(Type::Dyn),
+        "type" => Type::Kind,
+        other => return other.to_owned(),
+    };
+    known.describe()
 }

@@ -563,4 +563,7 @@ pub struct ServerView {
     pub now: Timestamp,
     /// Whether a token is asked for.
     pub tokens_required: bool,
+    /// Its sources and outbound targets.
+    #[serde(default)]
+    pub parts: Vec<PartView>,
 }

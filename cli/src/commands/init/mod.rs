@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use refit_workflows::names::check_name;
 use serde::Serialize;
 
-use super::schema::{self, WORKFLOW_SCHEMA};
+use super::schema::{self, TEST_SCHEMA, WORKFLOW_SCHEMA};
 use super::sources;
 use crate::args::{InitArgs, SchemaOf};
 use crate::exit::{Exit, Usage};
@@ -27,9 +27,15 @@ const FILES: [(&str, &str, &str); 6] = [
     (".gitignore", include_str!("gitignore"), "keeps the data of `refit up` out of git"),
 ];
 
-/// What the editor header of the workflow names; its text is that of `refit schema`.
-const SCHEMA: (&str, &str) =
-    (WORKFLOW_SCHEMA, "what your editor completes and checks with; no part of the bundle");
+/// What the editor headers of the workflow and its tests name; the texts are those of `refit schema`.
+const SCHEMAS: [(&str, SchemaOf, &str); 2] = [
+    (
+        WORKFLOW_SCHEMA,
+        SchemaOf::Workflow,
+        "what your editor completes and checks with; no part of the bundle",
+    ),
+    (TEST_SCHEMA, SchemaOf::Test, "the same for the tests"),
+];
 
 /// What was written.
 #[derive(Debug, Serialize)]
@@ -63,8 +69,9 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<Exit> {
     let failed = |path: &Path| format!("failed to write {}", shown(path));
     std::fs::create_dir_all(&folder).with_context(|| failed(&folder))?;
     let texts = FILES.map(|(name, text, _)| (name, text.replace(PLACEHOLDER, &workflow)));
-    let schema = (WORKFLOW_SCHEMA, schema::text(SchemaOf::Workflow)?);
-    for (name, text) in texts.into_iter().chain([schema]) {
+    let schemas = SCHEMAS.map(|(name, of, _)| schema::text(of).map(|text| (name, text)));
+    let schemas: Vec<(&str, String)> = schemas.into_iter().collect::<Result<_, _>>()?;
+    for (name, text) in texts.into_iter().chain(schemas) {
         let path = folder.join(name);
         write_new(&path, &text).with_context(|| failed(&path))?;
     }
@@ -76,7 +83,8 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<Exit> {
 
 /// Every file that is written, and what it is.
 fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
-    FILES.into_iter().map(|(name, _, what)| (name, what)).chain([SCHEMA])
+    let files = FILES.into_iter().map(|(name, _, what)| (name, what));
+    files.chain(SCHEMAS.into_iter().map(|(name, _, what)| (name, what)))
 }
 
 /// The name of the current folder where a workflow may have it.
@@ -140,6 +148,7 @@ mod tests {
             let workflow = Workflow::parse(&text.replace(PLACEHOLDER, name)).unwrap();
             assert_eq!((workflow.name.as_str(), workflow.model.as_deref()), (name, Some(name)));
             assert!(text.starts_with("# yaml-language-server: $schema=./workflow.schema.json\n"));
+            assert!(FILES[3].1.starts_with("# yaml-language-server: $schema=./test.schema.json\n"));
         }
     }
 }

@@ -121,7 +121,7 @@ pub(super) struct Line {
     #[serde(default)]
     pub(super) metrics: BTreeMap<String, f64>,
     /// It exits with this code; 75 asks for another try.
-    pub(super) exit: Option<i32>,
+    pub(super) exit: Option<u8>,
     /// Its worker is lost.
     #[serde(default)]
     pub(super) lost: bool,
@@ -238,5 +238,37 @@ impl<'de> Deserialize<'de> for Lines {
             }
         }
         deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use refit_workflows::definition::language::{self, Keys};
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// The keys that a mapping may have, as its reader tells them to one who wrote another.
+    fn known<T: DeserializeOwned>() -> Vec<String> {
+        let Err(wrong) = serde_json::from_str::<T>("{ \"?\": 1 }") else { return Vec::new() };
+        let wrong = wrong.to_string();
+        let (_, known) = wrong.split_once("expected ").unwrap();
+        known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_is_read_is_what_the_language_lists() {
+        let same = |keys: &Keys, known: Vec<String>| {
+            assert_eq!(keys.names().collect::<Vec<_>>(), known, "{}", keys.name);
+        };
+        same(&language::TEST_FILE, known::<TestFile>());
+        same(&language::CASE, known::<Case>());
+        same(&language::CHAMPION_GIVEN, known::<ChampionGiven>());
+        same(&language::GIVEN, known::<Given>());
+        same(&language::EVENT_GIVEN, known::<EventGiven>());
+        same(&language::RUN_GIVEN, known::<RunGiven>());
+        same(&language::COMES_TO, known::<Line>());
+        same(&language::EXPECT, known::<Expect>());
+        same(&language::EXPECT_RUN, known::<ExpectRun>());
     }
 }

@@ -114,7 +114,10 @@ fn attempt(line: &Line) -> Attempt {
         }
         None | Some(0) => Came::Success { outputs: line.outputs.clone(), metrics: line.metrics.clone() },
         Some(75) => Came::Failure { failure: Failure::RetryAsked, reason: "exit code 75".to_owned() },
-        Some(code) => Came::Failure { failure: Failure::Exit { code }, reason: format!("exit code {code}") },
+        Some(code) => {
+            let failure = Failure::Exit { code: i32::from(code) };
+            Came::Failure { failure, reason: format!("exit code {code}") }
+        }
     };
     Attempt { takes: line.takes.0, came }
 }

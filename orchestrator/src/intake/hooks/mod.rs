@@ -55,7 +55,7 @@ impl Hooks {
         let mut by_name = HashMap::new();
         for source in sources {
             let Transport::Webhook(hook) = &source.transport else { continue };
-            let hook = Hook::new(&source.name, hook, loopback)
+            let hook = Hook::new(source, hook, loopback)
                 .map_err(|problem| HookProblem { source_name: source.name.clone(), problem })?;
             by_name.insert(source.name.clone(), hook);
         }
@@ -69,7 +69,8 @@ impl Hooks {
 }
 
 impl Hook {
-    fn new(name: &str, hook: &Config, loopback: bool) -> Result<Self, String> {
+    fn new(source: &Source, hook: &Config, loopback: bool) -> Result<Self, String> {
+        let name = source.name.as_str();
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('.') || !name.chars().all(fits)
         {
@@ -94,7 +95,7 @@ impl Hook {
             name: name.to_owned(),
             source: format!("/sources/{name}"),
             verifier: Verifier::new(&hook.scheme)?,
-            format: hook.format.clone(),
+            format: source.format.clone(),
             body_max: hook.body_max,
         })
     }

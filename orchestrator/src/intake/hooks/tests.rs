@@ -11,8 +11,8 @@ use crate::config::Secret;
 fn source(name: &str, scheme: Scheme, body_max: usize) -> Source {
     let mapping = Mapping::parse([("type", "'t'"), ("data", "headers")]).unwrap();
     let format = Format::new("json", Some(mapping)).unwrap();
-    let transport = Transport::Webhook(Config { scheme, format, body_max });
-    Source { name: name.to_owned(), transport }
+    let transport = Transport::Webhook(Config { scheme, body_max });
+    Source { name: name.to_owned(), transport, format }
 }
 
 fn secrets(texts: &[&str]) -> Vec<Secret> {

@@ -90,14 +90,14 @@ impl Reads {
             );
             return None;
         }
-        match Expression::parse(&scalar.text) {
+        match Expression::parse_fully(&scalar.text) {
             Ok(expression) => {
                 let wanted = types::wanted(what, place);
                 self.keep(&expression, wanted, (&Rc::new(scalar.clone()), 0, node.position), place, f);
                 Some(expression)
             }
-            Err(error) => {
-                report("expression", scalar, node.position, &error, f);
+            Err(wrong) => {
+                wrong.iter().for_each(|error| report("expression", scalar, node.position, error, f));
                 None
             }
         }
@@ -112,10 +112,10 @@ impl Reads {
         f: &mut Findings,
     ) -> Option<Template> {
         let scalar = text(node, what, f)?;
-        let template = match Template::parse(&scalar.text) {
+        let template = match Template::parse_fully(&scalar.text) {
             Ok(template) => template,
-            Err(error) => {
-                report("template", scalar, node.position, &error, f);
+            Err(wrong) => {
+                wrong.iter().for_each(|error| report("template", scalar, node.position, error, f));
                 return None;
             }
         };

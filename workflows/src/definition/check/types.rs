@@ -85,7 +85,7 @@ impl Shared {
                 let from = known.steps[select].select_from;
                 let axes = from.map_or(Type::Dyn, |from| matrix(&known.steps[from]));
                 Types::new()
-                    .with("metrics", Type::map(Type::Number))
+                    .with("metrics", Type::map(Type::Double))
                     .with("outputs", Type::map(Type::Dyn))
                     .with("artifacts", Type::map(Type::Dyn))
                     .with("matrix", axes)
@@ -110,8 +110,8 @@ fn event() -> Types {
 fn batch() -> Type {
     let fields = [
         ("key", Type::String),
-        ("count", Type::Number),
-        ("sum", Type::Number),
+        ("count", Type::Int),
+        ("sum", Type::Double),
         ("first", Type::Dyn),
         ("last", Type::Dyn),
     ];
@@ -121,7 +121,7 @@ fn batch() -> Type {
 fn run() -> Type {
     let fields = [
         ("name", Type::String),
-        ("number", Type::Number),
+        ("number", Type::Int),
         ("workflow", Type::String),
         ("state", Type::Word(RUN_STATES)),
     ];
@@ -129,11 +129,8 @@ fn run() -> Type {
 }
 
 fn champion() -> Type {
-    let fields = [
-        ("version", Type::Number),
-        ("metrics", Type::map(Type::Number)),
-        ("artifacts", Type::map(Type::Dyn)),
-    ];
+    let fields =
+        [("version", Type::Int), ("metrics", Type::map(Type::Double)), ("artifacts", Type::map(Type::Dyn))];
     Type::record("the champion", fields)
 }
 
@@ -162,7 +159,7 @@ fn step_type(step: &StepDraft) -> Type {
         [
             ("state", Type::Word(state)),
             ("outputs", Type::map(Type::Dyn)),
-            ("metrics", Type::map(Type::Number)),
+            ("metrics", Type::map(Type::Double)),
             ("artifacts", Type::map(Type::Dyn)),
         ]
     };

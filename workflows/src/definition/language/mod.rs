@@ -2,10 +2,14 @@
 //! go together. The checks take the keys from here, so that nothing is accepted that is not described; the schema for
 //! editors is made of the same table. Must never happen here: reading a file.
 
+mod cases;
 mod data;
 mod steps;
 mod top;
 
+pub use cases::{
+    CASE, CHAMPION_GIVEN, COMES_TO, EVENT_GIVEN, EXPECT, EXPECT_RUN, GIVEN, RUN_GIVEN, TEST_FILE,
+};
 pub use data::{
     AGGREGATE, ALL_COLUMN_KEYS, CHANGE, COLUMN_RULES, DATA_CHECK, DRIFT, EVALUATE, FRESH, LABEL_SHARE,
     LENGTH, MISSING, OVERLAP, OWN_METRIC, QUANTILE, ROWS, SUBJECTS, VALIDATE,
@@ -109,6 +113,12 @@ pub enum Kind {
     Share,
     /// `50%`, also `150%`.
     Percent,
+    /// A time by RFC 3339.
+    Time,
+    /// The name of a run: `churn/12`.
+    Run,
+    /// The version of a model, or `none`.
+    Version,
     /// A CEL expression, bare.
     Expression,
     /// Text that may hold `${{ expression }}`.
@@ -253,6 +263,9 @@ mod tests {
             | Kind::Sole
             | Kind::Url
             | Kind::Percent
+            | Kind::Time
+            | Kind::Run
+            | Kind::Version
             | Kind::Name
             | Kind::Boolean
             | Kind::Count(..)
@@ -275,7 +288,20 @@ mod tests {
     fn every_key_is_described_once_and_reached_from_the_top() {
         let mut seen = HashSet::new();
         walk(&WORKFLOW, &mut seen);
-        for part in [&GATE, &CHECK, &STEP, &EVALUATE, &DATA_CHECK, &SUM, &JOIN_TRIGGER, &QUANTILE, &RETRY] {
+        walk(&TEST_FILE, &mut seen);
+        for part in [
+            &COMES_TO,
+            &EXPECT_RUN,
+            &GATE,
+            &CHECK,
+            &STEP,
+            &EVALUATE,
+            &DATA_CHECK,
+            &SUM,
+            &JOIN_TRIGGER,
+            &QUANTILE,
+            &RETRY,
+        ] {
             assert!(seen.contains(&std::ptr::from_ref(part)), "{} is not reached", part.owner);
         }
     }

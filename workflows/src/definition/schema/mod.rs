@@ -8,9 +8,11 @@
 mod rules;
 mod values;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
-use super::language::{KeySpec, Keys, Kind, Rule, STEP, USED_FILE, WORKFLOW};
+use super::language::{KeySpec, Keys, Kind, Rule, STEP, TEST_FILE, USED_FILE, WORKFLOW};
 use crate::pattern;
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -33,6 +35,15 @@ pub fn step() -> Value {
     writer.document("step", "Refit step", about, root)
 }
 
+/// The schema of a file of tests.
+pub fn test() -> Value {
+    let mut writer = Writer::default();
+    let root = writer.mapping(&TEST_FILE);
+    let about = "What a workflow is expected to do. `refit test` plays the cases, and finds what a schema cannot: steps that \
+                 the workflow does not have, and whatever comes otherwise.";
+    writer.document("test", "Refit test file", about, root)
+}
+
 /// The definitions that have been written.
 #[derive(Default)]
 struct Writer {
@@ -43,6 +54,7 @@ impl Writer {
     fn document(mut self, name: &str, title: &str, about: &str, root: Value) -> Value {
         self.definitions.extend(values::definitions());
         self.definitions.extend(pattern::schema_definitions());
+        self.keep_needed(&root);
         let mut schema = json!({
             "$schema": DRAFT,
             "$id": format!("urn:refit:schema:{name}"),
@@ -52,6 +64,30 @@ impl Writer {
         });
         merge(&mut schema, root);
         schema
+    }
+
+    /// Leaves the definitions that the root refers to, or one of them does.
+    fn keep_needed(&mut self, root: &Value) {
+        let mut needed = BTreeSet::new();
+        let mut open = vec![root];
+        while let Some(value) = open.pop() {
+            match value {
+                Value::Object(object) => {
+                    let reference = object.get("$ref").and_then(Value::as_str);
+                    let name = reference.and_then(|reference| reference.strip_prefix("#/$defs/"));
+                    if let Some((name, definition)) =
+                        name.and_then(|name| self.definitions.get_key_value(name))
+                        && needed.insert(name.clone())
+                    {
+                        open.push(definition);
+                    }
+                    open.extend(object.values());
+                }
+                Value::Array(items) => open.extend(items),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        self.definitions.retain(|name, _| needed.contains(name));
     }
 
     /// A reference to a mapping, which is written when it is first met.
@@ -134,6 +170,9 @@ impl Writer {
             | Kind::Size
             | Kind::Share
             | Kind::Percent
+            | Kind::Time
+            | Kind::Run
+            | Kind::Version
             | Kind::Expression
             | Kind::Template
             | Kind::Sole
@@ -209,26 +248,30 @@ mod tests {
 
     #[test]
     fn every_definition_is_whole_and_every_reference_leads_to_one() {
-        for schema in [workflow(), step()] {
+        for schema in [workflow(), step(), test()] {
             let definitions = schema["$defs"].as_object().unwrap();
             assert!(definitions.values().all(Value::is_object), "{definitions:#?}");
             let mut found = Vec::new();
             references(&schema, &mut found);
-            assert!(found.len() > 100);
-            for reference in found {
+            assert!(found.len() > 20);
+            for reference in &found {
                 let name = reference.strip_prefix("#/$defs/").unwrap();
                 assert!(definitions.contains_key(name), "{reference}");
+            }
+            for name in definitions.keys() {
+                assert!(found.contains(&format!("#/$defs/{name}").as_str()), "nothing refers to {name}");
             }
         }
     }
 
     #[test]
     fn every_key_of_every_mapping_is_described() {
-        let schema = workflow();
+        let (workflow, test) = (workflow(), test());
         let mut described = 0;
-        let definitions = schema["$defs"].as_object().unwrap();
+        let definitions =
+            [&workflow, &test].into_iter().flat_map(|schema| schema["$defs"].as_object().unwrap());
         // Patterns name the fields of events, which may be called anything.
-        for (name, definition) in definitions.iter().filter(|(name, _)| !name.starts_with("event_pattern")) {
+        for (name, definition) in definitions.filter(|(name, _)| !name.starts_with("event_pattern")) {
             let Some(properties) = definition["properties"].as_object() else { continue };
             assert_eq!(definition["additionalProperties"], false, "{name}");
             for (key, property) in properties {

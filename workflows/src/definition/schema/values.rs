@@ -87,6 +87,23 @@ pub(super) fn definitions() -> Map<String, Value> {
         ),
         ("percent", string_like(r"^[0-9]+(\.[0-9]+)?%$", "A number and %, as in 50% or 0.5%")),
         (
+            // A time without quotes is text for the readers that editors use.
+            "time",
+            string_like(
+                r"^[+-]?[0-9]{4,6}-?[0-9]{2}-?[0-9]{2}[Tt _][0-9]",
+                "A time as in 2026-01-31T08:00:00Z",
+            ),
+        ),
+        ("run", string_like(r"^[a-z0-9][a-z0-9_-]*/\+?[0-9]+$", "The name of a run, as in churn/12")),
+        (
+            "version",
+            json!({
+                "type": ["integer", "string"],
+                "pattern": "^(none|[+-]?[0-9]+)$",
+                "patternErrorMessage": "A version's number, or none",
+            }),
+        ),
+        (
             "cron",
             string_like(
                 r"^\s*\S+(\s+\S+){4}\s*$",
@@ -162,6 +179,9 @@ pub(super) fn scalar(kind: &Kind) -> Value {
         Kind::Size => refer("size"),
         Kind::Share => refer("share"),
         Kind::Percent => refer("percent"),
+        Kind::Time => refer("time"),
+        Kind::Run => refer("run"),
+        Kind::Version => refer("version"),
         Kind::Expression => refer("expression"),
         Kind::Template => refer("template"),
         Kind::Sole => refer("sole"),
@@ -204,11 +224,14 @@ pub(super) fn types(kind: &Kind) -> Vec<&'static str> {
         Kind::Sized(_, _, inner) => types(inner),
         Kind::Boolean => vec!["boolean"],
         Kind::Count(..) | Kind::Number => vec!["number"],
+        Kind::Version => vec!["number", "string"],
         Kind::Duration
         | Kind::Pause
         | Kind::Size
         | Kind::Share
         | Kind::Percent
+        | Kind::Time
+        | Kind::Run
         | Kind::Cron
         | Kind::Sole
         | Kind::Url

@@ -169,9 +169,42 @@ impl Walk<'_> {
             one.describe(),
             another.describe()
         );
-        let hint = if operator == operators::ADD { self.joined(left, &one, right, &another) } else { None };
-        let hint = hint.or_else(|| self.meant(left, &one, right, &another));
+        let hint = self.mixed(operator, (left, &one), (right, &another));
+        let joined =
+            || if operator == operators::ADD { self.joined(left, &one, right, &another) } else { None };
+        let hint = hint.or_else(joined).or_else(|| self.meant(left, &one, right, &another));
         self.report("type", self.spans.whole(part), message, hint)
+    }
+
+    /// `n * 0.5`: how two numbers of different kinds are made one kind.
+    fn mixed(&self, operator: &str, left: (&IdedExpr, &Type), right: (&IdedExpr, &Type)) -> Option<String> {
+        let whole = Kinds::one(Kind::Int);
+        let (ones, others) = (left.1.kinds(), right.1.kinds());
+        let are_numbers = ones.and(others).within(Kinds::NUMBER);
+        if !are_numbers || !ones.is_one() || !others.is_one() {
+            return None;
+        }
+        let has_fraction = ones.and(others).has(Kind::Double);
+        // The whole one gives way to the one with a fraction, but for `%`, which knows no fractions.
+        let to = if has_fraction && operator != operators::MODULO { Kind::Double } else { Kind::Int };
+        let written = |(part, of): (&IdedExpr, &Type)| {
+            let text = self.text(part);
+            if of.kinds() == Kinds::one(to) {
+                return text;
+            }
+            let is_constant = of.kinds() == whole && text.bytes().all(|b| b.is_ascii_digit());
+            match to {
+                Kind::Double if is_constant => format!("{text}.0"),
+                Kind::Double => format!("double({text})"),
+                _ => format!("int({text})"),
+            }
+        };
+        let why = if has_fraction && to == Kind::Int {
+            "`%` is for whole numbers"
+        } else {
+            "numbers of different kinds are not mixed"
+        };
+        Some(format!("{why}: write {} {} {}", written(left), symbol(operator), written(right)))
     }
 
     /// `"v" + 3`: how a text and something else become one text.
@@ -215,20 +248,7 @@ impl Walk<'_> {
         if is_text && wants.within(Kinds::NUMBER) && text_of(part).is_none() {
             return Some(format!("if that text is a number, write double({text})"));
         }
-        if !of.kinds().within(Kinds::NUMBER) || !wants.within(Kinds::NUMBER) {
-            return None;
-        }
-        // Numbers of different kinds: the whole one gives way to the one with a fraction.
-        let to = match (of, wanted) {
-            (Type::Int | Type::Uint, Type::Double) => "double",
-            (Type::Uint, Type::Int) => "int",
-            _ => return None,
-        };
-        let is_constant = matches!(part.expr, Expr::Literal(_)) && *of == Type::Int;
-        Some(match (to, is_constant) {
-            ("double", true) => format!("write {text}.0"),
-            _ => format!("numbers of different kinds are not mixed: write {to}({text})"),
-        })
+        None
     }
 }
 

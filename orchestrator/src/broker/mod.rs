@@ -1,4 +1,4 @@
-//! What both directions of RabbitMQ share: connecting, declaring Refit's queue, confirms, waiting between tries.
+//! What both directions of RabbitMQ share: connecting, queues, confirms, waiting between tries.
 //! Every wait on the broker is bounded here, and a URL's password never reaches a log.
 //!
 //! lapin's own recovery stays off: it can leave a consumer that looks alive and never hears anything again. Whoever
@@ -8,27 +8,24 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
-use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
-    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
-};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::uri::AMQPUri;
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind, ExchangeKind,
-};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind};
 use refit_workflows::event::CloudEvent;
 
 use crate::config::Broker;
+
+mod tls;
+mod topology;
+
+pub(crate) use topology::{delete_queue, prepare_queue, probe_queue};
 
 /// The longest any single answer of the broker is waited for.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Proposed to the broker; it counts as dead after two silent intervals. RabbitMQ recommends 5 to 20 s.
 const HEARTBEAT_SECONDS: u16 = 10;
-/// A message that took the consumer down this often goes to the dead-letter queue (RabbitMQ 4 has the same default).
-const DELIVERY_LIMIT: i32 = 20;
-/// The most messages kept in the dead-letter queue; the oldest go first. What Refit refused is in its own table as well.
-const DEAD_MAX: i32 = 100_000;
+const NOT_FOUND: u16 = 404;
 const PRECONDITION_FAILED: u16 = 406;
 
 /// What the broker did not do.
@@ -37,6 +34,12 @@ pub enum BrokerError {
     /// The URL cannot be read.
     #[error("failed to read the RabbitMQ URL: {0}; expected amqp://USER:PASSWORD@HOST:PORT/VHOST")]
     Url(String),
+    /// TLS cannot be set up on this side.
+    #[error("failed to prepare TLS for RabbitMQ: {0}")]
+    Tls(String),
+    /// Something is not there that Refit is not to make; what, and what to do.
+    #[error("{0}")]
+    Missing(String),
     /// It refused, or the connection is gone.
     #[error("failed to {what}: {source}")]
     Refused {
@@ -61,12 +64,21 @@ pub enum BrokerError {
 impl BrokerError {
     /// Whether something exists already with other properties (406).
     pub(crate) fn is_precondition_failed(&self) -> bool {
+        self.reply_code() == Some(PRECONDITION_FAILED)
+    }
+
+    /// Whether something does not exist (404).
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.reply_code() == Some(NOT_FOUND)
+    }
+
+    fn reply_code(&self) -> Option<u16> {
         match self {
             Self::Refused { source, .. } => match source.kind() {
-                ErrorKind::ProtocolError(error) => error.get_id() == PRECONDITION_FAILED,
-                _ => false,
+                ErrorKind::ProtocolError(error) => Some(error.get_id()),
+                _ => None,
             },
-            Self::Url(_) | Self::Silent { .. } | Self::NotTaken(_) => false,
+            Self::Url(_) | Self::Tls(_) | Self::Missing(_) | Self::Silent { .. } | Self::NotTaken(_) => None,
         }
     }
 }
@@ -90,7 +102,18 @@ pub(crate) async fn connect(broker: &Broker, name: &str) -> Result<Connection, B
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let what = format!("connect to RabbitMQ at {}:{}", uri.authority.host, uri.authority.port);
-    within(ANSWER_WITHIN, &what, Connection::connect_uri(uri, properties)).await
+    if broker.tls.client.is_some() && uri.query.auth_mechanism.is_none() && !names_user(broker.url.reveal()) {
+        uri.query.auth_mechanism = Some(SASLMechanism::External);
+    }
+    match uri.scheme {
+        AMQPScheme::AMQP => within(ANSWER_WITHIN, &what, Connection::connect_uri(uri, properties)).await,
+        AMQPScheme::AMQPS => tls::connect(uri, properties, &broker.tls, &what).await,
+    }
+}
+
+/// Whether a URL says who connects; lapin's reading fills in `guest` where it does not.
+fn names_user(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| !url.username().is_empty())
 }
 
 /// Opens a channel.
@@ -113,74 +136,6 @@ pub(crate) async fn close(connection: Connection) {
     {
         tracing::debug!("{error}");
     }
-}
-
-/// Declares the durable quorum queue `queue`, and beside it the exchange and queue `queue.dead` for what cannot be
-/// taken. A queue that exists with other arguments is used as it is.
-pub(crate) async fn declare_queue(connection: &Connection, queue: &str) -> Result<(), BrokerError> {
-    let dead = format!("{queue}.dead");
-    let (name, dead_name) = (short(queue)?, short(&dead)?);
-    let declared = async {
-        let channel = open_channel(connection).await?;
-        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let exchange =
-            channel.exchange_declare(dead_name.clone(), ExchangeKind::Fanout, durable, FieldTable::default());
-        within(ANSWER_WITHIN, &format!("declare exchange {dead}"), exchange).await?;
-        let arguments =
-            table(&[("x-queue-type", text("quorum")), ("x-max-length", AMQPValue::LongInt(DEAD_MAX))]);
-        declare(&channel, &dead_name, arguments).await?;
-        let bind = channel.queue_bind(
-            dead_name.clone(),
-            dead_name.clone(),
-            "".into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        within(ANSWER_WITHIN, &format!("bind queue {dead}"), bind).await?;
-        let arguments = table(&[
-            ("x-queue-type", text("quorum")),
-            ("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT)),
-            ("x-dead-letter-exchange", text(&dead)),
-            // Without these a dead letter can get lost on its way (RabbitMQ, quorum queues, at-least-once
-            // dead lettering).
-            ("x-dead-letter-strategy", text("at-least-once")),
-            ("x-overflow", text("reject-publish")),
-        ]);
-        declare(&channel, &name, arguments).await
-    };
-    match declared.await {
-        Err(error) if error.is_precondition_failed() => {
-            tracing::warn!(queue, "using what is there as it is: {error}");
-            // The refusal has closed the channel.
-            probe_queue(&open_channel(connection).await?, queue, ANSWER_WITHIN).await.map(|_| ())
-        }
-        done => done,
-    }
-}
-
-/// Deletes what [`declare_queue`] declares, with the messages in it. What is not there is no error.
-pub(crate) async fn delete_queue(connection: &Connection, queue: &str) -> Result<(), BrokerError> {
-    let dead = format!("{queue}.dead");
-    let channel = open_channel(connection).await?;
-    for name in [queue, &dead] {
-        let deleted = channel.queue_delete(short(name)?, QueueDeleteOptions::default());
-        within(ANSWER_WITHIN, &format!("delete queue {name}"), deleted).await?;
-    }
-    let deleted = channel.exchange_delete(short(&dead)?, ExchangeDeleteOptions::default());
-    within(ANSWER_WITHIN, &format!("delete exchange {dead}"), deleted).await
-}
-
-async fn declare(channel: &Channel, queue: &ShortString, arguments: FieldTable) -> Result<(), BrokerError> {
-    let declared = channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments);
-    within(ANSWER_WITHIN, &format!("declare queue {queue}"), declared).await.map(|_| ())
-}
-
-/// Asks after a queue without changing it: how many messages are ready. The channel does not survive a refusal.
-pub(crate) async fn probe_queue(channel: &Channel, queue: &str, limit: Duration) -> Result<u32, BrokerError> {
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let asked = channel.queue_declare(short(queue)?, passive, FieldTable::default());
-    let state = within(limit, &format!("ask after queue {queue}"), asked).await?;
-    Ok(state.message_count())
 }
 
 /// Publishes events, structured (CloudEvents 1.0.2, AMQP binding), persistent and mandatory, and waits for the
@@ -275,18 +230,6 @@ pub(crate) fn short(text: &str) -> Result<ShortString, BrokerError> {
     })
 }
 
-fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(value.into())
-}
-
-fn table(arguments: &[(&str, AMQPValue)]) -> FieldTable {
-    let mut table = FieldTable::default();
-    for (name, value) in arguments {
-        table.insert((*name).into(), value.clone());
-    }
-    table
-}
-
 /// How long to wait before the next try: from half a second to half a minute, doubling, with jitter, for ever.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
@@ -304,7 +247,12 @@ impl Backoff {
 
     /// The next wait.
     pub(crate) fn next(&mut self) -> Duration {
-        let longest = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(Self::LONGEST);
+        self.next_within(Self::LONGEST)
+    }
+
+    /// The next wait, and this one at most.
+    pub(crate) fn next_within(&mut self, longest: Duration) -> Duration {
+        let longest = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(longest);
         self.failures = self.failures.saturating_add(1);
         longest.mul_f64(rand::random_range(0.5..=1.0))
     }

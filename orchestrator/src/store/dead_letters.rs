@@ -1,0 +1,173 @@
+//! What was set aside because it could not be taken: kept with the reason, read again, dropped. Must never happen here: a
+//! letter that goes without its events being recorded, unless somebody dropped it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
+use refit_workflows::time::Timestamp;
+use refit_workflows::wire::{DeadLetterView, Receipt};
+
+use super::database::{Row, Sql, Transaction, sql};
+use super::{ChangeError, DeadLetter, DeadLetterFilter, Hints, Store, StoreError, to_json};
+
+/// The most bytes kept of a body: one more than an event may have, so that what was too large is still too large when it
+/// is read again.
+pub(crate) const BODY_BYTES_MAX: usize = EVENT_BYTES_MAX + 1;
+/// The most a listing gives.
+const LIMIT_MAX: i64 = 1000;
+
+const BURY: &str = "INSERT INTO dead_letters (direction, source, reason, received_at, tries, context, body)
+    VALUES ('in', $1, $2, $3, 0, $4, $5)";
+const NEWEST: &str = "SELECT seq, direction, source, target, reason, received_at, tries,
+        CAST(length(body) AS BIGINT) AS bytes
+    FROM dead_letters WHERE seq < $1 AND ($2 = '' OR source = $2) AND received_at >= $3 ORDER BY seq DESC LIMIT $4";
+const OLDEST: &str = "SELECT seq, direction, source, target, reason, received_at, tries,
+        CAST(length(body) AS BIGINT) AS bytes
+    FROM dead_letters WHERE seq > $1 AND ($2 = '' OR source = $2) AND received_at >= $3 ORDER BY seq LIMIT $4";
+const SHOW: &str = "SELECT seq, direction, source, target, reason, received_at, tries,
+        CAST(length(body) AS BIGINT) AS bytes, context, body
+    FROM dead_letters WHERE seq = $1";
+const LOCK: Sql = Sql {
+    sqlite: "SELECT direction, source, reason, context, body FROM dead_letters WHERE seq = $1",
+    postgres: "SELECT direction, source, reason, context, body FROM dead_letters WHERE seq = $1 FOR UPDATE",
+};
+const STILL_DEAD: &str = "UPDATE dead_letters SET tries = tries + 1, reason = $2 WHERE seq = $1";
+const DROP: &str = "DELETE FROM dead_letters WHERE seq = $1";
+
+/// What trying a dead letter again came to.
+#[derive(Debug)]
+pub enum Retried {
+    /// Its events are recorded, and the letter is gone.
+    Recorded(Vec<Receipt>, Hints),
+    /// It is still no event, and why; it stays.
+    StillDead(String),
+}
+
+impl Store {
+    /// Keeps a dead letter.
+    pub(super) async fn bury_in(
+        &self,
+        tx: &mut Transaction,
+        letter: &DeadLetter,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let body = &letter.body[..letter.body.len().min(BODY_BYTES_MAX)];
+        tx.execute(
+            sql(BURY)
+                .bind(&letter.source)
+                .bind(&letter.reason)
+                .bind(now.as_millis())
+                .bind(to_json(&letter.context)?)
+                .bind(body.to_vec()),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Dead letters without their bodies.
+    pub async fn dead_letters(&self, filter: DeadLetterFilter) -> Result<Vec<DeadLetterView>, StoreError> {
+        self.durably(move |store| {
+            let filter = filter.clone();
+            async move {
+                let mut tx = store.database().read().await?;
+                let (list, first) = if filter.oldest_first { (OLDEST, i64::MIN) } else { (NEWEST, i64::MAX) };
+                let list = sql(list)
+                    .bind(filter.after.unwrap_or(first))
+                    .bind(filter.source.as_deref().unwrap_or_default())
+                    .bind(filter.since.map_or(i64::MIN, Timestamp::as_millis))
+                    .bind(filter.limit.clamp(1, LIMIT_MAX));
+                tx.all(list).await?.iter().map(view).collect()
+            }
+        })
+        .await
+    }
+
+    /// One dead letter, whole.
+    pub async fn dead_letter(&self, seq: i64) -> Result<Option<DeadLetterView>, StoreError> {
+        self.durably(move |store| async move {
+            let mut tx = store.database().read().await?;
+            let Some(row) = tx.first(sql(SHOW).bind(seq)).await? else { return Ok(None) };
+            let (body, body_base64) = match String::from_utf8(row.bytes("body")?) {
+                Ok(text) => (Some(text), None),
+                Err(bytes) => (None, Some(STANDARD.encode(bytes.as_bytes()))),
+            };
+            Ok(Some(DeadLetterView { context: Some(row.json("context")?), body, body_base64, ..view(&row)? }))
+        })
+        .await
+    }
+
+    /// Tries a dead letter again, in one transaction: the events that `read` finds in it are recorded like any others
+    /// and the letter is gone; or the try counts and the letter stays, with what `read` says now.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotFound`]: there is no such letter. [`ChangeError::Invalid`]: it came from no source.
+    pub async fn retry_dead_letter<F>(&self, seq: i64, read: F) -> Result<Retried, ChangeError>
+    where
+        F: Fn(&DeadLetter) -> Result<Vec<CloudEvent>, String> + Send + Sync + 'static,
+    {
+        let read = std::sync::Arc::new(read);
+        self.durably(move |store| {
+            let read = std::sync::Arc::clone(&read);
+            async move {
+                let now = store.clock().now();
+                let mut tx = store.database().begin().await?;
+                // Locked: of two who try it at once, one finds it gone.
+                let row = tx.first(sql(LOCK).bind(seq)).await?;
+                let row = row.ok_or_else(|| ChangeError::NotFound(format!("dead letter {seq}")))?;
+                if row.text("direction")? != "in" {
+                    let wrong = format!("dead letter {seq} came from no source: a target refused it");
+                    return Err(ChangeError::Invalid(wrong));
+                }
+                let letter = DeadLetter {
+                    source: row.text("source")?,
+                    reason: row.text("reason")?,
+                    body: row.bytes("body")?,
+                    context: row.json("context")?,
+                };
+                let retried = match read(&letter) {
+                    Ok(events) => {
+                        let receipts = store.record_with_receipts_in(&mut tx, &events, now).await?;
+                        tx.execute(sql(DROP).bind(seq)).await?;
+                        let events = receipts.iter().any(|receipt| !receipt.duplicate);
+                        Retried::Recorded(receipts, Hints { events, ..Hints::default() })
+                    }
+                    Err(reason) => {
+                        tx.execute(sql(STILL_DEAD).bind(seq).bind(&reason)).await?;
+                        Retried::StillDead(reason)
+                    }
+                };
+                tx.commit().await?;
+                Ok(retried)
+            }
+        })
+        .await
+    }
+
+    /// Drops a dead letter; answers whether it was there.
+    pub async fn drop_dead_letter(&self, seq: i64) -> Result<bool, StoreError> {
+        self.durably(move |store| async move {
+            let mut tx = store.database().begin().await?;
+            let dropped = tx.execute(sql(DROP).bind(seq)).await?;
+            tx.commit().await?;
+            Ok(dropped > 0)
+        })
+        .await
+    }
+}
+
+/// A letter in short.
+fn view(row: &Row) -> Result<DeadLetterView, StoreError> {
+    Ok(DeadLetterView {
+        seq: row.int("seq")?,
+        direction: row.text("direction")?,
+        source: row.text("source")?,
+        target: row.opt_text("target")?,
+        reason: row.text("reason")?,
+        received_at: Timestamp::from_millis(row.int("received_at")?),
+        tries: row.int("tries")?,
+        bytes: row.int("bytes")?.unsigned_abs(),
+        context: None,
+        body: None,
+        body_base64: None,
+    })
+}
