@@ -13,7 +13,7 @@ mod targets;
 pub use broker::{Broker, ClientCertificate, Tls};
 pub use hooks::{Hook, Scheme};
 pub use sources::{Argument, Binding, Declaration, ExchangeType, Queue, Source, Topology, Transport};
-pub use targets::{Destination, Exchange, Target, Webhook};
+pub use targets::{Allow, Destination, Exchange, Target, Webhook};
 
 /// The settings of one orchestrator process.
 #[derive(Clone, Debug)]

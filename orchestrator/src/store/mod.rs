@@ -20,6 +20,7 @@ mod outbox;
 mod registry;
 mod runs;
 mod slots;
+mod targets;
 mod together;
 mod tokens;
 mod turn;
@@ -48,6 +49,8 @@ pub use dead_letters::Retried;
 pub use dispatch::Dispatched;
 pub use intake::Recorded;
 pub use logs::LogRow;
+pub use outbox::{Ask, GiveUp, Look};
+pub use targets::{ListedTarget, Standing, TargetState};
 pub use turn::{Claim, LeasedStep};
 pub(crate) use views::DECISIONS_MAX;
 pub use workers::LeaseRow;
@@ -167,8 +170,6 @@ pub struct DeadLetter {
 pub struct Outbound {
     /// Its place in the outbox.
     pub seq: i64,
-    /// The target's name: `amqp` or a webhook's.
-    pub target: String,
     /// How often sending has failed.
     pub attempts: i64,
     /// The event.
@@ -180,8 +181,13 @@ pub struct Outbound {
 pub enum Sent {
     /// The target has it.
     Done,
-    /// Try again; the engine decides when.
-    Failed(String),
+    /// It has not.
+    Failed {
+        /// Why.
+        reason: String,
+        /// How long not to try it again.
+        pause: Duration,
+    },
 }
 
 /// What a committed change may have made possible: whom to wake. Only hints; everybody polls as well.
@@ -224,8 +230,8 @@ pub struct Store {
 struct Inner {
     database: Database,
     clock: Arc<Clock>,
-    /// Names of the outbound targets: each emitted event gets an outbox row for each.
-    targets: Vec<String>,
+    /// A copy of the list of outbound targets.
+    targets: Mutex<Arc<targets::KnownTargets>>,
     hot: hot::HotRuns,
     changes: changes::Changes,
     queues: together::Queues,
@@ -234,27 +240,30 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens the database at `url` and brings its schema up to date.
+    /// Opens the database at `url`, brings its schema up to date and puts these targets on its list.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] while it is out of reach.
-    pub async fn open(url: &str, targets: Vec<String>) -> Result<Self, StoreError> {
+    pub async fn open(url: &str, targets: Vec<ListedTarget>) -> Result<Self, StoreError> {
         let database = Database::open(url).await?;
-        let store = Self::new(database, Clock::default(), targets, changes::Changes::default());
+        let store = Self::new(database, Clock::default(), changes::Changes::default());
         store.follow_clock().await?;
+        if !targets.is_empty() {
+            store.register_targets(targets).await?;
+        }
         Ok(store)
     }
 
     /// A store over an open database, going by this clock; it sends nothing out, and tells which runs have changed.
     pub(crate) fn followed(database: Database, clock: Clock) -> Self {
-        Self::new(database, clock, Vec::new(), changes::Changes::followed())
+        Self::new(database, clock, changes::Changes::followed())
     }
 
-    fn new(database: Database, clock: Clock, targets: Vec<String>, changes: changes::Changes) -> Self {
+    fn new(database: Database, clock: Clock, changes: changes::Changes) -> Self {
         let inner = Inner {
             database,
             clock: Arc::new(clock),
-            targets,
+            targets: Mutex::default(),
             hot: hot::HotRuns::default(),
             changes,
             queues: together::Queues::default(),
