@@ -4,8 +4,10 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use refit_workflows::event::CloudEvent;
+use refit_workflows::names::RunName;
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{Accepted, EventView};
+use refit_workflows::trigger::DECISIONS;
+use refit_workflows::wire::{Accepted, EventExplanation, EventView};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -103,7 +105,11 @@ pub(super) struct ListParams {
     #[serde(rename = "type")]
     kind: Option<String>,
     source: Option<String>,
+    subject: Option<String>,
     unmatched: Option<String>,
+    decision: Option<String>,
+    workflow: Option<String>,
+    run: Option<String>,
     since: Option<Timestamp>,
     limit: Option<i64>,
     outside: Option<String>,
@@ -113,7 +119,7 @@ pub(super) struct ListParams {
 }
 
 /// A yes or no in a query; bare, it is a yes.
-fn flag(name: &str, given: Option<&str>) -> Result<bool, Problem> {
+pub(super) fn flag(name: &str, given: Option<&str>) -> Result<bool, Problem> {
     match given {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1" | "") => Ok(true),
@@ -132,10 +138,29 @@ pub(super) async fn list(
         Some("oldest") => true,
         Some(_) => return Err(Problem::invalid("`order` must be newest or oldest").field("order")),
     };
+    let decision = match (flag("unmatched", params.unmatched.as_deref())?, params.decision) {
+        (true, None) => Some("unmatched".to_owned()),
+        (true, Some(other)) if other != "unmatched" => {
+            return Err(Problem::invalid("`unmatched` is a decision itself: leave one out").field("decision"));
+        }
+        (_, decision) => decision,
+    };
+    if let Some(decision) = &decision
+        && !DECISIONS.contains(&decision.as_str())
+    {
+        return Err(Problem::invalid("`decision` is no decision about an event")
+            .field("decision")
+            .hint(format!("the decisions are: {}", DECISIONS.join(", "))));
+    }
+    let run = params.run.map(|run| run.parse::<RunName>()).transpose();
+    let run = run.map_err(|wrong| Problem::invalid(wrong).field("run"))?;
     let filter = EventFilter {
         kind: params.kind,
         source: params.source,
-        unmatched: flag("unmatched", params.unmatched.as_deref())?,
+        subject: params.subject,
+        decision,
+        workflow: params.workflow,
+        run,
         outside: flag("outside", params.outside.as_deref())?,
         oldest_first,
         after: params.after,
@@ -157,9 +182,29 @@ pub(super) async fn by_id(
     State(engine): State<Engine>,
     Params(params): Params<ByIdParams>,
 ) -> Result<Json<Vec<EventView>>, Problem> {
-    let found = engine.event(&params.id, params.source.as_deref()).await?;
+    some(engine.event(&params.id, params.source.as_deref()).await?, &params.id)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainParams {
+    id: String,
+    source: Option<String>,
+    workflow: Option<String>,
+}
+
+pub(super) async fn explain(
+    State(engine): State<Engine>,
+    Params(params): Params<ExplainParams>,
+) -> Result<Json<Vec<EventExplanation>>, Problem> {
+    let (source, workflow) = (params.source.as_deref(), params.workflow.as_deref());
+    some(engine.explain_event(&params.id, source, workflow).await?, &params.id)
+}
+
+/// The events with an id, of which there must be one.
+fn some<T>(found: Vec<T>, id: &str) -> Result<Json<Vec<T>>, Problem> {
     if found.is_empty() {
-        let shown: String = params.id.chars().take(100).collect();
+        let shown: String = id.chars().take(100).collect();
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", format!("there is no event `{shown}`")));
     }
     Ok(Json(found))

@@ -29,7 +29,7 @@ const WAITING_LANES: &str = "SELECT q.workflow, q.lane, q.waiting, q.retried,
             WHERE r.workflow = q.workflow AND r.lane = q.lane AND r.started_at IS NOT NULL) AS last_start
     FROM (SELECT workflow, lane, MIN(id) AS first, COUNT(*) AS waiting, COUNT(started_at) AS retried
         FROM runs WHERE state = 'waiting' GROUP BY workflow, lane) AS q
-    JOIN runs f ON f.id = q.first LEFT JOIN workflows w ON w.name = q.workflow";
+    JOIN runs f ON f.id = q.first LEFT JOIN workflows w ON w.name = q.workflow AND w.deleted_at IS NULL";
 const LANE: &str = "SELECT
     (SELECT COUNT(*) FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'running') AS running,
     (SELECT COUNT(*) FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'waiting') AS waiting,
@@ -340,7 +340,7 @@ impl Round {
     }
 }
 
-fn is_ending(run: &Run) -> bool {
+pub(super) fn is_ending(run: &Run) -> bool {
     match &run.head().state {
         RunState::Running { cancel, .. } => cancel.is_some(),
         RunState::Over { .. } => true,

@@ -8,6 +8,7 @@ mod blobs;
 mod children;
 pub mod database;
 mod dispatch;
+mod events;
 mod gather;
 mod hot;
 mod intake;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use refit_workflows::definition::Workflow;
 use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
+use refit_workflows::names::RunName;
 use refit_workflows::run::Refused;
 use refit_workflows::time::Timestamp;
 
@@ -41,11 +43,12 @@ use database::Database;
 
 pub(crate) use blobs::CHUNK_BYTES;
 pub use dispatch::Dispatched;
+pub(crate) use events::DECISIONS_MAX;
 pub use intake::Recorded;
 pub use logs::LogRow;
 pub use turn::{Claim, LeasedStep};
-pub(crate) use views::DECISIONS_MAX;
 pub use workers::LeaseRow;
+pub use workflows::{DELETED_RUNS_MAX, Deletion};
 
 /// What the database could not do.
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +103,14 @@ pub struct EventFilter {
     pub kind: Option<String>,
     /// CloudEvents `source`.
     pub source: Option<String>,
-    /// Only those that started nothing.
-    pub unmatched: bool,
+    /// CloudEvents `subject`.
+    pub subject: Option<String>,
+    /// Only those about which this was decided, a word of the decisions: `started`, `unmatched`, `duplicate`, …
+    pub decision: Option<String>,
+    /// Only those about which something was decided for this workflow; with `decision`, that was.
+    pub workflow: Option<String>,
+    /// Only those that this run stands for.
+    pub run: Option<RunName>,
     /// Received at or after.
     pub since: Option<Timestamp>,
     /// Only those that came from outside: without what Refit says of itself and what its workflows emit.

@@ -3,6 +3,7 @@
 
 mod api;
 mod artifacts;
+mod record;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -16,4 +17,5 @@ use crate::time::Timestamp;
 
 pub use api::*;
 pub use artifacts::*;
+pub use record::*;
 pub use worker::*;
