@@ -30,6 +30,7 @@ mod examples;
 mod language_page;
 mod layers;
 mod outbox;
+mod record;
 mod recovery;
 mod schema;
 mod simulate;
