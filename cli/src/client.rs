@@ -7,9 +7,10 @@ use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
 use refit_workflows::wire::{
-    Accepted, Apply, CreateToken, DeadLetterView, Decide, EventView, HistoryView, LogPage, MissingReply,
-    MissingRequest, ModelView, ProblemDetails, RetryDeadLetter, RetryRun, Rollback, RunView, ServerView,
-    StartRun, TargetDropped, TargetView, TokenView, WorkerView, WorkflowView,
+    Accepted, Apply, CreateToken, DeadLetterView, Decide, DeletedWorkflow, EventExplanation, EventView,
+    HistoryView, LogPage, MissingReply, MissingRequest, ModelView, PauseWorkflow, ProblemDetails,
+    RetryDeadLetter, RetryRun, Rollback, RunView, ServerView, StartRun, TargetDropped, TargetView, TokenView,
+    WorkerView, WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -237,6 +238,19 @@ impl Client {
         self.send(self.request(Method::DELETE, &format!("/deadletters/{seq}"))).await
     }
 
+    /// `GET /events/explain`
+    pub(crate) async fn explain_event(
+        &self,
+        id: &str,
+        source: Option<&str>,
+        workflow: Option<&str>,
+    ) -> Answer<Vec<EventExplanation>> {
+        let mut query = vec![("id", id.to_owned())];
+        query.extend(source.map(|source| ("source", source.to_owned())));
+        query.extend(workflow.map(|workflow| ("workflow", workflow.to_owned())));
+        self.get("/events/explain", &query).await
+    }
+
     /// `POST /workflows`
     pub(crate) async fn apply(&self, apply: &Apply) -> Answer<WorkflowView> {
         self.post("/workflows", apply).await
@@ -250,6 +264,28 @@ impl Client {
     /// `GET /workflows/{name}`
     pub(crate) async fn workflow(&self, name: &str) -> Answer<WorkflowView> {
         self.get(&format!("/workflows/{name}"), &[]).await
+    }
+
+    /// `POST /workflows/{name}/pause`
+    pub(crate) async fn pause(&self, name: &str, pause: &PauseWorkflow) -> Answer<WorkflowView> {
+        self.post(&format!("/workflows/{name}/pause"), pause).await
+    }
+
+    /// `POST /workflows/{name}/resume`
+    pub(crate) async fn resume(&self, name: &str) -> Answer<WorkflowView> {
+        self.post(&format!("/workflows/{name}/resume"), &serde_json::json!({})).await
+    }
+
+    /// `DELETE /workflows/{name}`
+    pub(crate) async fn delete_workflow(
+        &self,
+        name: &str,
+        force: bool,
+        reason: Option<&str>,
+    ) -> Answer<DeletedWorkflow> {
+        let mut query = vec![("force", force.to_string())];
+        query.extend(reason.map(|reason| ("reason", reason.to_owned())));
+        self.send(self.request(Method::DELETE, &format!("/workflows/{name}")).query(&query)).await
     }
 
     /// `POST /blobs/missing`

@@ -1,13 +1,21 @@
 -- The first schema. Times are milliseconds since the Unix epoch, JSON is text.
 -- Its twin in ../postgres has the same tables, columns and nullability; a test compares them.
 
+-- One that was deleted keeps its row, and with it the number of its next run. paused_at and paused_by go together, and so
+-- do deleted_at and deleted_by.
 CREATE TABLE workflows (
     name TEXT NOT NULL PRIMARY KEY,
     definition TEXT NOT NULL,
     version INTEGER NOT NULL,
     applied_at INTEGER NOT NULL,
     applied_by TEXT NOT NULL,
-    next_number INTEGER NOT NULL
+    next_number INTEGER NOT NULL,
+    paused_at INTEGER,
+    paused_by TEXT,
+    paused_reason TEXT,
+    deleted_at INTEGER,
+    deleted_by TEXT,
+    deleted_reason TEXT
 ) STRICT;
 
 -- Every definition ever applied: runs are pinned to theirs.
@@ -28,12 +36,17 @@ CREATE TABLE events (
     received_at INTEGER NOT NULL,
     routed INTEGER NOT NULL CHECK (routed IN (0, 1)),
     duplicates INTEGER NOT NULL,
+    duplicate_at INTEGER,
     body TEXT NOT NULL,
     UNIQUE (source, id)
 ) STRICT;
 CREATE INDEX events_unrouted ON events (seq) WHERE routed = 0;
 CREATE INDEX events_id ON events (id);
 CREATE INDEX events_received ON events (received_at);
+CREATE INDEX events_type ON events (type, seq);
+CREATE INDEX events_source ON events (source, seq);
+CREATE INDEX events_subject ON events (subject, seq) WHERE subject IS NOT NULL;
+CREATE INDEX events_duplicated ON events (seq) WHERE duplicates > 0;
 
 -- What became of an event, in order. batch points to where it waits; run is set once it led to one.
 CREATE TABLE decisions (
@@ -49,6 +62,8 @@ CREATE TABLE decisions (
 ) STRICT;
 CREATE INDEX decisions_event ON decisions (event, seq);
 CREATE INDEX decisions_batch ON decisions (batch, seq) WHERE batch IS NOT NULL;
+CREATE INDEX decisions_decision ON decisions (decision, event);
+CREATE INDEX decisions_workflow ON decisions (workflow, event);
 
 -- Events that wait together, one open for each workflow, trigger and key: a batch or a join. trigger_id names what the
 -- trigger waits for, so that triggers beside it may come and go; body is the Gathering.
@@ -95,6 +110,7 @@ CREATE INDEX runs_running ON runs (workflow, lane, id) WHERE state = 'running';
 CREATE INDEX runs_waiting ON runs (state, workflow, lane, id, started_at) WHERE state = 'waiting';
 CREATE INDEX runs_retried ON runs (state, workflow, lane, started_at) WHERE state = 'waiting' AND started_at IS NOT NULL;
 CREATE INDEX runs_started ON runs (workflow, lane, started_at) WHERE started_at IS NOT NULL;
+CREATE INDEX runs_latest ON runs (workflow, started_at) WHERE started_at IS NOT NULL;
 CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_state ON runs (state, id);
 CREATE INDEX runs_created ON runs (created_at);

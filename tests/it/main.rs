@@ -32,6 +32,7 @@ mod language_page;
 mod layers;
 mod operations;
 mod outbox;
+mod record;
 mod recovery;
 mod schema;
 mod simulate;

@@ -23,7 +23,7 @@ pub(crate) use deadletter::{Chosen, DeadLetterCommand};
 pub(crate) use define::{
     ApplyArgs, CheckArgs, CheckFormat, InitArgs, SchemaArgs, SchemaOf, SimulateArgs, TestArgs,
 };
-pub(crate) use event::{EventCommand, EventSendArgs};
+pub(crate) use event::{EventCommand, EventListArgs, EventSendArgs};
 pub(crate) use model::ModelCommand;
 pub(crate) use processes::{Broker, ConfigFile, Database, DemoArgs, Place, ServeArgs, UpArgs, WorkArgs};
 pub(crate) use run::{DecideArgs, RunCommand};
@@ -58,10 +58,10 @@ Define:
   test        Unit tests of workflows, on a virtual clock
   simulate    What events would have started, on a virtual clock
   apply       Register workflows and their code
-  workflow    List and show registered workflows
+  workflow    List, show, pause, resume and delete registered workflows
 
 Follow:
-  event       Send, list and show events, and what became of them
+  event       Send, list, show and explain events
   deadletter  List, show, retry and drop what could not be taken
   run         Start, watch, explain, cancel, retry and approve runs
   model       Versions, aliases, history and rollback
@@ -156,10 +156,10 @@ pub(crate) enum Command {
     Test(TestArgs),
     Simulate(SimulateArgs),
     Apply(ApplyArgs),
-    /// List and show registered workflows
+    /// List, show, pause, resume and delete registered workflows
     #[command(subcommand)]
     Workflow(WorkflowCommand),
-    /// Send, list and show events
+    /// Send, list, show and explain events
     #[command(subcommand)]
     Event(EventCommand),
     /// List, show, retry and drop what could not be taken

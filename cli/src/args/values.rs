@@ -33,6 +33,10 @@ pub(super) fn role() -> impl TypedValueParser<Value = Role> {
         .try_map(|text| text.parse::<Role>().map_err(std::io::Error::other))
 }
 
+pub(super) fn decision() -> impl TypedValueParser<Value = String> {
+    PossibleValuesParser::new(refit_workflows::trigger::DECISIONS)
+}
+
 pub(super) fn since(text: &str) -> Result<Since, String> {
     parse_duration(text).map(Since::Ago).or_else(|_| Timestamp::parse(text).map(Since::At)).map_err(|_| {
         format!(

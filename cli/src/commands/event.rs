@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
-use refit_workflows::wire::Receipt;
+use refit_workflows::wire::{EventView, Receipt};
 
 use super::event_file::{EventFile, Found};
-use crate::args::{EventCommand, EventSendArgs, Format};
+use crate::args::{EventCommand, EventListArgs, EventSendArgs, Format};
 use crate::client::{Client, ClientError};
 use crate::exit::{Exit, Usage};
 use crate::render::{self, GOOD, clean, count, paint, time::now};
@@ -19,23 +19,23 @@ const SENT_AT_ONCE: usize = 500;
 /// The most bytes of events in one request, unless a single event weighs more.
 const BYTES_AT_ONCE: usize = EVENT_BYTES_MAX / 2;
 
-/// Sends, lists or shows.
+/// Does one of them.
 pub(crate) async fn run(command: EventCommand, client: &Client) -> anyhow::Result<Exit> {
     match command {
         EventCommand::Send(args) => match &args.file {
             Some(file) => send_file(file, args.output.format, client).await,
             None => send_one(args, client).await,
         },
-        EventCommand::List { kind, source, unmatched, since, limit, output } => {
-            let mut query = vec![("limit", limit.limit.to_string())];
-            query.extend(kind.map(|kind| ("type", kind)));
-            query.extend(source.map(|source| ("source", source)));
-            query.extend(unmatched.then(|| ("unmatched", "true".to_owned())));
-            query.extend(since.map(|since| ("since", since.moment(now()).to_string())));
-            let events = client.events(&query).await.context("failed to list events")?;
-            render::listing(output.format, &events, "no such events", || {
-                render::event::list(&events, now())
-            })?;
+        EventCommand::List(args) => list(args, client).await,
+        EventCommand::Explain { id, source, workflow, output } => {
+            let failed = || format!("failed to explain event {id}");
+            let explained = client.explain_event(&id, source.as_deref(), workflow.as_deref()).await;
+            let explained = explained.with_context(failed)?;
+            let [one] = explained.as_slice() else {
+                let events: Vec<EventView> = explained.into_iter().map(|one| one.event).collect();
+                return several(&id, &events);
+            };
+            render::answer(output.format, one, || render::event::explain(one, now()))?;
             Ok(Exit::Ok)
         }
         EventCommand::Show { id, source, output } => {
@@ -48,7 +48,32 @@ pub(crate) async fn run(command: EventCommand, client: &Client) -> anyhow::Resul
     }
 }
 
-fn several(id: &str, events: &[refit_workflows::wire::EventView]) -> anyhow::Result<Exit> {
+async fn list(args: EventListArgs, client: &Client) -> anyhow::Result<Exit> {
+    let limit = args.limit.limit;
+    let mut query = vec![("limit", limit.to_string())];
+    query.extend(args.kind.map(|kind| ("type", kind)));
+    query.extend(args.source.map(|source| ("source", source)));
+    query.extend(args.subject.map(|subject| ("subject", subject)));
+    query.extend(args.unmatched.then(|| ("unmatched", "true".to_owned())));
+    query.extend(args.decision.map(|decision| ("decision", decision)));
+    query.extend(args.workflow.map(|workflow| ("workflow", workflow)));
+    query.extend(args.run.map(|run| ("run", run.to_string())));
+    query.extend(args.since.map(|since| ("since", since.moment(now()).to_string())));
+    query.extend(args.oldest.then(|| ("order", "oldest".to_owned())));
+    query.extend(args.after.map(|after| ("after", after.to_string())));
+    let events = client.events(&query).await.context("failed to list events")?;
+    let format = args.output.format;
+    render::listing(format, &events, "no such events", || render::event::list(&events, now()))?;
+    if let Some(last) = events.last().filter(|_| format == Format::Table && events.len() == limit as usize) {
+        render::note(format_args!(
+            "there may be more: --after {} lists them, --limit takes up to 1000",
+            last.seq
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+fn several(id: &str, events: &[EventView]) -> anyhow::Result<Exit> {
     if events.is_empty() {
         render::error(&anyhow::anyhow!(
             "failed to show event {id}: there is none; `refit event list` shows what came"

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::Style;
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{DecisionView, EventView};
+use refit_workflows::wire::{DecisionView, EventExplanation, EventView};
 
 use super::table::{self, Grid};
 use super::time::{exact, relative};
@@ -57,6 +57,36 @@ pub(crate) fn show(event: &EventView, now: Timestamp) -> String {
     }
     for (index, decision) in event.decisions.iter().enumerate() {
         let _ = writeln!(text, "  {}. {}", index + 1, decision_line(decision, now));
+    }
+    text
+}
+
+/// One event with every decision in a sentence, and why workflows have nothing to do with it.
+pub(crate) fn explain(explained: &EventExplanation, now: Timestamp) -> String {
+    let event = &explained.event;
+    let mut text = format!("{}  {}\n\n", paint(BOLD, clean(&event.id)), clean(&event.kind));
+    let mut facts = Facts::default();
+    facts.line("source", clean(&event.source));
+    facts.some("subject", event.subject.as_deref().map(clean));
+    facts.line("received", exact(event.received_at, now));
+    let _ = writeln!(text, "{facts}");
+    if event.decisions.is_empty() {
+        text.push_str("  nothing has been decided about it yet\n");
+    }
+    for (place, (decision, sentence)) in event.decisions.iter().zip(&explained.explanation).enumerate() {
+        let word = paint(decision_look(&decision.decision), clean(&decision.decision));
+        let _ = writeln!(text, "  {}. {word}  {}", place + 1, paint(DIM, relative(decision.at, now)));
+        text.push_str(&super::wrap(&clean(sentence), 5));
+    }
+    if !explained.not_matched.is_empty() {
+        let _ = writeln!(text, "\n  Why not, by the workflows as they are applied now, the closest first:");
+    }
+    for not in &explained.not_matched {
+        let _ = writeln!(text, "\n  {}", paint(BOLD, clean(&not.workflow)));
+        text.push_str(&super::wrap(&clean(&not.reason), 5));
+    }
+    if explained.not_listed > 0 {
+        let _ = writeln!(text, "\n  and {} more; --workflow NAME asks about one", explained.not_listed);
     }
     text
 }
@@ -114,5 +144,31 @@ mod tests {
         );
         assert!(text.contains("\"rows\": 3"), "{text}");
         assert!(plain(&list(&[event], now)).contains("batched for churn, started churn/3"));
+    }
+
+    #[test]
+    fn an_explanation_has_a_sentence_a_decision() {
+        let explained: EventExplanation = serde_json::from_value(serde_json::json!({
+            "id": "load-1", "source": "/warehouse", "type": "dataset.update", "subject": null, "time": null,
+            "received_at": "2027-01-15T08:00:00Z", "data": null,
+            "decisions": [{"workflow": "", "trigger": null, "decision": "unmatched", "reason": "no trigger matches",
+                "run": null, "at": "2027-01-15T08:00:00Z"}],
+            "explanation": ["It starts nothing: no trigger matches."],
+            "not_matched": [{"workflow": "churn", "trigger": 0, "path": "type",
+                "reason": "trigger 1 (event dataset.updated): `type` is \"dataset.update\""}],
+            "not_listed": 3
+        }))
+        .unwrap();
+        let again = serde_json::to_value(&explained).unwrap();
+        assert!(again["data"].is_null() && again["explanation"].is_array(), "the event's keys stay: {again}");
+        let now = Timestamp::parse("2027-01-15T08:03:00Z").unwrap();
+        let text = plain(&explain(&explained, now));
+        for piece in [
+            "  1. unmatched  3m ago\n     It starts nothing: no trigger matches.\n",
+            "  churn\n     trigger 1 (event dataset.updated): `type` is \"dataset.update\"\n",
+            "and 3 more; --workflow NAME asks about one",
+        ] {
+            assert!(text.contains(piece), "`{piece}` is missing in:\n{text}");
+        }
     }
 }

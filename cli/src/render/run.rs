@@ -5,14 +5,16 @@ use std::fmt::Write as _;
 
 use refit_workflows::gate::{CheckResult, Decision, Verdict};
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{RunView, StepView};
+use refit_workflows::wire::{ArrivalView, RunView, StepView};
 
 use super::table::{self, Grid};
 use super::time::{exact, relative, took};
 use super::{BAD, BOLD, DIM, Facts, GOOD, WARN, clean, count, metrics, number, paint, short, state, value};
 
-/// How many of a run's events are named before the rest is only counted.
-const EVENTS_SHOWN: usize = 5;
+/// How many of a run's first events are named, and how many of the last.
+const EVENTS_SHOWN: (usize, usize) = (3, 2);
+/// How many lines say how a run's events came before the rest is only counted.
+const ARRIVALS_SHOWN: usize = 10;
 
 /// Runs in a table.
 pub(crate) fn list(runs: &[RunView], now: Timestamp) -> String {
@@ -48,6 +50,11 @@ pub(crate) fn show(run: &RunView, now: Timestamp) -> String {
     }
     text.push('\n');
     let _ = write!(text, "{}", facts(run, now));
+    let arrivals = run.arrivals.as_deref().unwrap_or_default();
+    // One event that started the run is told by the facts already.
+    if arrivals.len() > 1 || arrivals.iter().any(|arrival| arrival.count > 1) {
+        let _ = write!(text, "\n{}", super::indent(&arrival_table(arrivals, now), 2));
+    }
     let steps = run.steps.as_deref().unwrap_or_default();
     if !steps.is_empty() {
         let _ = write!(text, "\n{}", super::indent(&step_table(steps, now), 2));
@@ -94,10 +101,51 @@ fn events(run: &RunView) -> String {
     if ids.is_empty() {
         return run.event_count.to_string();
     }
-    let shown: Vec<_> = ids.iter().take(EVENTS_SHOWN).map(|id| clean(id)).collect();
-    let rest = usize::try_from(run.event_count).unwrap_or(ids.len()).saturating_sub(shown.len());
-    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    format!("{}: {}{more}", run.event_count, shown.join(", "))
+    let named = |ids: &[String]| ids.iter().map(|id| clean(id)).collect::<Vec<_>>().join(", ");
+    let (first, last) = EVENTS_SHOWN;
+    if ids.len() <= first + last {
+        return format!("{}: {}", run.event_count, named(ids));
+    }
+    let (head, tail) = (named(&ids[..first]), named(&ids[ids.len() - last..]));
+    format!("{}: {head} … {tail} (refit event list --run {} lists them)", run.event_count, run.run)
+}
+
+/// How a run's events came, in a table.
+fn arrival_table(arrivals: &[ArrivalView], now: Timestamp) -> String {
+    let mut grid = Grid::new(&["EVENTS", "CAME", "FIRST", "LAST", "WHEN", "WHY"]);
+    for arrival in arrivals.iter().take(ARRIVALS_SHOWN) {
+        grid.row(vec![
+            table::number(arrival.count),
+            table::text(came(arrival)),
+            table::text(&arrival.first),
+            table::maybe((arrival.count > 1).then_some(&arrival.last)),
+            table::text(relative(arrival.from, now)),
+            table::maybe(arrival.reason.as_deref()),
+        ]);
+    }
+    let mut text = grid.to_string();
+    if arrivals.len() > ARRIVALS_SHOWN {
+        let _ = writeln!(text, "and {} more lines; -o json has them", arrivals.len() - ARRIVALS_SHOWN);
+    }
+    text
+}
+
+/// `batch 7, coalesced`, `one by one`.
+fn came(arrival: &ArrivalView) -> String {
+    let is = |word: &str| arrival.decisions.iter().any(|decision| decision == word);
+    let mut words = match arrival.batch {
+        Some(number) if is("joined") => format!("join {number}"),
+        Some(number) => format!("batch {number}"),
+        None if arrival.inherited => return "with a run it replaced".to_owned(),
+        None if arrival.count == 1 => "by itself".to_owned(),
+        None => "one by one".to_owned(),
+    };
+    for word in ["coalesced", "queued"] {
+        if is(word) {
+            let _ = write!(words, ", {word}");
+        }
+    }
+    words
 }
 
 /// A run's steps in a table.
@@ -214,6 +262,13 @@ pub(crate) fn example() -> RunView {
         "trigger": "event dataset.updated", "created_at": "2027-01-15T08:00:00Z",
         "started_at": "2027-01-15T08:00:01Z", "finished_at": "2027-01-15T08:00:31Z", "event_count": 7,
         "events": ["e1", "e2", "e3", "e4", "e5", "e6", "e7"], "coalesced": ["churn/11"], "promoted": null, "version": 9,
+        "arrivals": [
+            {"decisions": ["batched", "started"], "trigger": 0, "batch": 7, "reason": null, "count": 5, "first": "e1",
+             "last": "e5", "from": "2027-01-15T08:00:00Z", "to": "2027-01-15T08:00:00Z"},
+            {"decisions": ["coalesced"], "trigger": null, "batch": null, "count": 2, "first": "e6", "last": "e7",
+             "inherited": true,
+             "reason": "churn/11 was waiting and its events went into churn/12",
+             "from": "2027-01-15T08:01:00Z", "to": "2027-01-15T08:01:00Z"}],
         "steps": [
             {"step": "train", "verb": "run", "needs": [], "state": "succeeded", "attempt": 1, "attempts_max": 2,
              "worker": "host-a", "ready_at": "2027-01-15T08:00:01Z", "started_at": "2027-01-15T08:00:01Z",
@@ -257,8 +312,12 @@ churn/12  ✗ rejected
   created     3m ago (2027-01-15T08:00:00.000Z)
   took        30.0s
   definition  sha256:aaaaaaaaaaaa
-  events      7: e1, e2, e3, e4, e5 and 2 more
+  events      7: e1, e2, e3 … e6, e7 (refit event list --run churn/12 lists them)
   stands for  churn/11 as well, which it replaced
+
+  EVENTS  CAME                    FIRST  LAST  WHEN    WHY
+       5  batch 7                 e1     e5    3m ago  –
+       2  with a run it replaced  e6     e7    2m ago  churn/11 was waiting and its events went into churn/12
 
   STEP     VERB     STATE        ATTEMPT  TOOK   WORKER  WHAT CAME OF IT
   train    run      ✓ succeeded  1/2      20.0s  host-a  accuracy 0.8125

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{OpenBatch, WorkflowView};
+use refit_workflows::wire::{DeletedWorkflow, OpenBatch, WorkflowView};
 
 use super::table::{self, Grid};
 use super::time::{exact, relative};
-use super::{BOLD, Facts, clean, count, paint, short};
+use super::{BOLD, Facts, GOOD, WARN, clean, count, paint, short};
 
 /// Workflows in a table.
 pub(crate) fn list(workflows: &[WorkflowView], now: Timestamp) -> String {
@@ -20,7 +20,10 @@ pub(crate) fn list(workflows: &[WorkflowView], now: Timestamp) -> String {
             table::number(workflow.version),
             table::number(workflow.steps.len()),
             table::number(workflow.active_runs),
-            table::maybe(workflow.next_slot.map(|slot| relative(slot, now))),
+            match &workflow.paused {
+                Some(_) => table::styled("paused", WARN),
+                None => table::maybe(workflow.next_slot.map(|slot| relative(slot, now))),
+            },
             table::text(workflow.triggers.join("; ")),
         ]);
     }
@@ -35,17 +38,32 @@ pub(crate) fn show(workflow: &WorkflowView, now: Timestamp) -> String {
     }
     text.push('\n');
     let mut facts = Facts::default();
+    facts.some(
+        "paused",
+        workflow.paused.as_ref().map(|paused| {
+            let why = paused.reason.as_deref().map(|why| format!(": {}", clean(why))).unwrap_or_default();
+            paint(WARN, format_args!("since {} by {}{why}", exact(paused.at, now), clean(&paused.by)))
+        }),
+    );
     facts.some("model", workflow.model.as_deref().map(clean));
     facts.line("definition", short(&workflow.definition));
     facts.some("bundle", workflow.bundle.as_ref().map(short));
     facts.line("applied", exact(workflow.applied_at, now));
     facts.line("active runs", workflow.active_runs.to_string());
-    facts.some("next slot", workflow.next_slot.map(|slot| exact(slot, now)));
+    for schedule in &workflow.schedules {
+        let slot = schedule.next_slot.map_or("none any more".to_owned(), |slot| exact(slot, now));
+        facts.line("next slot", format!("{slot}, trigger {}", schedule.trigger + 1));
+    }
     for (index, trigger) in workflow.triggers.iter().enumerate() {
         facts.line(&format!("trigger {}", index + 1), clean(trigger));
     }
     if !workflow.concurrency.is_empty() {
         facts.line("concurrency", clean(&workflow.concurrency));
+    }
+    for cooldown in &workflow.cooldowns {
+        let key =
+            if cooldown.key.is_empty() { String::new() } else { format!("`{}` ", clean(&cooldown.key)) };
+        facts.line("cooldown", format!("{key}until {}", exact(cooldown.until, now)));
     }
     for batch in &workflow.open_batches {
         facts.line("gathering", gathering(batch, now));
@@ -61,6 +79,32 @@ pub(crate) fn show(workflow: &WorkflowView, now: Timestamp) -> String {
     text
 }
 
+/// Whether a workflow may start runs, for what was just done to it.
+pub(crate) fn standing(workflow: &WorkflowView) -> String {
+    let name = clean(&workflow.workflow);
+    match &workflow.paused {
+        Some(paused) => {
+            let held = match workflow.open_batches.len() {
+                0 => String::new(),
+                1 => "; 1 batch or join is held".to_owned(),
+                more => format!("; {more} batches and joins are held"),
+            };
+            format!("{} {name} is paused {}{held}", paint(GOOD, "✓"), clean(&paused.to_string()))
+        }
+        None => format!("{} {name} is not paused: its triggers start runs", paint(GOOD, "✓")),
+    }
+}
+
+/// A workflow that was deleted.
+pub(crate) fn deleted(deleted: &DeletedWorkflow) -> String {
+    let cancelled = match deleted.cancelled.len() as u64 {
+        0 => String::new(),
+        runs => format!("; {} cancelled for it", count(runs, "run")),
+    };
+    let name = clean(&deleted.workflow);
+    format!("{} {name} is deleted{cancelled}; its runs and its model stay", paint(GOOD, "✓"))
+}
+
 fn gathering(batch: &OpenBatch, now: Timestamp) -> String {
     let mut line = count(u64::try_from(batch.count).unwrap_or(0), "event");
     if !batch.key.is_empty() {
@@ -74,7 +118,12 @@ fn gathering(batch: &OpenBatch, now: Timestamp) -> String {
         let parts: Vec<String> = batch.missing.iter().map(|part| (part + 1).to_string()).collect();
         let _ = write!(line, ", part {} is missing", parts.join(" and "));
     }
-    if let Some(due) = batch.due_at {
+    if !batch.waits_for.is_empty() {
+        let _ = write!(line, ", waits for {}", clean(&batch.waits_for));
+    }
+    if batch.held {
+        line.push_str(", held while the workflow is paused");
+    } else if let Some(due) = batch.due_at {
         let due_word = if batch.missing.is_empty() { "fires" } else { "expires" };
         let _ = write!(line, ", {due_word} {}", relative(due, now));
     }
@@ -96,10 +145,20 @@ mod tests {
             missing: Vec::new(),
             opened_at: at(0),
             due_at: None,
+            waits_for: String::new(),
+            held: false,
         };
         assert_eq!(gathering(&batch, at(60)), "2 events of `eu`, sum 10.5 for trigger 1, opened 1m ago");
         (batch.sum, batch.missing, batch.due_at) = (None, vec![1], Some(at(120)));
+        batch.waits_for = "event labels".to_owned();
         let line = gathering(&batch, at(60));
-        assert_eq!(line, "2 events of `eu` for trigger 1, opened 1m ago, part 2 is missing, expires in 1m");
+        assert_eq!(
+            line,
+            "2 events of `eu` for trigger 1, opened 1m ago, part 2 is missing, waits for event labels, expires in 1m"
+        );
+        batch.held = true;
+        assert!(
+            gathering(&batch, at(60)).ends_with("waits for event labels, held while the workflow is paused")
+        );
     }
 }

@@ -5,8 +5,10 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use refit_workflows::event::CloudEvent;
 use refit_workflows::format::{Delivery, Format, Malformed, Transport};
+use refit_workflows::names::RunName;
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{Accepted, EventView};
+use refit_workflows::trigger::DECISIONS;
+use refit_workflows::wire::{Accepted, EventExplanation, EventView};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -101,7 +103,11 @@ pub(super) struct ListParams {
     #[serde(rename = "type")]
     kind: Option<String>,
     source: Option<String>,
+    subject: Option<String>,
     unmatched: Option<String>,
+    decision: Option<String>,
+    workflow: Option<String>,
+    run: Option<String>,
     since: Option<Timestamp>,
     limit: Option<i64>,
     outside: Option<String>,
@@ -120,7 +126,7 @@ pub(super) fn oldest_first(given: Option<&str>) -> Result<bool, Problem> {
 }
 
 /// A yes or no in a query; bare, it is a yes.
-fn flag(name: &str, given: Option<&str>) -> Result<bool, Problem> {
+pub(super) fn flag(name: &str, given: Option<&str>) -> Result<bool, Problem> {
     match given {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1" | "") => Ok(true),
@@ -134,10 +140,29 @@ pub(super) async fn list(
     State(engine): State<Engine>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Vec<EventView>>, Problem> {
+    let decision = match (flag("unmatched", params.unmatched.as_deref())?, params.decision) {
+        (true, None) => Some("unmatched".to_owned()),
+        (true, Some(other)) if other != "unmatched" => {
+            return Err(Problem::invalid("`unmatched` is a decision itself: leave one out").field("decision"));
+        }
+        (_, decision) => decision,
+    };
+    if let Some(decision) = &decision
+        && !DECISIONS.contains(&decision.as_str())
+    {
+        return Err(Problem::invalid("`decision` is no decision about an event")
+            .field("decision")
+            .hint(format!("the decisions are: {}", DECISIONS.join(", "))));
+    }
+    let run = params.run.map(|run| run.parse::<RunName>()).transpose();
+    let run = run.map_err(|wrong| Problem::invalid(wrong).field("run"))?;
     let filter = EventFilter {
         kind: params.kind,
         source: params.source,
-        unmatched: flag("unmatched", params.unmatched.as_deref())?,
+        subject: params.subject,
+        decision,
+        workflow: params.workflow,
+        run,
         outside: flag("outside", params.outside.as_deref())?,
         oldest_first: oldest_first(params.order.as_deref())?,
         after: params.after,
@@ -159,9 +184,29 @@ pub(super) async fn by_id(
     State(engine): State<Engine>,
     Params(params): Params<ByIdParams>,
 ) -> Result<Json<Vec<EventView>>, Problem> {
-    let found = engine.event(&params.id, params.source.as_deref()).await?;
+    some(engine.event(&params.id, params.source.as_deref()).await?, &params.id)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainParams {
+    id: String,
+    source: Option<String>,
+    workflow: Option<String>,
+}
+
+pub(super) async fn explain(
+    State(engine): State<Engine>,
+    Params(params): Params<ExplainParams>,
+) -> Result<Json<Vec<EventExplanation>>, Problem> {
+    let (source, workflow) = (params.source.as_deref(), params.workflow.as_deref());
+    some(engine.explain_event(&params.id, source, workflow).await?, &params.id)
+}
+
+/// The events with an id, of which there must be one.
+fn some<T>(found: Vec<T>, id: &str) -> Result<Json<Vec<T>>, Problem> {
     if found.is_empty() {
-        let shown: String = params.id.chars().take(100).collect();
+        let shown: String = id.chars().take(100).collect();
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", format!("there is no event `{shown}`")));
     }
     Ok(Json(found))

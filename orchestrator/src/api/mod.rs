@@ -107,9 +107,13 @@ fn table() -> Vec<Route> {
         // A whole event, as text in JSON.
         Route::new(post(), "/api/v1/deadletters/{seq}/retry", Operator, dead_letters::retry)
             .body_max(2 * MIB),
+        Route::new(get(), "/api/v1/events/explain", Viewer, events::explain),
         Route::new(post(), "/api/v1/workflows", Operator, workflows::apply).body_max(WORKFLOW_MAX),
         Route::new(get(), "/api/v1/workflows", Viewer, workflows::list),
         Route::new(get(), "/api/v1/workflows/{name}", Viewer, workflows::show),
+        Route::new(delete(), "/api/v1/workflows/{name}", Operator, workflows::remove),
+        Route::new(post(), "/api/v1/workflows/{name}/pause", Operator, workflows::pause),
+        Route::new(post(), "/api/v1/workflows/{name}/resume", Operator, workflows::resume),
         Route::new(post(), "/api/v1/blobs/missing", OperatorOrWorker, workflows::missing).body_max(MIB),
         Route::new(put(), "/api/v1/blobs/{digest}", OperatorOrWorker, workflows::put_blob).body_max(BLOB_MAX),
         Route::new(get(), "/api/v1/blobs/{digest}", ViewerOrWorker, workflows::get_blob),

@@ -10,9 +10,13 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use refit_workflows::wire::{Apply, MissingReply, MissingRequest, WorkflowView};
+use refit_workflows::wire::{
+    Apply, DeletedWorkflow, MissingReply, MissingRequest, PauseWorkflow, WorkflowView,
+};
+use serde::Deserialize;
 
-use super::extract::{BodyMax, Caller, DigestPath, NamePath, Strict};
+use super::events::flag;
+use super::extract::{BodyMax, Caller, DigestPath, NamePath, Params, Strict};
 use super::problem::Problem;
 use crate::engine::Engine;
 
@@ -37,6 +41,39 @@ pub(super) async fn show(
     NamePath(name): NamePath,
 ) -> Result<Json<WorkflowView>, Problem> {
     Ok(Json(engine.workflow(&name).await?))
+}
+
+pub(super) async fn pause(
+    State(engine): State<Engine>,
+    Caller(by): Caller,
+    NamePath(name): NamePath,
+    Strict(pause): Strict<PauseWorkflow>,
+) -> Result<Json<WorkflowView>, Problem> {
+    Ok(Json(engine.pause_workflow(&name, pause, &by).await?))
+}
+
+pub(super) async fn resume(
+    State(engine): State<Engine>,
+    NamePath(name): NamePath,
+) -> Result<Json<WorkflowView>, Problem> {
+    Ok(Json(engine.resume_workflow(&name).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoveParams {
+    force: Option<String>,
+    reason: Option<String>,
+}
+
+pub(super) async fn remove(
+    State(engine): State<Engine>,
+    Caller(by): Caller,
+    NamePath(name): NamePath,
+    Params(params): Params<RemoveParams>,
+) -> Result<Json<DeletedWorkflow>, Problem> {
+    let force = flag("force", params.force.as_deref())?;
+    Ok(Json(engine.delete_workflow(&name, force, params.reason, &by).await?))
 }
 
 pub(super) async fn missing(

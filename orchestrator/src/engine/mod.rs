@@ -33,7 +33,7 @@ pub use crate::store::{
     Ask, DeadLetter, DeadLetterFilter, EventFilter, GiveUp, Look, Outbound, RunFilter, Sent, Standing,
     TargetState,
 };
-use crate::store::{ChangeError, Hints, Store, StoreError};
+use crate::store::{ChangeError, DELETED_RUNS_MAX, Deletion, Hints, Store, StoreError};
 use signals::Signals;
 
 /// The engine's handle; cheap to clone.
@@ -226,14 +226,87 @@ impl Engine {
         view.ok_or_else(|| EngineError::NotFound(no_workflow(name)))
     }
 
+    /// From now on the workflow's triggers start nothing, until it is resumed. What people and other workflows ask for
+    /// still runs, and so does what waits already.
+    pub async fn pause_workflow(
+        &self,
+        name: &str,
+        pause: PauseWorkflow,
+        by: &Identity,
+    ) -> Result<WorkflowView, EngineError> {
+        let reason = checked_reason(pause.reason)?;
+        let paused = self.store().pause_workflow(name, &by.name, reason.as_deref()).await;
+        self.wake(paused.map_err(|error| of_workflow(name, error))?);
+        self.workflow(name).await
+    }
+
+    /// The workflow's triggers go on.
+    pub async fn resume_workflow(&self, name: &str) -> Result<WorkflowView, EngineError> {
+        let resumed = self.store().resume_workflow(name).await;
+        self.wake(resumed.map_err(|error| of_workflow(name, error))?);
+        self.workflow(name).await
+    }
+
+    /// Takes a workflow out; its runs and its model stay. Refused while runs are active, unless `force` cancels them.
+    pub async fn delete_workflow(
+        &self,
+        name: &str,
+        force: bool,
+        reason: Option<String>,
+        by: &Identity,
+    ) -> Result<DeletedWorkflow, EngineError> {
+        let reason = checked_reason(reason)?;
+        let deleted = self.store().delete_workflow(name, force, &by.name, reason.as_deref()).await;
+        let (deletion, hints) = deleted.map_err(|error| of_workflow(name, error))?;
+        self.wake(hints);
+        match deletion {
+            Deletion::Done(cancelled) => Ok(DeletedWorkflow { workflow: name.to_owned(), cancelled }),
+            Deletion::Busy(runs, first) => {
+                let way_out = if force {
+                    format!("at most {DELETED_RUNS_MAX} are cancelled at once: cancel some first")
+                } else {
+                    "wait for their end or cancel them; --force (`force=true`) cancels them".to_owned()
+                };
+                let runs = match runs {
+                    1 => format!("{first} is waiting or running"),
+                    more if more > DELETED_RUNS_MAX => {
+                        format!(
+                            "{first} and more than {} others are waiting or running",
+                            DELETED_RUNS_MAX - 1
+                        )
+                    }
+                    more => format!("{more} runs are waiting or running, {first} the first"),
+                };
+                Err(EngineError::Refused { kind: "workflow-is-active", detail: format!("{runs}: {way_out}") })
+            }
+        }
+    }
+
     /// Events with what became of them, as the filter says; by itself newest first, without their data.
     pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, EngineError> {
+        if let Some(run) = &filter.run {
+            self.store().run_version(run).await?;
+        }
         Ok(self.store().events(filter).await?)
     }
 
     /// All events with this id (of one source, when given).
     pub async fn event(&self, id: &str, source: Option<&str>) -> Result<Vec<EventView>, EngineError> {
         Ok(self.store().event(id, source).await?)
+    }
+
+    /// All events with this id (of one source, when given), with what was decided in sentences; and why not, of an event
+    /// that matched nothing or of the workflow that is asked about.
+    pub async fn explain_event(
+        &self,
+        id: &str,
+        source: Option<&str>,
+        workflow: Option<&str>,
+    ) -> Result<Vec<EventExplanation>, EngineError> {
+        if let Some(workflow) = workflow {
+            self.workflow(workflow).await?;
+        }
+        Ok(self.store().explain_event(id, source, workflow).await?)
     }
 
     /// Runs, newest first, without steps and events.
@@ -419,6 +492,28 @@ impl Engine {
 
 fn no_workflow(name: &str) -> String {
     format!("there is no workflow {name}: `refit workflow list` shows them, `refit apply` adds one")
+}
+
+/// The longest reason that people may give, in bytes.
+const REASON_BYTES_MAX: usize = 2000;
+
+fn checked_reason(reason: Option<String>) -> Result<Option<String>, EngineError> {
+    let reason = reason.map(|reason| reason.trim().to_owned()).filter(|reason| !reason.is_empty());
+    match &reason {
+        Some(long) if long.len() > REASON_BYTES_MAX => Err(EngineError::Invalid {
+            field: Some("reason".to_owned()),
+            detail: format!("the reason is {} bytes long; at most {REASON_BYTES_MAX} are kept", long.len()),
+            hint: None,
+        }),
+        Some(_) | None => Ok(reason),
+    }
+}
+
+fn of_workflow(name: &str, error: ChangeError) -> EngineError {
+    match error {
+        ChangeError::NotFound(_) => EngineError::NotFound(no_workflow(name)),
+        other @ (ChangeError::Refused(_) | ChangeError::Invalid(_) | ChangeError::Store(_)) => other.into(),
+    }
 }
 
 fn no_model(name: &str) -> String {

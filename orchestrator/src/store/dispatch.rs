@@ -345,16 +345,16 @@ impl Round {
             let (workflow, index) = (&current[matched.workflow], matched.trigger);
             let id = triggers.id(&matched).to_owned();
             let trigger = &workflow.workflow.triggers[index];
-            let (decision, reason) = match trigger.consider(matched.parts, &scope) {
-                Considered::Filtered => {
-                    ("unmatched", "the pattern matches, `where` does not hold".to_owned())
-                }
-                Considered::FilterError(wrong) => ("filter_error", wrong),
-                Considered::Accepted(arrival) if trigger.gathers() => {
+            let (decision, reason) = match (trigger.consider(matched.parts, &scope), workflow.paused_for(at))
+            {
+                (Considered::Filtered(reason), _) => ("unmatched", reason),
+                (Considered::FilterError(wrong), _) => ("filter_error", wrong),
+                (Considered::Accepted(_), Some(paused)) => ("paused", format!("paused {paused}")),
+                (Considered::Accepted(arrival), None) if trigger.gathers() => {
                     self.gather(seq, at, workflow, (index, id), &arrival).await?;
                     continue;
                 }
-                Considered::Accepted(arrival) => {
+                (Considered::Accepted(arrival), None) => {
                     let object = Value::Object(scope.roots.clone());
                     let (first, last) = (object.clone(), object);
                     let facts = BatchFacts { key: arrival.key, count: 1, sum: None, first, last };

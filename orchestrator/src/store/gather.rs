@@ -34,6 +34,8 @@ const UPDATE_BATCHES: Sql = Sql {
 const DUE_BATCH: &str = "SELECT seq, workflow, trigger_id, batch_key, due_at, body FROM batches
     WHERE seq = $1 AND open = 1 AND due_at <= $2";
 const OLDEST_UNROUTED: &str = "SELECT received_at FROM events WHERE routed = 0 ORDER BY seq LIMIT 1";
+const HOLD_BATCHES: &str =
+    "UPDATE batches SET due_at = NULL WHERE workflow = $1 AND open = 1 AND due_at > $2";
 const CLOSE_BATCH: &str = "UPDATE batches SET open = 0, body = $2 WHERE seq = $1";
 const BATCH_EDGE: &str = "SELECT e.body FROM events e WHERE e.seq =
     (SELECT CASE WHEN $2 = 0 THEN MIN(d.event) ELSE MAX(d.event) END FROM decisions d WHERE d.batch = $1)";
@@ -49,12 +51,18 @@ struct Open {
     seq: i64,
     gathering: Gathering,
     due: Option<Timestamp>,
+    /// Since when its workflow is paused.
+    paused: Option<Timestamp>,
     changed: bool,
 }
 
 impl Open {
     fn is_over(&self, at: Timestamp) -> bool {
         self.due.is_some_and(|due| due <= at)
+    }
+
+    fn due_kept(&self) -> Option<Timestamp> {
+        unless_held(self.due, self.paused)
     }
 }
 
@@ -70,6 +78,7 @@ impl Round {
         arrival: &Arrival,
     ) -> Result<(), StoreError> {
         let trigger = &current.workflow.triggers[index];
+        let paused = current.paused.as_ref().map(|paused| paused.at);
         let key = (current.workflow.name.clone(), id, arrival.key.clone());
         let mut open = match self.gatherings.0.remove(&key) {
             Some(known) => known,
@@ -83,7 +92,7 @@ impl Round {
             Some(mut open) => {
                 let part = open.gathering.take(arrival, at);
                 open.due = trigger.due_at(&open.gathering);
-                (Open { changed: true, ..open }, part)
+                (Open { changed: true, paused, ..open }, part)
             }
             None => {
                 let gathering = Gathering::open(arrival, at);
@@ -92,11 +101,11 @@ impl Round {
                     .bind(&key.0)
                     .bind(&key.1)
                     .bind(&key.2)
-                    .bind(due.map(Timestamp::as_millis))
+                    .bind(unless_held(due, paused).map(Timestamp::as_millis))
                     .bind(to_json(&gathering)?);
                 let seq = self.tx.one(insert).await?.int("seq")?;
                 let part = gathering.filled.first().copied();
-                (Open { seq, gathering, due, changed: false }, part)
+                (Open { seq, gathering, due, paused, changed: false }, part)
             }
         };
         let words = trigger.taken_words(&open.gathering, part);
@@ -125,14 +134,14 @@ impl Round {
         let find = sql(OPEN_BATCH).bind(&key.0).bind(&key.1).bind(&key.2);
         let Some(row) = self.tx.first(find).await? else { return Ok(None) };
         let (seq, gathering, due) = (row.int("seq")?, row.json("body")?, due_of(&row)?);
-        Ok(Some(Open { seq, gathering, due, changed: false }))
+        Ok(Some(Open { seq, gathering, due, paused: None, changed: false }))
     }
 
     /// Writes down what the gatherings have become.
     pub(super) async fn write_gatherings(&mut self) -> Result<(), StoreError> {
         let mut rows = Vec::new();
         for open in self.gatherings.0.values().flatten().filter(|open| open.changed) {
-            rows.push(row(open.seq, open.due, &open.gathering)?);
+            rows.push(row(open.seq, open.due_kept(), &open.gathering)?);
         }
         self.update(rows).await
     }
@@ -160,8 +169,10 @@ impl Round {
             let index = trigger_ids(&current.workflow).iter().position(|known| *known == id)?;
             Some((current, index))
         });
-        let Some((current, index)) = found else { return self.drop_orphan(batch, &gathering).await };
-        let open = Open { seq: batch, gathering, due: None, changed: false };
+        let Some((current, index)) = found else {
+            return self.drop_gathering(batch, &gathering, ORPHANED).await;
+        };
+        let open = Open { seq: batch, gathering, due: None, paused: None, changed: false };
         self.end(&current, index, &row.text("batch_key")?, open).await
     }
 
@@ -194,32 +205,61 @@ impl Round {
         self.fire(current, index, facts, Origin::Batch(batch), words).await
     }
 
-    /// After a workflow was changed: what its triggers have gathered is due by their rules as they are now, and what was
-    /// gathered by a trigger that is gone starts nothing.
-    pub(super) async fn keep_gatherings(&mut self, workflow: &Workflow) -> Result<(), StoreError> {
+    /// After a workflow was changed or resumed: what its triggers have gathered is due by their rules as they are now,
+    /// and what was gathered by a trigger that is gone starts nothing. While it is paused, what is held stays so.
+    pub(super) async fn keep_gatherings(
+        &mut self,
+        workflow: &Workflow,
+        paused: bool,
+    ) -> Result<(), StoreError> {
         let ids = trigger_ids(workflow);
         let mut rows = Vec::new();
         for found in self.tx.all(sql(OPEN_BATCHES).bind(&workflow.name)).await? {
             let (seq, gathering): (i64, Gathering) = (found.int("seq")?, found.json("body")?);
             let id = found.text("trigger_id")?;
             match ids.iter().position(|known| *known == id) {
+                Some(_) if paused => {}
                 Some(index) => {
                     let due = workflow.triggers[index].due_at(&gathering);
                     if due != due_of(&found)? {
                         rows.push(row(seq, due, &gathering)?);
                     }
                 }
-                None => self.drop_orphan(seq, &gathering).await?,
+                None => self.drop_gathering(seq, &gathering, ORPHANED).await?,
             }
         }
         self.update(rows).await
     }
 
-    async fn drop_orphan(&mut self, batch: i64, gathering: &Gathering) -> Result<(), StoreError> {
+    /// A workflow was paused just now: what is not due yet waits until it is resumed.
+    pub(super) async fn hold_gatherings(&mut self, workflow: &str) -> Result<(), StoreError> {
+        self.tx.execute(sql(HOLD_BATCHES).bind(workflow).bind(self.now.as_millis())).await?;
+        Ok(())
+    }
+
+    /// Ends everything a workflow gathers, for this reason.
+    pub(super) async fn drop_gatherings(&mut self, workflow: &str, reason: &str) -> Result<(), StoreError> {
+        for found in self.tx.all(sql(OPEN_BATCHES).bind(workflow)).await? {
+            self.drop_gathering(found.int("seq")?, &found.json("body")?, reason).await?;
+        }
+        Ok(())
+    }
+
+    async fn drop_gathering(
+        &mut self,
+        batch: i64,
+        gathering: &Gathering,
+        reason: &str,
+    ) -> Result<(), StoreError> {
         self.tx.execute(sql(CLOSE_BATCH).bind(batch).bind(to_json(gathering)?)).await?;
-        let decision = Decision { decision: "skipped", reason: Some(ORPHANED), ..Decision::default() };
+        let decision = Decision { decision: "skipped", reason: Some(reason), ..Decision::default() };
         self.decide_all(Origin::Batch(batch), decision).await
     }
+}
+
+/// When a gathering is due, unless that comes after its workflow was paused: then it is held.
+fn unless_held(due: Option<Timestamp>, paused: Option<Timestamp>) -> Option<Timestamp> {
+    due.filter(|due| paused.is_none_or(|paused| *due <= paused))
 }
 
 fn due_of(row: &Row) -> Result<Option<Timestamp>, StoreError> {

@@ -23,18 +23,20 @@ pub struct Recorded {
 /// Many events in one statement; `copies` is how often the batch holds the event. A row is new when it counts fewer
 /// duplicates than copies. Sorted, so that two replicas with the same events lock them in the same order.
 const RECORD_ALL: Sql = Sql {
-    sqlite: "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
+    sqlite: "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, duplicate_at, body)
         SELECT e.value ->> 'id', e.value ->> 'source', e.value ->> 'type', e.value ->> 'subject', $2, 0,
-            (e.value ->> 'copies') - 1, e.value ->> 'body'
+            (e.value ->> 'copies') - 1, CASE WHEN e.value ->> 'copies' > 1 THEN $2 END, e.value ->> 'body'
         FROM json_each($1) AS e WHERE true ORDER BY 2, 1
-        ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + excluded.duplicates + 1
+        ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + excluded.duplicates + 1,
+            duplicate_at = excluded.received_at
         RETURNING source, id, duplicates",
-    postgres: "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
-        SELECT e.id, e.source, e.type, e.subject, $2, 0, e.copies - 1, e.body
+    postgres: "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, duplicate_at, body)
+        SELECT e.id, e.source, e.type, e.subject, $2, 0, e.copies - 1, CASE WHEN e.copies > 1 THEN $2 END, e.body
         FROM jsonb_to_recordset($1::jsonb)
             AS e (id TEXT, source TEXT, type TEXT, subject TEXT, copies BIGINT, body TEXT)
         ORDER BY e.source, e.id
-        ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + excluded.duplicates + 1
+        ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + excluded.duplicates + 1,
+            duplicate_at = excluded.received_at
         RETURNING source, id, duplicates",
 };
 /// The most bytes of events in one statement.
@@ -43,7 +45,8 @@ const STATEMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A second delivery is counted and changes nothing else.
 const RECORD: &str = "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
     VALUES ($1, $2, $3, $4, $5, $6, 0, $7)
-    ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + 1
+    ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + 1,
+        duplicate_at = excluded.received_at
     RETURNING seq, duplicates";
 
 impl Store {

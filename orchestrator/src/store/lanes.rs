@@ -41,7 +41,8 @@ const WAITING_LANES: &str = "WITH RECURSIVE lanes (run) AS (
             AND r.lane = f.lane AND r.started_at IS NULL LIMIT 1) AS one) AS fresh,
         (SELECT COUNT(*) FROM (SELECT r.id FROM runs r WHERE r.state = 'waiting' AND r.workflow = f.workflow
             AND r.lane = f.lane AND r.started_at IS NOT NULL LIMIT 1) AS one) AS retried
-    FROM lanes l JOIN runs f ON f.id = l.run LEFT JOIN workflows w ON w.name = f.workflow";
+    FROM lanes l JOIN runs f ON f.id = l.run LEFT JOIN workflows w
+        ON w.name = f.workflow AND w.deleted_at IS NULL";
 const LANE: &str = "SELECT
     (SELECT COUNT(*) FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'running') AS running,
     (SELECT COUNT(*) FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'waiting') AS waiting,
@@ -352,7 +353,7 @@ impl Round {
     }
 }
 
-fn is_ending(run: &Run) -> bool {
+pub(super) fn is_ending(run: &Run) -> bool {
     match &run.head().state {
         RunState::Running { cancel, .. } => cancel.is_some(),
         RunState::Over { .. } => true,

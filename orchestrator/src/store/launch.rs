@@ -149,13 +149,14 @@ impl Round {
         let admission = self.ask(&launch.current, &name).await?;
         match admission {
             Admission::Skip(hindrance) => {
-                let reason = hindrance.to_string();
-                let decision = match hindrance {
-                    Hindrance::Cooldown { .. } => "cooldown",
-                    Hindrance::Full { .. } | Hindrance::Line { .. } => "skipped",
+                let (decision, reason) = match hindrance {
+                    Hindrance::Cooldown { .. } => ("cooldown", hindrance.to_string()),
+                    Hindrance::Full { .. } | Hindrance::Line { .. } => {
+                        ("skipped", format!("{hindrance}, and `on_conflict` is `skip`"))
+                    }
                 };
                 self.decide_launch(&launch, decision, Some(&reason), None).await?;
-                Ok(Launched::Skipped(format!("{} skips what it has no room for: {reason}", workflow.name)))
+                Ok(Launched::Skipped(format!("{} skips what it has no room for: {hindrance}", workflow.name)))
             }
             Admission::Absorb(hindrance) => self.absorb(launch, &name, hindrance).await,
             Admission::Start | Admission::Wait(_) | Admission::Cancel(..) => {

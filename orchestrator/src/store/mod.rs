@@ -10,6 +10,7 @@ mod children;
 pub mod database;
 mod dead_letters;
 mod dispatch;
+mod events;
 mod gather;
 mod hot;
 mod intake;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use refit_workflows::definition::Workflow;
 use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
+use refit_workflows::names::RunName;
 use refit_workflows::run::Refused;
 use refit_workflows::time::Timestamp;
 
@@ -47,13 +49,14 @@ pub(crate) use blobs::CHUNK_BYTES;
 pub(crate) use dead_letters::BODY_BYTES_MAX;
 pub use dead_letters::Retried;
 pub use dispatch::Dispatched;
+pub(crate) use events::DECISIONS_MAX;
 pub use intake::Recorded;
 pub use logs::LogRow;
 pub use outbox::{Ask, GiveUp, Look};
 pub use targets::{ListedTarget, Standing, TargetState};
 pub use turn::{Claim, LeasedStep};
-pub(crate) use views::DECISIONS_MAX;
 pub use workers::LeaseRow;
+pub use workflows::{DELETED_RUNS_MAX, Deletion};
 
 /// What the database could not do.
 #[derive(Debug, thiserror::Error)]
@@ -108,8 +111,14 @@ pub struct EventFilter {
     pub kind: Option<String>,
     /// CloudEvents `source`.
     pub source: Option<String>,
-    /// Only those that started nothing.
-    pub unmatched: bool,
+    /// CloudEvents `subject`.
+    pub subject: Option<String>,
+    /// Only those about which this was decided, a word of the decisions: `started`, `unmatched`, `duplicate`, …
+    pub decision: Option<String>,
+    /// Only those about which something was decided for this workflow; with `decision`, that was.
+    pub workflow: Option<String>,
+    /// Only those that this run stands for.
+    pub run: Option<RunName>,
     /// Received at or after.
     pub since: Option<Timestamp>,
     /// Only those that came from outside: without what Refit says of itself and what its workflows emit.

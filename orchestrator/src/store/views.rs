@@ -1,55 +1,27 @@
-//! What people look at: events with their decisions, runs, workflows. Reads only.
+//! What people look at of runs and workflows; events are in `events`. Reads only.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 
 use refit_workflows::definition::{Trigger, Workflow};
-use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Live, Run, RunFacts, RunHead, RunState};
 use refit_workflows::time::Timestamp;
 use refit_workflows::trigger::{Gathering, Hindrance, trigger_ids};
 use refit_workflows::wire::{
-    AttemptKey, DecisionView, EventView, OpenBatch, RunView, StepSummary, WorkflowView,
+    AttemptKey, CooldownView, OpenBatch, RunView, ScheduleView, StepSummary, WorkflowView,
 };
 
-use super::database::{Row, Sql, Transaction, sql};
-use super::{ChangeError, EventFilter, RunFilter, Store, StoreError};
+use super::database::{Row, Transaction, sql};
+use super::events::arrivals_in;
+use super::workflows::paused;
+use super::{ChangeError, RunFilter, Store, StoreError};
 
 /// The most a listing gives.
 const LIMIT_MAX: i64 = 1000;
 /// The most event ids a run's view gives.
 const RUN_EVENTS_MAX: i64 = 100_000;
 
-/// The most bytes of events that a page with their data gives, unless the first few alone weigh more.
-const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-const NEWEST_EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
-    WHERE e.seq < $1 AND ($2 = '' OR e.type = $2) AND ($3 = '' OR e.source = $3) AND e.received_at >= $4
-        AND ($5 = 0 OR EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched'))
-        AND ($6 = 0 OR (e.source <> '/refit' AND substr(e.source, 1, 7) <> '/refit/'))
-    ORDER BY e.seq DESC LIMIT $7";
-const OLDEST_EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
-    WHERE e.seq > $1 AND ($2 = '' OR e.type = $2) AND ($3 = '' OR e.source = $3) AND e.received_at >= $4
-        AND ($5 = 0 OR EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched'))
-        AND ($6 = 0 OR (e.source <> '/refit' AND substr(e.source, 1, 7) <> '/refit/'))
-    ORDER BY e.seq LIMIT $7";
-const EVENT: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
-    WHERE e.id = $1 AND ($2 = '' OR e.source = $2) ORDER BY e.seq LIMIT 100";
-/// The most decisions that a page of events gives; with so many, later ones may be missing.
-pub(crate) const DECISIONS_MAX: usize = 20_000;
-/// The decisions about several events, each event's in order.
-const DECISIONS: Sql = Sql {
-    sqlite: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
-            r.workflow AS run_workflow, r.number AS run_number
-        FROM decisions d LEFT JOIN runs r ON r.id = d.run
-        WHERE d.event IN (SELECT value FROM json_each($1)) ORDER BY d.seq LIMIT $2",
-    postgres: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
-            r.workflow AS run_workflow, r.number AS run_number
-        FROM decisions d LEFT JOIN runs r ON r.id = d.run
-        WHERE d.event IN (SELECT CAST(value AS BIGINT) FROM jsonb_array_elements_text($1::jsonb))
-        ORDER BY d.seq LIMIT $2",
-};
 const RUNS: &str = "SELECT version, facts, head FROM runs
     WHERE ($1 = '' OR workflow = $1) AND ($2 = '' OR state = $2) AND created_at >= $3
     ORDER BY id DESC LIMIT $4";
@@ -60,45 +32,24 @@ const PAGE: i64 = 50;
 const RUN_EVENT_BODIES: &str = "SELECT e.seq, e.body FROM run_events r JOIN events e ON e.seq = r.event
     WHERE r.run = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3";
 const VERSION: &str = "SELECT version FROM runs WHERE workflow = $1 AND number = $2";
-const WORKFLOWS: &str = "SELECT name FROM workflows ORDER BY name LIMIT 1000";
-const WORKFLOW: &str = "SELECT w.name, w.definition, w.version, w.applied_at, d.text, d.used, d.bundle
-    FROM workflows w JOIN definitions d ON d.digest = w.definition WHERE w.name = $1";
-const OPEN_BATCHES: &str = "SELECT trigger_id, batch_key, due_at, body FROM batches
+const WORKFLOWS: &str = "SELECT name FROM workflows WHERE deleted_at IS NULL ORDER BY name LIMIT 1000";
+const WORKFLOW: &str = "SELECT w.name, w.definition, w.version, w.applied_at, w.paused_at, w.paused_by,
+        w.paused_reason, d.text, d.used, d.bundle
+    FROM workflows w JOIN definitions d ON d.digest = w.definition
+    WHERE w.name = $1 AND w.deleted_at IS NULL";
+const OPEN_BATCHES: &str = "SELECT trigger_id, batch_key, body FROM batches
     WHERE workflow = $1 AND open = 1 ORDER BY seq LIMIT 1000";
-const NEXT_SLOT: &str = "SELECT MIN(next_at) AS at FROM schedules WHERE workflow = $1";
+const SLOTS: &str = "SELECT trigger_id, next_at FROM schedules WHERE workflow = $1";
+/// The most lanes that a workflow's view names.
+const COOLDOWNS_MAX: i64 = 100;
+const COOLDOWNS: &str = "SELECT lane, MAX(started_at) AS last_start FROM runs
+    WHERE workflow = $1 AND started_at > $2 GROUP BY lane ORDER BY 2 DESC, 1 LIMIT $3";
 const ACTIVE: &str =
     "SELECT COUNT(*) AS runs FROM runs WHERE workflow = $1 AND state IN ('waiting', 'running')";
 const ATTEMPT: &str = "SELECT s.run, s.body FROM steps s JOIN runs r ON r.id = s.run
     WHERE r.workflow = $1 AND r.number = $2 AND s.name = $3";
 
 impl Store {
-    /// Events with what became of them.
-    pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, StoreError> {
-        self.durably(move |store| {
-            let filter = filter.clone();
-            async move {
-                let mut tx = store.database().read().await?;
-                let rows = event_rows(&mut tx, &filter).await?;
-                event_views(&mut tx, &rows, filter.data).await
-            }
-        })
-        .await
-    }
-
-    /// The events with this id, of one source or of all.
-    pub async fn event(&self, id: &str, source: Option<&str>) -> Result<Vec<EventView>, StoreError> {
-        let (id, source) = (id.to_owned(), source.unwrap_or_default().to_owned());
-        self.durably(move |store| {
-            let (id, source) = (id.clone(), source.clone());
-            async move {
-                let mut tx = store.database().read().await?;
-                let rows = tx.all(sql(EVENT).bind(&id).bind(&source)).await?;
-                event_views(&mut tx, &rows, true).await
-            }
-        })
-        .await
-    }
-
     /// Runs, newest first, in short.
     pub async fn runs(&self, filter: RunFilter) -> Result<Vec<RunView>, StoreError> {
         self.durably(move |store| {
@@ -164,6 +115,7 @@ impl Store {
         let events = rows.iter().map(|row| row.text("id")).collect::<Result<_, _>>()?;
         let metrics = self.live_metrics_in(tx, id).await?;
         let mut view = run.view(&Live { events, metrics });
+        view.arrivals = Some(arrivals_in(tx, id).await?);
         if matches!(run.head().state, RunState::Waiting { .. })
             && let Some(hindrance) = self.hindrance_of(tx, id, run).await?
         {
@@ -235,6 +187,23 @@ impl Store {
         .await
     }
 
+    /// The lanes of a workflow that its cooldown keeps from starting a run now.
+    async fn cooldowns_in(
+        &self,
+        tx: &mut Transaction,
+        workflow: &Workflow,
+    ) -> Result<Vec<CooldownView>, StoreError> {
+        let Some(cooldown) = workflow.cooldown else { return Ok(Vec::new()) };
+        let over = self.clock().now().minus(cooldown).as_millis();
+        let find = sql(COOLDOWNS).bind(&workflow.name).bind(over).bind(COOLDOWNS_MAX);
+        let mut cooldowns = Vec::new();
+        for row in tx.all(find).await? {
+            let until = Timestamp::from_millis(row.int("last_start")?).plus(cooldown);
+            cooldowns.push(CooldownView { key: row.text("lane")?, until });
+        }
+        Ok(cooldowns)
+    }
+
     /// A workflow as it is applied now.
     pub async fn workflow_view(&self, name: &str) -> Result<Option<WorkflowView>, StoreError> {
         let name = name.to_owned();
@@ -250,7 +219,11 @@ impl Store {
                     .map(|text| text.parse().map_err(StoreError::Corrupt))
                     .transpose()?;
                 let batches = tx.all(sql(OPEN_BATCHES).bind(&name)).await?;
-                let open_batches = open_batches(&workflow, &batches)?;
+                let paused = paused(&row)?;
+                let open_batches =
+                    open_batches(&workflow, &batches, paused.as_ref().map(|paused| paused.at))?;
+                let schedules = schedules(&workflow, &tx.all(sql(SLOTS).bind(&name)).await?)?;
+                let cooldowns = store.cooldowns_in(&mut tx, &workflow).await?;
                 Ok(Some(WorkflowView {
                     workflow: name.clone(),
                     description: workflow.description.clone(),
@@ -270,11 +243,10 @@ impl Store {
                             needs: step.needs.iter().map(|&need| workflow.steps[need].name.clone()).collect(),
                         })
                         .collect(),
-                    next_slot: tx
-                        .one(sql(NEXT_SLOT).bind(&name))
-                        .await?
-                        .opt_int("at")?
-                        .map(Timestamp::from_millis),
+                    next_slot: schedules.iter().filter_map(|schedule| schedule.next_slot).min(),
+                    schedules,
+                    cooldowns,
+                    paused,
                     open_batches,
                     concurrency: workflow.concurrency_words(),
                     active_runs: tx.one(sql(ACTIVE).bind(&name)).await?.int("runs")?,
@@ -287,108 +259,31 @@ impl Store {
     }
 }
 
-/// The rows of a listing. With data it is read piece by piece, so that a page is never much heavier than its bound.
-async fn event_rows(tx: &mut Transaction, filter: &EventFilter) -> Result<Vec<Row>, StoreError> {
-    let (list, first) =
-        if filter.oldest_first { (OLDEST_EVENTS, i64::MIN) } else { (NEWEST_EVENTS, i64::MAX) };
-    let limit = filter.limit.clamp(1, LIMIT_MAX);
-    let piece = if filter.data { PAGE } else { limit };
-    let (mut rows, mut bytes, mut after) = (Vec::new(), 0, filter.after.unwrap_or(first));
-    while bytes < EVENTS_BYTES_MAX {
-        let most = piece.min(limit - rows.len() as i64);
-        let list = sql(list)
-            .bind(after)
-            .bind(filter.kind.as_deref().unwrap_or_default())
-            .bind(filter.source.as_deref().unwrap_or_default())
-            .bind(filter.since.map_or(i64::MIN, Timestamp::as_millis))
-            .bind(i64::from(filter.unmatched))
-            .bind(i64::from(filter.outside))
-            .bind(most);
-        let read = tx.all(list).await?;
-        let last = (read.len() as i64) < most;
-        for row in read {
-            after = row.int("seq")?;
-            bytes += row.text("body")?.len();
-            rows.push(row);
-        }
-        if last || rows.len() as i64 >= limit {
-            break;
-        }
-    }
-    Ok(rows)
-}
-
-async fn event_views(tx: &mut Transaction, rows: &[Row], data: bool) -> Result<Vec<EventView>, StoreError> {
-    let seqs = rows.iter().map(|row| row.int("seq")).collect::<Result<Vec<_>, _>>()?;
-    let mut decided: BTreeMap<i64, Vec<DecisionView>> = BTreeMap::new();
-    let decisions = sql(DECISIONS).bind(serde_json::json!(seqs).to_string()).bind(DECISIONS_MAX as i64);
-    for row in tx.all(decisions).await? {
-        decided.entry(row.int("event")?).or_default().push(decision_view(&row)?);
-    }
-    let mut views = Vec::new();
+/// The next slot of each schedule, in the order of the file.
+fn schedules(workflow: &Workflow, rows: &[Row]) -> Result<Vec<ScheduleView>, StoreError> {
+    let mut slots = HashMap::new();
     for row in rows {
-        let event: CloudEvent = row.json("body")?;
-        let received_at = Timestamp::from_millis(row.int("received_at")?);
-        let seq = row.int("seq")?;
-        let mut decisions = decided.remove(&seq).unwrap_or_default();
-        let again = row.int("duplicates")?;
-        if again > 0 {
-            let times = if again == 1 { "once".to_owned() } else { format!("{again} times") };
-            decisions.push(DecisionView {
-                workflow: String::new(),
-                trigger: None,
-                decision: "duplicate".to_owned(),
-                reason: Some(format!("delivered {times} more, which changed nothing")),
-                run: None,
-                at: received_at,
-            });
-        }
-        views.push(EventView {
-            seq,
-            id: event.id().to_owned(),
-            source: event.source().to_owned(),
-            kind: event.kind().to_owned(),
-            subject: event.subject().map(str::to_owned),
-            time: event.time(),
-            received_at,
-            data: event.attributes().get("data").filter(|_| data).cloned(),
-            attributes: data.then(|| other_attributes(&event)),
-            decisions,
-        });
+        slots.insert(row.text("trigger_id")?, row.opt_int("next_at")?.map(Timestamp::from_millis));
     }
-    Ok(views)
+    let ids = trigger_ids(workflow).into_iter().enumerate();
+    let found = ids.filter_map(|(place, id)| Some((place, *slots.get(&id)?)));
+    Ok(found.map(|(place, next_slot)| ScheduleView { trigger: place as i64, next_slot }).collect())
 }
 
-/// The attributes that a view of the event does not give by themselves.
-fn other_attributes(event: &CloudEvent) -> serde_json::Map<String, serde_json::Value> {
-    let given = ["id", "source", "type", "subject", "data"];
-    let others = event.attributes().iter().filter(|(name, _)| !given.contains(&name.as_str()));
-    others.map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-fn decision_view(row: &Row) -> Result<DecisionView, StoreError> {
-    let run = match row.opt_text("run_workflow")? {
-        Some(workflow) => Some(RunName::new(workflow, row.int("run_number")?)),
-        None => None,
-    };
-    Ok(DecisionView {
-        workflow: row.text("workflow")?,
-        trigger: row.opt_int("trigger_index")?,
-        decision: row.text("decision")?,
-        reason: row.opt_text("reason")?,
-        run,
-        at: Timestamp::from_millis(row.int("at")?),
-    })
-}
-
-fn open_batches(workflow: &Workflow, rows: &[Row]) -> Result<Vec<OpenBatch>, StoreError> {
+fn open_batches(
+    workflow: &Workflow,
+    rows: &[Row],
+    paused: Option<Timestamp>,
+) -> Result<Vec<OpenBatch>, StoreError> {
     let ids = trigger_ids(workflow);
     let mut open = Vec::new();
     for row in rows {
         let id = row.text("trigger_id")?;
         let Some(place) = ids.iter().position(|known| *known == id) else { continue };
         let gathering: Gathering = row.json("body")?;
-        let missing = workflow.triggers[place].missing(&gathering);
+        let trigger = &workflow.triggers[place];
+        let missing = trigger.missing(&gathering);
+        let due_at = trigger.due_at(&gathering);
         open.push(OpenBatch {
             trigger: place as i64,
             key: row.text("batch_key")?,
@@ -396,7 +291,9 @@ fn open_batches(workflow: &Workflow, rows: &[Row]) -> Result<Vec<OpenBatch>, Sto
             sum: gathering.sum,
             missing: missing.into_iter().map(|part| part as i64).collect(),
             opened_at: gathering.opened_at,
-            due_at: row.opt_int("due_at")?.map(Timestamp::from_millis),
+            due_at,
+            waits_for: trigger.waits_for(&gathering),
+            held: paused.is_some_and(|paused| due_at.is_none_or(|due| due > paused)),
         });
     }
     Ok(open)

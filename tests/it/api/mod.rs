@@ -79,7 +79,7 @@ impl Answer {
 
 /// Every route with the roles that may use it: `v`iewer, `o`perator, `w`orker, `a`dmin; `*` is anybody at all.
 /// Written by hand, from what each role is for; the implementation is compared with it.
-const WHO: [(&str, &str); 44] = [
+const WHO: [(&str, &str); 48] = [
     ("GET /healthz", "*"),
     ("GET /readyz", "*"),
     ("POST /hooks/{name}", "*"),
@@ -95,9 +95,13 @@ const WHO: [(&str, &str); 44] = [
     ("GET /api/v1/deadletters/{seq}", "voa"),
     ("DELETE /api/v1/deadletters/{seq}", "oa"),
     ("POST /api/v1/deadletters/{seq}/retry", "oa"),
+    ("GET /api/v1/events/explain", "voa"),
     ("POST /api/v1/workflows", "oa"),
     ("GET /api/v1/workflows", "voa"),
     ("GET /api/v1/workflows/{name}", "voa"),
+    ("DELETE /api/v1/workflows/{name}", "oa"),
+    ("POST /api/v1/workflows/{name}/pause", "oa"),
+    ("POST /api/v1/workflows/{name}/resume", "oa"),
     ("POST /api/v1/blobs/missing", "owa"),
     ("PUT /api/v1/blobs/{digest}", "owa"),
     ("GET /api/v1/blobs/{digest}", "vowa"),

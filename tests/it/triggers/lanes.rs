@@ -137,7 +137,7 @@ async fn what_is_skipped_is_told_so(database: Database) {
     send(&house, 1..=2).await;
     assert_eq!(house.states("w", 1).await, ["running"]);
     assert_eq!(house.decisions("e2").await, pairs(&[("skipped", "")]));
-    assert_eq!(house.last_reason("e2").await, "1 of 1 running");
+    assert_eq!(house.last_reason("e2").await, "1 of 1 running, and `on_conflict` is `skip`");
     let hand = event("hand", "refit.run.requested", json!({}));
     let refused = house.store.start_run("w", Map::new(), hand, "manual").await.unwrap_err();
     assert!(matches!(refused, ChangeError::Refused(_)), "{refused}");

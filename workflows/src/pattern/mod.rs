@@ -28,6 +28,7 @@
 //!   other; in a list of scalars each may find an element of its own.
 
 mod matcher;
+mod mismatch;
 mod network;
 mod number;
 mod parse;
@@ -41,6 +42,7 @@ use serde_json::{Map, Value};
 
 use matcher::Matcher;
 
+pub use mismatch::Mismatch;
 pub(crate) use schema::{SCHEMA_NAME, schema_definitions};
 pub use set::PatternSet;
 
@@ -57,8 +59,8 @@ struct Parsed {
 /// One of the things a pattern says about an object; all must hold. No two parts of a level step into the same field.
 #[derive(Clone, Debug)]
 enum Part {
-    /// A field has a value that one of these accepts.
-    Leaf { name: String, matchers: Vec<Matcher> },
+    /// A field has a value that one of these accepts; `written` is what stands in the pattern, for people.
+    Leaf { name: String, matchers: Vec<Matcher>, written: Vec<Value> },
     /// A field holds an object, or a list with an object, of which these hold.
     Object { name: String, parts: Vec<Part> },
     /// All of one of these hold: `$or`.
@@ -136,7 +138,9 @@ fn look_in(parts: &[Part], object: Option<&Map<String, Value>>) -> Found {
     let mut all = Found::Absent;
     for part in parts {
         let found = match part {
-            Part::Leaf { name, matchers } => look_for(matchers, object.and_then(|object| object.get(name))),
+            Part::Leaf { name, matchers, .. } => {
+                look_for(matchers, object.and_then(|object| object.get(name)))
+            }
             Part::Object { name, parts } => look(parts, object.and_then(|object| object.get(name))),
             Part::Either(branches) => look_for_either(branches, object),
         };
@@ -214,7 +218,7 @@ fn any_object(value: &Value, asked: &mut dyn FnMut(&Map<String, Value>) -> bool)
 /// Whether the parts ask for absence only, and it holds everywhere at this place.
 fn absent(parts: &[Part], place: &Place<'_>) -> bool {
     parts.iter().all(|part| match part {
-        Part::Leaf { name, matchers } => {
+        Part::Leaf { name, matchers, .. } => {
             matchers.contains(&Matcher::Exists(false))
                 && !Place::Below(place, name).any(&mut |value| any_scalar(value, |_| true))
         }

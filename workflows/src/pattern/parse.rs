@@ -64,7 +64,10 @@ impl Parser {
         }
         match value {
             Value::Object(inner) => Ok(Part::Object { name: name.to_owned(), parts: self.fields(inner)? }),
-            Value::Array(items) => Ok(Part::Leaf { name: name.to_owned(), matchers: self.matchers(items)? }),
+            Value::Array(items) => {
+                let matchers = self.matchers(items)?;
+                Ok(Part::Leaf { name: name.to_owned(), matchers, written: items.clone() })
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
                 Err(self.error(if OPERATORS.contains(&name) && self.path.len() > 1 {
                     format!("an operator stands in the list of its field: write [{{{name}: {value}}}]")

@@ -132,7 +132,7 @@ impl<'p> Crowd<'p> {
     fn count(&mut self, parts: &'p [Part], path: &mut Path<'p>) {
         for part in parts {
             match part {
-                Part::Leaf { name, matchers } => {
+                Part::Leaf { name, matchers, .. } => {
                     path.push(name);
                     for need in matchers.iter().filter_map(Need::of) {
                         *self.0.entry((path.clone(), need)).or_default() += 1;
@@ -157,7 +157,7 @@ impl<'p> Crowd<'p> {
         path: &mut Path<'p>,
     ) -> Option<(usize, Vec<(Path<'p>, Need<'p>)>)> {
         let of_part = |part: &'p Part| match part {
-            Part::Leaf { name, matchers } => {
+            Part::Leaf { name, matchers, .. } => {
                 path.push(name);
                 let needs = matchers.iter().map(|matcher| Need::of(matcher).map(|need| (path.clone(), need)));
                 let needs = needs.collect::<Option<Vec<_>>>();

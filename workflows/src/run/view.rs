@@ -36,6 +36,7 @@ pub fn summary(facts: &RunFacts, head: &RunHead, version: i64) -> RunView {
         finished_at,
         event_count: facts.batch.count,
         events: None,
+        arrivals: None,
         coalesced: facts.coalesced.clone(),
         steps: None,
         promoted: head.promoted.clone(),

@@ -116,6 +116,33 @@ impl Trigger {
         }
     }
 
+    /// What a gathering still waits for: any one of these ends it. `1 more event or 2m 0s without another`,
+    /// `event labels, until 2027-01-15T08:00:00.000Z`.
+    pub fn waits_for(&self, gathering: &Gathering) -> String {
+        let rule = match self {
+            Self::Join(join) => {
+                let until = gathering.opened_at.plus(join.within);
+                return format!("{}, until {until}", join.missing_words(gathering));
+            }
+            Self::Event(trigger) => trigger.batch.as_ref(),
+            Self::Cron(_) => None,
+        };
+        let mut ends = Vec::new();
+        if let Some(rule) = rule {
+            ends.extend(rule.count.map(|count| match count.saturating_sub(gathering.count) {
+                1 => "1 more event".to_owned(),
+                more => format!("{more} more events"),
+            }));
+            ends.extend(rule.sum.as_ref().map(|sum| {
+                let so_far = gathering.sum.unwrap_or_default();
+                format!("a sum of {} of {} (so far {so_far})", sum.at_least, sum.of.source())
+            }));
+            ends.extend(rule.quiet.map(|quiet| format!("{} without another", show_duration(quiet))));
+            ends.extend(rule.max_wait.map(|wait| gathering.opened_at.plus(wait).to_string()));
+        }
+        ends.join(" or ")
+    }
+
     /// The places of the parts of a join that a gathering still waits for; empty for a batch.
     pub fn missing(&self, gathering: &Gathering) -> Vec<usize> {
         match self {

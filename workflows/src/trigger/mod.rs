@@ -6,6 +6,7 @@
 //! (`concurrency` and `cooldown`).
 
 mod concurrency;
+mod explain;
 mod gathering;
 mod params;
 mod routes;
@@ -15,18 +16,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub use concurrency::{Admission, Asks, Hindrance, Lane, LaneRule, step_begun};
+pub use explain::{DECISIONS, Gathered, Nearest, Told, nearest, sentence};
 pub use gathering::{Ending, Gathering};
 pub use params::render_params;
 pub use routes::{Match, SCHEDULE_TYPE, Triggers, schedule_source, trigger_ids};
 
 use crate::definition::Trigger;
-use crate::expression::{Expression, Scope, describe};
+use crate::expression::{Expression, ExpressionError, Scope, describe};
 
 /// What a trigger makes of an event that its pattern matches.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Considered {
-    /// `where` is false.
-    Filtered,
+    /// `where` is false; says which.
+    Filtered(String),
     /// `where`, `by` or `batch.sum` cannot be evaluated; never taken for false.
     FilterError(String),
     /// It fires, or is gathered.
@@ -58,23 +60,28 @@ impl Trigger {
         };
         match filter.map(|filter| (filter, filter.holds(scope))) {
             None | Some((_, Ok(true))) => {}
-            Some((_, Ok(false))) => return Considered::Filtered,
+            Some((filter, Ok(false))) => {
+                return Considered::Filtered(format!(
+                    "the pattern matches, `where` does not hold: {}",
+                    filter.source()
+                ));
+            }
             Some((filter, Err(wrong))) => {
-                return Considered::FilterError(format!("where `{}`: {wrong}", filter.source()));
+                return Considered::FilterError(failed("where", filter, &wrong));
             }
         }
-        let key = match key.map(|by| (by, evaluate_key(by, scope))) {
+        let key = match key.map(|by| (by, key_of(by, scope))) {
             None => String::new(),
             Some((_, Ok(key))) => key,
             Some((by, Err(wrong))) => {
-                return Considered::FilterError(format!("by `{}`: {wrong}", by.source()));
+                return Considered::FilterError(failed("by", by, &wrong));
             }
         };
         let amount = match sum.map(|sum| (&sum.of, amount(&sum.of, scope))) {
             None => None,
             Some((_, Ok(amount))) => Some(amount),
             Some((of, Err(wrong))) => {
-                return Considered::FilterError(format!("batch.sum `{}`: {wrong}", of.source()));
+                return Considered::FilterError(failed("batch.sum", of, &wrong));
             }
         };
         Considered::Accepted(Arrival { key, parts, amount })
@@ -98,7 +105,19 @@ pub const KEY_BYTES_MAX: usize = 512;
 /// # Errors
 /// What cannot be evaluated, or is no key: see [`key_text`].
 pub fn evaluate_key(expression: &Expression, scope: &Scope) -> Result<String, String> {
-    expression.evaluate(scope).map_err(|wrong| wrong.to_string()).and_then(key_text)
+    key_of(expression, scope).map_err(|wrong| wrong.to_string())
+}
+
+fn key_of(expression: &Expression, scope: &Scope) -> Result<String, ExpressionError> {
+    key_text(expression.evaluate(scope)?).map_err(ExpressionError::new)
+}
+
+/// An expression of a trigger that cannot be evaluated, with the place in its text where that is known.
+fn failed(key: &str, expression: &Expression, wrong: &ExpressionError) -> String {
+    let source = expression.source();
+    let before = wrong.offset.and_then(|offset| source.get(..offset));
+    let column = before.map(|before| format!(" (column {})", before.chars().count() + 1)).unwrap_or_default();
+    format!("{key} `{source}`{column}: {wrong}")
 }
 
 /// A key's value as text: strings as they are, numbers and booleans in their usual form.
@@ -118,12 +137,11 @@ pub fn key_text(value: Value) -> Result<String, String> {
     Ok(text)
 }
 
-fn amount(of: &Expression, scope: &Scope) -> Result<f64, String> {
-    let value = of.evaluate(scope).map_err(|wrong| wrong.to_string())?;
-    value
-        .as_f64()
-        .filter(|amount| amount.is_finite())
-        .ok_or_else(|| format!("the value is {}, it must be a number", describe(&value)))
+fn amount(of: &Expression, scope: &Scope) -> Result<f64, ExpressionError> {
+    let value = of.evaluate(scope)?;
+    value.as_f64().filter(|amount| amount.is_finite()).ok_or_else(|| {
+        ExpressionError::new(format!("the value is {}, it must be a number", describe(&value)))
+    })
 }
 
 /// Adds what two gatherings summed; what is beyond the largest number stays there, so that a sum is always finite.

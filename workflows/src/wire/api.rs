@@ -30,6 +30,9 @@ pub struct RunView {
     pub finished_at: Option<Timestamp>,
     /// How many events it stands for.
     pub event_count: u64,
+    /// How its events came, oldest first, at most 1000 lines; left out of listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<Vec<ArrivalView>>,
     /// The ids of its events, oldest first; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<String>>,
@@ -192,7 +195,7 @@ fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Value>, D:
 /// One decision about an event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DecisionView {
-    /// The workflow it was made for; empty for `unmatched` and `duplicate`.
+    /// The workflow it was made for; empty for `duplicate`, and for `unmatched` where no pattern matches.
     pub workflow: String,
     /// The trigger's place in the file, from 0.
     pub trigger: Option<i64>,
@@ -202,7 +205,10 @@ pub struct DecisionView {
     pub reason: Option<String>,
     /// The run it led to.
     pub run: Option<RunName>,
-    /// When.
+    /// The number of the batch or join that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<i64>,
+    /// When; of `duplicate`, when the latest came.
     pub at: Timestamp,
 }
 
@@ -262,6 +268,15 @@ pub struct WorkflowView {
     pub steps: Vec<StepSummary>,
     /// The next schedule slot.
     pub next_slot: Option<Timestamp>,
+    /// The next slot of each of its schedules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<ScheduleView>,
+    /// The lanes whose cooldown is not over, the longest first, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cooldowns: Vec<CooldownView>,
+    /// Since when, by whom and why its triggers start nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PausedView>,
     /// Batches that are gathering.
     #[serde(default)]
     pub open_batches: Vec<OpenBatch>,
@@ -307,8 +322,14 @@ pub struct OpenBatch {
     pub missing: Vec<i64>,
     /// When the first came.
     pub opened_at: Timestamp,
-    /// When it fires, or a join expires, at the latest, as things stand.
+    /// When it fires, or a join expires, at the latest, as things stand; one that is held does so when it is resumed.
     pub due_at: Option<Timestamp>,
+    /// What it waits for, in words: any one of these ends it.
+    #[serde(default)]
+    pub waits_for: String,
+    /// Whether it is held because its workflow is paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 /// `POST /api/v1/runs`: start a run by hand.

@@ -4,6 +4,7 @@
 mod api;
 mod artifacts;
 mod operations;
+mod record;
 mod targets;
 mod worker;
 
@@ -19,5 +20,6 @@ use crate::time::Timestamp;
 pub use api::*;
 pub use artifacts::*;
 pub use operations::*;
+pub use record::*;
 pub use targets::*;
 pub use worker::*;

@@ -155,6 +155,9 @@ proptest! {
         for event in events {
             let any = choices.iter().any(|parts| look(parts, Some(&event)) != Found::No);
             prop_assert_eq!(pattern.matches(&event), any, "{} on {}", source, event);
+            let miss = pattern.mismatch(&event);
+            prop_assert_eq!(miss.is_none(), any, "{} on {}: {:?}", source, event, miss);
+            prop_assert!(miss.is_none_or(|miss| miss.held < miss.of), "{} on {}", source, event);
         }
     }
 
