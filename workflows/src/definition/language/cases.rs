@@ -85,11 +85,11 @@ pub static EVENT_GIVEN: Keys = Keys {
     owner: "a given event",
     rules: &[],
     keys: &[
-        key("type", Kind::Text, "Its type.").required(),
+        key("type", Kind::Text, "The type of the event.").required(),
         key("id", Kind::Text, "Its id; without it e1, e2 and so on, in order."),
         key("source", Kind::Text, "Its source; without it /test."),
         key("subject", Kind::Text, "Its subject."),
-        key("data", Kind::Value, "Its data."),
+        key("data", Kind::Value, "The data of the event."),
     ],
 };
 
