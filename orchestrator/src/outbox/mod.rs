@@ -33,7 +33,7 @@ pub fn spawn(engine: &Engine, config: &Config, shutdown: &CancellationToken) -> 
     let mut tasks = JoinSet::new();
     for target in &config.targets {
         let way = match &target.destination {
-            Destination::Exchange(exchange) => Way::Exchange(Exchange::new(exchange)),
+            Destination::Exchange(exchange) => Way::Exchange(Box::new(Exchange::new(exchange))),
             Destination::Webhook(webhook) => Way::Webhook(Webhook::new(webhook)),
         };
         tasks.spawn(Relay::new(engine, &target.name, way, config.poll).run(shutdown.clone()));
@@ -43,7 +43,7 @@ pub fn spawn(engine: &Engine, config: &Config, shutdown: &CancellationToken) -> 
 
 /// How a target's events get there.
 enum Way {
-    Exchange(Exchange),
+    Exchange(Box<Exchange>),
     Webhook(Webhook),
 }
 
