@@ -27,6 +27,7 @@ mod broken;
 mod cli;
 mod demo;
 mod examples;
+mod hooks;
 mod language_page;
 mod layers;
 mod operations;

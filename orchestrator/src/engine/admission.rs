@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// Recordings at once. More would not make the database faster; they only hold memory.
 const RECORDINGS_MAX: usize = 64;
 /// How long a sender waits. Those that are patient for the least time give up after 5 s.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+const ANSWER_WITHIN: Duration = Duration::from_millis(2500);
 
 /// The room for recordings.
 pub(super) struct Admission(Arc<Semaphore>);
