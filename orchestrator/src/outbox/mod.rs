@@ -66,7 +66,7 @@ pub fn spawn(engine: &Engine, config: &Config, shutdown: &CancellationToken) -> 
     let mut tasks = JoinSet::new();
     for target in &config.targets {
         let way = match &target.destination {
-            Destination::Exchange(exchange) => Way::Exchange(Exchange::new(exchange)),
+            Destination::Exchange(exchange) => Way::Exchange(Box::new(Exchange::new(exchange))),
             Destination::Webhook(webhook) => Way::Webhook(Webhook::new(webhook)),
         };
         tasks.spawn(Relay::new(engine, target, way, config.poll).run(shutdown.clone()));
@@ -133,7 +133,7 @@ type Shipment = BoxFuture<'static, Vec<(Outbound, Outcome)>>;
 
 /// How a target's events get there.
 enum Way {
-    Exchange(Exchange),
+    Exchange(Box<Exchange>),
     Webhook(Webhook),
 }
 
