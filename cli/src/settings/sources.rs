@@ -239,7 +239,7 @@ mod tests {
             ("a: { webhook: { scheme: bearer, secret: THERE }, format: json }", "needs a mapping"),
             (
                 "a: { webhook: { scheme: bearer, secret: THERE }, format: json, mapping: { type: 'body.' } }",
-                "the mapping: `type`",
+                "mapping of `type`",
             ),
         ] {
             let told_is = wrong(text);
