@@ -286,9 +286,10 @@ impl Broker {
     pub async fn close_connection(&self, name: &str) {
         let what = format!("a connection is called {name}");
         let pid = eventually(&what, Duration::from_secs(30), async || {
-            let all = self.list("list_connections", &["pid", "client_properties"]).await;
-            let found = all.iter().find(|connection| connection.to_string().contains(&format!("\"{name}\"")));
-            found.and_then(|connection| connection["pid"].as_str().map(str::to_owned))
+            // Not as JSON, which writes process ids as no command takes them.
+            let all = self.ctl(&["list_connections", "pid", "client_properties"]).await;
+            let found = all.lines().find(|connection| connection.contains(&format!("\"{name}\"")));
+            found.and_then(|connection| connection.split_whitespace().next().map(str::to_owned))
         });
         self.ctl(&["close_connection", &pid.await, "the test says so"]).await;
     }

@@ -35,7 +35,12 @@ fn parse(given: &MappingSettings, text: &str) -> Result<Mapping, Wrong> {
         let first = problems.first();
         let at = first.and_then(|problem| {
             let expression = given.get(&problem.attribute)?;
-            Some(place_in(text, expression, problem.error.offset.unwrap_or(0)))
+            Some(
+                problem
+                    .error
+                    .offset
+                    .map_or_else(|| place(expression), |offset| place_in(text, expression, offset)),
+            )
         });
         Wrong { at, message: format!("mapping of {}", all.join("; ")) }
     })

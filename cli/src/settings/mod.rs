@@ -232,6 +232,8 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use refit_orchestrator::config::{Argument, ExchangeType, Tls, Topology, Transport};
+
     use super::*;
 
     const FILE: &str = "
@@ -296,6 +298,160 @@ worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
         ] {
             let wrong = Settings::parse(text).unwrap_err();
             assert!(wrong.starts_with(place), "{text}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_source_is_told_with_its_place() {
+        let amqp = "sources:\n  rows:\n    amqp: { queue: q }\n    format: json\n    mapping:\n";
+        for (text, place, words) in [
+            (format!("{amqp}      type: body.op +\n"), "6:", "source `rows`: mapping of `type`: "),
+            (format!("{amqp}      type: \"'row.' + bod.op\"\n"), "6:23: ", "`bod` is not known here"),
+            (
+                format!("{amqp}      type: \"'a'\"\n      subject: |\n        'x' +\n        bod.op\n"),
+                "9:9: ",
+                "`bod` is not known here",
+            ),
+            (format!("{amqp}      typ: \"'a'\"\n"), "6:12: ", "did you mean `type`?"),
+            (
+                "sources: { a: { amqp: { queue: q }, format: xml } }\n".to_owned(),
+                "1:45: ",
+                "there is no format",
+            ),
+            ("sources: { a: { amqp: { queue: q, prefetch: 0 } } }\n".to_owned(), " ", "1 to 2000"),
+            ("sources: { A b: { amqp: { queue: q } } }\n".to_owned(), " ", "source `A b`: its name"),
+            (
+                "sources: { a: { amqp: { queue: q, declare: false, delivery_limit: 3 } } }\n".to_owned(),
+                " ",
+                "`delivery_limit` changes the broker",
+            ),
+        ] {
+            let wrong = Settings::parse(&text).unwrap_err();
+            assert!(wrong.starts_with(place) && wrong.contains(words), "{text}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_configured_as_the_file_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["ca.pem", "refit.pem", "refit.key"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        std::fs::write(path("url"), "amqps://broker.internal\n").unwrap();
+        let at = folder.path().display();
+        let text = format!(
+            "
+amqp: {{ url: {{ file: {at}/url }}, tls: {{ ca: {at}/ca.pem }} }}
+sources:
+  orders:
+    amqp:
+      tls: {{ certificate: {at}/refit.pem, key: {at}/refit.key, server_name: other }}
+      queue: refit.orders
+      bindings: [{{ exchange: shop, declare_exchange: headers, headers: {{ kind: orders, rows: 3, full: true }} }}]
+      prefetch: 7
+      delivery_limit: 3
+      dead_letter: shop.dead
+    format: debezium
+  labels: {{ amqp: {{ queue: labels, declare: false }} }}
+  other: {{ amqp: {{ url: amqp://elsewhere, queue: q }} }}
+"
+        );
+        let settings = Settings::parse(&text).unwrap();
+        let config = settings.orchestrator(&Place::default(), &Broker::default(), None, &[]).unwrap();
+        let found = |name: &str| {
+            let source = config.sources.iter().find(|source| source.name == name).unwrap();
+            let Transport::Amqp(queue) = &source.transport else { panic!("{source:?}") };
+            (source.format.name(), queue.clone())
+        };
+        let (format, orders) = found("orders");
+        assert_eq!(
+            (format, orders.prefetch, orders.broker.url.reveal()),
+            ("debezium", 7, "amqps://broker.internal")
+        );
+        assert_eq!(orders.broker.tls.server_name.as_deref(), Some("other"));
+        assert_eq!(orders.broker.tls.client.as_ref().unwrap().key, path("refit.key"));
+        let Topology::Declared(declaration) = &orders.topology else { panic!("{:?}", orders.topology) };
+        assert_eq!((declaration.delivery_limit, declaration.dead_letter.as_deref()), (3, Some("shop.dead")));
+        let binding = &declaration.bindings[0];
+        let headers: Vec<_> =
+            binding.headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let asked = [
+            ("full", Argument::Flag(true)),
+            ("kind", Argument::Text("orders".to_owned())),
+            ("rows", Argument::Number(3)),
+        ];
+        assert_eq!((binding.declare_exchange, headers.as_slice()), (Some(ExchangeType::Headers), &asked[..]));
+        let (format, labels) = found("labels");
+        assert_eq!(
+            (format, labels.prefetch, labels.broker.tls.ca),
+            ("cloudevents", 250, Some(path("ca.pem")))
+        );
+        assert!(matches!(labels.topology, Topology::Checked));
+        // Another broker is not known by this one's authority.
+        assert_eq!(found("other").1.broker.tls, Tls::default());
+    }
+
+    #[test]
+    fn a_broker_that_cannot_be_used_is_told() {
+        for (amqp, words) in [
+            ("queue: q", "no broker is named"),
+            ("queue: q, url: 'http://x'", "its broker's URL is none"),
+            ("queue: q, url: amqp://x, tls: { server_name: y }", "`tls` is for amqps:// URLs"),
+            ("queue: q, url: amqps://x, tls: { key: Cargo.toml }", "`certificate` and `key` together"),
+            ("queue: q, url: amqps://x, tls: { ca: nowhere.pem }", "nowhere.pem, which is no file"),
+            ("queue: q, url: { env: REFIT_TEST_UNSET }", "REFIT_TEST_UNSET"),
+        ] {
+            let settings = Settings::parse(&format!("sources: {{ a: {{ amqp: {{ {amqp} }} }} }}")).unwrap();
+            let wrong = settings.orchestrator(&Place::default(), &Broker::default(), None, &[]).unwrap_err();
+            let wrong = wrong.to_string();
+            assert!(wrong.starts_with("source `a`: ") && wrong.contains(words), "{amqp}: {wrong}");
+        }
+    }
+
+    const EVENTS_PAGE: &str = include_str!("../../../docs/events.md");
+
+    /// The code of the page's blocks in `yaml`, each with the words behind it.
+    fn examples() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let blocks = EVENTS_PAGE.split("\n```yaml").skip(1);
+        blocks.filter_map(|block| {
+            let (mark, rest) = block.split_once('\n')?;
+            Some((mark.trim(), rest.split("\n```").next()?))
+        })
+    }
+
+    #[test]
+    fn every_example_on_the_page_of_events_is_sound() {
+        let mut settings = 0;
+        for (mark, code) in examples() {
+            match mark {
+                "" => {
+                    if let Err(wrong) = Settings::parse(&format!("{code}\n")) {
+                        panic!("{wrong}:\n{code}");
+                    }
+                    settings += 1;
+                }
+                "workflow" => {
+                    let sound = refit_workflows::definition::Workflow::parse_all(code);
+                    assert!(sound.is_ok(), "{:#?}:\n{code}", sound.err());
+                }
+                other => panic!("`yaml {other}` is no kind of example:\n{code}"),
+            }
+        }
+        assert!(settings >= 5, "only {settings} examples were found");
+    }
+
+    #[test]
+    fn every_key_of_a_queue_is_on_the_page_of_events() {
+        let wrong = Settings::parse("sources: { a: { amqp: { queue: q, nothing: 1 } } }\n").unwrap_err();
+        let keys: Vec<&str> =
+            wrong.split("expected").nth(1).unwrap().split(['`', '\'', '"', ' ', ',']).collect();
+        let keys: Vec<&str> =
+            keys.into_iter().filter(|key| key.contains(|c: char| c.is_ascii_lowercase())).collect();
+        let keys: Vec<&str> = keys.into_iter().filter(|key| !matches!(*key, "one" | "of")).collect();
+        assert!(keys.len() >= 9, "the keys are told no more: {wrong}");
+        for key in keys {
+            assert!(EVENTS_PAGE.contains(&format!("| `{key}` |")), "`{key}` is not in the table");
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn retry(
     SeqPath(seq): SeqPath,
     Strict(retry): Strict<RetryDeadLetter>,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
-    let mended = retry.event.map(|mended| event(mended, None)).transpose()?;
+    let mended = retry.event.map(event).transpose()?;
     let events = engine.retry_dead_letter(seq, mended).await?;
     Ok((StatusCode::ACCEPTED, Json(Accepted { events })))
 }

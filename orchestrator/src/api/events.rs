@@ -2,19 +2,17 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use refit_workflows::event::CloudEvent;
+use refit_workflows::format::{Delivery, Format, Malformed, Transport};
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{Accepted, EventView};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::extract::{Params, media_type, parse_json, read_body, unsupported_media_type};
+use super::extract::{Params, media_type, read_body, unsupported_media_type};
 use super::problem::Problem;
 use crate::engine::{Engine, EventFilter};
-
-/// The most events one request may carry.
-const EVENTS_MAX: usize = 1000;
 
 /// The most rows a listing answers, and how many when the request does not say.
 const LIMIT_MAX: i64 = 1000;
@@ -34,67 +32,67 @@ pub(super) async fn send(
     request: Request,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
     let headers = request.headers().clone();
-    let form = Form::of(&headers)?;
+    check_media_type(&headers)?;
     let body = read_body(request).await?;
-    let events = engine.record_promptly(form.parse(&body)?, Vec::new()).await?;
+    let events = engine.record_promptly(read(&headers, &body)?, Vec::new()).await?;
     Ok((StatusCode::ACCEPTED, Json(Accepted { events })))
 }
 
-/// How a request carries its events (CloudEvents 1.0.2, HTTP protocol binding and JSON format).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// `application/cloudevents+json`: one event.
-    One,
-    /// `application/cloudevents-batch+json`: an array.
-    Batch,
-    /// `application/json`: either.
-    Either,
-}
+/// What an attribute's header begins with in binary mode (CloudEvents 1.0.2, HTTP protocol binding).
+const ATTRIBUTE: &str = "ce-";
 
-impl Form {
-    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        match media_type(headers).as_deref() {
-            Some("application/cloudevents+json") => Ok(Self::One),
-            Some("application/cloudevents-batch+json") => Ok(Self::Batch),
-            Some("application/json") => Ok(Self::Either),
-            _ => Err(unsupported_media_type(
-                "application/json, application/cloudevents+json or application/cloudevents-batch+json",
-            )),
+/// Before a byte of the body is read: with attributes among the headers it may be anything, else it is JSON.
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_binary = headers.keys().any(|name| name.as_str().starts_with(ATTRIBUTE));
+    match media_type(headers).as_deref() {
+        Some("application/json" | "application/cloudevents+json" | "application/cloudevents-batch+json") => {
+            Ok(())
         }
-    }
-
-    fn parse(self, body: &[u8]) -> Result<Vec<CloudEvent>, Problem> {
-        match (self, parse_json(body)?) {
-            (Self::One | Self::Either, value @ Value::Object(_)) => Ok(vec![event(value, None)?]),
-            (Self::Batch | Self::Either, Value::Array(values)) => {
-                if values.len() > EVENTS_MAX {
-                    return Err(Problem::invalid(format!(
-                        "the array holds {} events; {EVENTS_MAX} is the most one request may carry",
-                        values.len()
-                    ))
-                    .hint("send them in several requests: a repeated (source, id) is stored once"));
-                }
-                values.into_iter().enumerate().map(|(place, value)| event(value, Some(place))).collect()
-            }
-            (Self::One, _) => Err(Problem::invalid("the body must be one CloudEvent: a JSON object")),
-            (Self::Batch, _) => Err(Problem::invalid("the body must be a JSON array of CloudEvents")),
-            (Self::Either, _) => Err(Problem::invalid(
-                "the body must be a CloudEvent (a JSON object) or an array of CloudEvents",
-            )),
-        }
+        _ if is_binary => Ok(()),
+        _ => Err(unsupported_media_type(
+            "application/json, application/cloudevents+json or application/cloudevents-batch+json, unless headers ce-id, \
+             ce-source and ce-type hold the event's attributes",
+        )),
     }
 }
 
-pub(super) fn event(value: Value, place: Option<usize>) -> Result<CloudEvent, Problem> {
+/// An event that was given as JSON.
+pub(super) fn event(value: Value) -> Result<CloudEvent, Problem> {
     CloudEvent::parse_from_outside(value).map_err(|wrong| {
         let problem = Problem::new(StatusCode::BAD_REQUEST, "event-invalid", wrong.message);
-        match (place, wrong.field) {
-            (None, None) => problem,
-            (None, Some(field)) => problem.field(field),
-            (Some(place), None) => problem.field(format!("[{place}]")),
-            (Some(place), Some(field)) => problem.field(format!("[{place}].{field}")),
+        match wrong.field {
+            None => problem,
+            Some(field) => problem.field(field),
         }
     })
+}
+
+fn read(headers: &HeaderMap, body: &[u8]) -> Result<Vec<CloudEvent>, Problem> {
+    let mut given = Map::new();
+    let is_read = |name: &str| name.starts_with(ATTRIBUTE) || name == header::CONTENT_ENCODING;
+    for name in headers.keys().filter(|name| is_read(name.as_str())) {
+        let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        given.insert(name.as_str().to_owned(), Value::from(values.collect::<Vec<_>>().join(", ")));
+    }
+    let delivery = Delivery {
+        transport: Transport::Http,
+        source: "", // events say their own
+        content_type: headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()),
+        headers: &given,
+        properties: &Map::new(),
+        body,
+    };
+    Format::CloudEvents.read(&delivery).map_err(refused)
+}
+
+fn refused(malformed: Malformed) -> Problem {
+    let Malformed { message, field, position } = malformed;
+    let bad = |kind| Problem::new(StatusCode::BAD_REQUEST, kind, message);
+    match (position, field) {
+        (Some((line, column)), _) => bad("malformed-json").at(line, column),
+        (None, Some(field)) => bad("event-invalid").field(field),
+        (None, None) => bad("invalid"),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -175,68 +173,72 @@ mod tests {
 
     const GOOD: &str = r#"{"id": "1", "source": "/s", "type": "t"}"#;
 
-    fn refused(form: Form, body: &str) -> (u16, Option<String>) {
-        let problem = form.parse(body.as_bytes()).expect_err(body);
-        (problem.details().status, problem.details().field.clone())
-    }
-
-    #[test]
-    fn the_content_type_says_how_many_events_there_are() {
-        let array = format!("[{GOOD}, {GOOD}]");
-        for (form, body, count) in [
-            (Form::One, GOOD, 1),
-            (Form::Either, GOOD, 1),
-            (Form::Either, array.as_str(), 2),
-            (Form::Batch, array.as_str(), 2),
-            (Form::Batch, "[]", 0),
-        ] {
-            assert_eq!(form.parse(body.as_bytes()).unwrap().len(), count, "{form:?} {body}");
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
         }
-        assert_eq!(refused(Form::One, &array), (400, None));
-        assert_eq!(refused(Form::Batch, GOOD), (400, None));
-        assert_eq!(refused(Form::Either, "3"), (400, None));
+        headers
     }
 
     #[test]
     fn a_bad_event_is_named_by_place_and_field() {
-        for (body, field) in [
-            (r#"{"id": "1", "source": "/s"}"#.to_owned(), Some("type")),
-            (r#"{"id": "1", "source": "/s", "type": ""}"#.to_owned(), Some("type")),
-            (r#"{"id": 1, "source": "/s", "type": "t"}"#.to_owned(), Some("id")),
-            (r#"{"id": "1", "source": "/s", "type": "t", "time": "noon"}"#.to_owned(), Some("time")),
-            (format!(r#"[{GOOD}, {GOOD}, {GOOD}, {{"id": "4", "source": "/s"}}]"#), Some("[3].type")),
-            (format!("[{GOOD}, 7]"), Some("[1]")),
-            (format!("[{}]", vec![GOOD; 1001].join(",")), None),
-            ("{\"id\": 1,}".to_owned(), None),
-            ("{\"id\": 1e999}".to_owned(), None),
-            (String::new(), None),
+        for (body, kind, field) in [
+            (r#"{"id": "1", "source": "/s"}"#.to_owned(), "event-invalid", Some("type")),
+            (r#"{"id": "1", "source": "/s", "type": ""}"#.to_owned(), "event-invalid", Some("type")),
+            (
+                format!(r#"[{GOOD}, {GOOD}, {{"id": "4", "source": "/s"}}]"#),
+                "event-invalid",
+                Some("[2].type"),
+            ),
+            (format!("[{GOOD}, 7]"), "event-invalid", Some("[1]")),
+            (format!("[{}]", vec![GOOD; 1001].join(",")), "invalid", None),
+            ("7".to_owned(), "invalid", None),
+            ("{\"id\": 1,}".to_owned(), "malformed-json", None),
+            ("{\"id\": 1e999}".to_owned(), "malformed-json", None),
+            (String::new(), "malformed-json", None),
         ] {
-            let shown: String = body.chars().take(60).collect();
-            assert_eq!(refused(Form::Either, &body), (400, field.map(str::to_owned)), "{shown}");
+            let problem =
+                read(&headers(&[("content-type", "application/json")]), body.as_bytes()).unwrap_err();
+            let details = problem.details();
+            assert_eq!((details.status, details.kind.as_str()), (400, kind), "{}", details.detail);
+            assert_eq!((details.field.as_deref(), details.line.is_some()), (field, kind == "malformed-json"));
         }
-        assert_eq!(
-            Form::Either.parse(format!("[{}]", vec![GOOD; 1000].join(",")).as_bytes()).unwrap().len(),
-            1000
-        );
     }
 
     #[test]
-    fn other_content_types_are_refused() {
-        for (content_type, form) in [
-            ("application/json; charset=utf-8", Some(Form::Either)),
-            ("application/cloudevents+json", Some(Form::One)),
-            ("application/cloudevents-batch+json", Some(Form::Batch)),
-            ("application/json; charset=utf-16", None),
-            ("text/plain", None),
-            ("application/x-www-form-urlencoded", None),
+    fn attributes_come_from_headers() {
+        let attributes =
+            [("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t"), ("ce-subject", "Z%C3%BCrich")];
+        let event = read(&headers(&attributes), b"[1]").unwrap().remove(0);
+        assert_eq!(
+            (event.id(), event.subject(), event.data()),
+            ("1", Some("Zürich"), &serde_json::json!([1]))
+        );
+        let mut twice = headers(&attributes);
+        twice.append("ce-subject", "Bern".parse().unwrap());
+        assert_eq!(read(&twice, b"").unwrap()[0].subject(), Some("Zürich, Bern"));
+        let mut broken = headers(&attributes);
+        broken.insert("ce-subject", axum::http::HeaderValue::from_bytes(b"Z\xfcrich").unwrap());
+        let problem = read(&broken, b"").unwrap_err();
+        assert_eq!(problem.details().field.as_deref(), Some("subject"));
+        let zipped = headers(&[("content-type", "application/json"), ("content-encoding", "gzip")]);
+        assert!(read(&zipped, b"x").unwrap_err().details().detail.contains("uncompressed"));
+    }
+
+    #[test]
+    fn other_content_types_are_for_events_with_their_attributes_in_headers() {
+        for (content_type, is_json) in [
+            ("application/json; charset=utf-8", true),
+            ("application/cloudevents+json", true),
+            ("application/cloudevents-batch+json", true),
+            ("application/json; charset=utf-16", false),
+            ("text/plain", false),
+            ("application/x-www-form-urlencoded", false),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("content-type", content_type.parse().unwrap());
-            match (Form::of(&headers), form) {
-                (Ok(read), expected) => assert_eq!(Some(read), expected, "{content_type}"),
-                (Err(problem), None) => assert_eq!(problem.details().status, 415),
-                (Err(_), Some(_)) => panic!("{content_type} was refused"),
-            }
+            let plain = check_media_type(&headers(&[("content-type", content_type)]));
+            assert_eq!(plain.err().map(|problem| problem.details().status), (!is_json).then_some(415));
+            assert!(check_media_type(&headers(&[("content-type", content_type), ("ce-id", "1")])).is_ok());
         }
     }
 

@@ -167,7 +167,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Lenient<T> {
 }
 
 /// Any JSON value; a syntax error with its place.
-pub(crate) fn parse_json(body: &[u8]) -> Result<Value, Problem> {
+fn parse_json(body: &[u8]) -> Result<Value, Problem> {
     serde_json::from_slice(body).map_err(|error| not_json(&error))
 }
 

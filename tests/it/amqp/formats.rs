@@ -50,13 +50,14 @@ impl Settled {
         source(&self.orchestrator.api()).await["deliveries"][what].as_u64().unwrap()
     }
 
-    /// Type, source, subject and id of the events, in the order they came.
-    async fn events(&self) -> Vec<[Value; 4]> {
-        let events = self.orchestrator.api().get("/api/v1/events?order=oldest&data=true").await.ok();
-        let all = events.as_array().unwrap().clone();
-        all.into_iter()
-            .map(|event| ["type", "source", "subject", "id"].map(|name| event[name].clone()))
-            .collect()
+    /// Type, source, subject and id of the events, by their text: those of one transaction have no order.
+    async fn events(&self) -> Vec<[String; 4]> {
+        let all = self.orchestrator.api().get("/api/v1/events").await.ok();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let event = |event: &Value| ["type", "source", "subject", "id"].map(|name| text(&event[name]));
+        let mut events: Vec<_> = all.as_array().unwrap().iter().map(event).collect();
+        events.sort();
+        events
     }
 }
 
@@ -76,7 +77,7 @@ async fn binary_events_have_their_attributes_in_headers_with_either_separator() 
         message(properties, r#"{"rows": 3}"#)
     };
     let settled = Settled::of(json!({}), vec![binary(":", "1"), binary("_", "2")]).await;
-    let event = |id: &str| ["dataset.updated", "/warehouse", "customers", id].map(Value::from);
+    let event = |id: &str| ["dataset.updated", "/warehouse", "customers", id].map(str::to_owned);
     assert_eq!(settled.events().await, [event("1"), event("2")]);
 }
 
@@ -99,10 +100,8 @@ async fn plain_json_is_mapped_from_body_headers_and_properties() {
     ];
     let settled = Settled::of(format, messages).await;
     let subject = format!("{}/7", settled.queue);
-    assert_eq!(
-        settled.events().await,
-        [["dataset.updated", "/lake/loader", &subject, "m-1"].map(Value::from)]
-    );
+    let expected = ["dataset.updated", "/lake/loader", &subject, "m-1"].map(str::to_owned);
+    assert_eq!(settled.events().await, [expected]);
     let reasons = settled.database.texts("SELECT reason FROM dead_letters").await;
     assert!(reasons.len() == 1 && reasons[0].contains("`type` (`'dataset.' + body.op`)"), "{reasons:?}");
     assert_eq!((settled.counted("events").await, settled.counted("dead_letters").await), (2, 1));
@@ -123,9 +122,9 @@ async fn debezium_changes_are_events_and_tombstones_are_nothing() {
     let messages = vec![change("c", 1), tombstone, change("u", 2), change("u", 2)];
     let settled = Settled::of(json!({ "format": "debezium" }), messages).await;
     let events = settled.events().await;
-    let kinds: Vec<_> = events.iter().map(|[kind, source, subject, _]| [kind, source, subject]).collect();
-    let event = |kind: &str| [kind, "/sources/orders", "shop.public.orders"].map(Value::from);
-    assert_eq!(kinds, [event("cdc.c").each_ref(), event("cdc.u").each_ref()]);
+    let told: Vec<_> = events.iter().map(|event| &event[..3]).collect();
+    let event = |kind: &'static str| [kind, "/sources/orders", "shop.public.orders"];
+    assert_eq!(told, [event("cdc.c"), event("cdc.u")]);
     assert_eq!((settled.counted("empty").await, settled.counted("events").await), (1, 3));
     assert_eq!(settled.broker.depth(&settled.queue).await, Some(0));
 }
@@ -144,14 +143,15 @@ fn records(keys: &[&str]) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_record_of_an_object_store_is_an_event() {
     let keys = ["customers/part+1.parquet", "customers/2.parquet"];
-    let expected = ["lake/customers/part 1.parquet", "lake/customers/2.parquet"];
+    let expected = ["lake/customers/2.parquet", "lake/customers/part 1.parquet"];
     let minio = json!({ "EventName": "s3:ObjectCreated:Put", "Key": "lake/x", "Records": records(&keys) });
     for (format, body) in [("s3", json!({ "Records": records(&keys) })), ("minio", minio)] {
         let properties = BasicProperties::default().with_content_type("application/json".into());
         let settled =
             Settled::of(json!({ "format": format }), vec![message(properties, body.to_string())]).await;
         let events = settled.events().await;
-        let subjects: Vec<_> = events.iter().map(|[_, _, subject, _]| subject.as_str().unwrap()).collect();
+        let mut subjects: Vec<_> = events.iter().map(|[_, _, subject, _]| subject.as_str()).collect();
+        subjects.sort_unstable();
         assert_eq!(subjects, expected, "{format}");
         assert_eq!(settled.counted("settled").await, 1);
     }
@@ -225,5 +225,5 @@ async fn a_dead_letter_is_read_again_in_the_format_of_its_source() {
     let letters = api.get("/api/v1/deadletters").await.ok();
     api.post(&format!("/api/v1/deadletters/{}/retry", letters[0]["seq"]), &json!({})).await.ok();
     let events = settled.events().await;
-    assert_eq!((events.len(), &events[0][0]), (1, &json!("data.updated")));
+    assert_eq!((events.len(), events[0][0].as_str()), (1, "data.updated"));
 }

@@ -96,7 +96,7 @@ fn bad_events() -> Vec<Bad> {
             SEND,
             Value::from(many).to_string(),
             (400, "invalid"),
-            &[("detail", "1000"), ("hint", "several requests")],
+            &[("detail", "at most 1000"), ("detail", "several requests")],
         ),
         bad("neither object nor array", SEND, "7", (400, "invalid"), &[("detail", "CloudEvent")]),
         bad("no JSON", SEND, "{\n  \"id\": oops}", malformed, &[("line", "2")]),

@@ -312,3 +312,29 @@ async fn a_request_for_another_host_or_from_another_page_is_refused() {
     let events = orchestrator.api().get("/api/v1/events").await.ok();
     assert_eq!(events.as_array().unwrap().len(), stored, "a refused request left something behind");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_may_have_its_attributes_in_headers() {
+    let orchestrator = Orchestrator::start(Options::default()).await;
+    let (server, api) = (orchestrator.base_url(), orchestrator.api());
+    let attributes = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "load-1"),
+        ("ce-source", "/warehouse"),
+        ("ce-type", "dataset.updated"),
+        ("ce-subject", "Z%C3%BCrich"),
+        ("content-type", "text/csv"),
+    ];
+    for is_known in [false, true] {
+        let answer = ask(server, ("POST", "/api/v1/events"), &attributes, "id,plan\n1,pro\n", 1).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        assert_eq!(answer.body["events"][0]["duplicate"], is_known, "{}", answer.body);
+    }
+    let stored = api.get("/api/v1/events?data=true").await.ok();
+    assert_eq!(stored.as_array().unwrap().len(), 1);
+    let [id, subject, data] = ["id", "subject", "data"].map(|name| stored[0][name].as_str());
+    assert_eq!((id, subject, data), (Some("load-1"), Some("Zürich"), Some("id,plan\n1,pro\n")), "{stored}");
+
+    let answer = ask(server, ("POST", "/api/v1/events"), &attributes[2..], "", 1).await;
+    assert_eq!(answer.refused("without an id", 400)["field"], "id");
+}

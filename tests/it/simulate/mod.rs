@@ -5,6 +5,7 @@ mod command;
 mod live;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use refit_orchestrator::simulation::{Attempt, Came, Script, Simulation, Stage};
@@ -25,8 +26,9 @@ const MAX_WAIT: Duration = Duration::from_secs(50 * 60);
 /// Long after the last event: everything has come to rest.
 const END: Duration = Duration::from_secs(20 * 24 * 3600);
 
-/// Every way an event can go. Names are in the order in which a file would be read.
-const WORKFLOWS: [&str; 9] = [
+/// Every way an event can go, but for schedules: the slots of the live server are those of the real clock. Names are in the
+/// order in which a file would be read.
+const WORKFLOWS: [&str; 14] = [
     "
 workflow: counted
 on:
@@ -100,11 +102,63 @@ on: [{ event: { type: [merge, wide] } }]
 concurrency: { limit: 1, on_conflict: skip }
 steps: { a: { run: [x] } }
 ",
+    "
+workflow: summed
+on: [{ event: { type: [rows] }, by: data.region, batch: { sum: { of: data.rows, at_least: 20 } } }]
+concurrency: { on_conflict: parallel }
+steps: { a: { run: [x] } }
+",
+    "
+workflow: lapsing
+on: [{ all: [{ type: [rows] }, { type: [wide] }], by: data.region, within: 13m }]
+concurrency: { on_conflict: parallel }
+steps: { a: { run: [x] } }
+",
+    "
+workflow: late
+on: [{ all: [{ type: [merge] }, { type: [wide] }], by: data.region, within: 11m, on_expire: fire }]
+concurrency: { on_conflict: parallel }
+steps: { a: { run: [x] } }
+",
+    "
+workflow: replaced
+on: [{ event: { type: [merge] } }]
+concurrency: { limit: 2, on_conflict: cancel_running }
+steps: { a: { run: [x] } }
+",
+    "
+workflow: kept
+on: [{ event: { type: [wide] } }]
+concurrency: { limit: 1, on_conflict: cancel_running, before: b }
+steps:
+  a: { run: [x] }
+  b: { run: [x], needs: [a] }
+",
 ];
+
+/// Every way to meet a conflict, with a cooldown: the workflows `resting-queue` and so on.
+const RESTING: [&str; 5] = ["queue", "coalesce", "skip", "cancel_running", "parallel"];
+
+fn workflows() -> impl Iterator<Item = String> {
+    let resting = |(place, on_conflict): (usize, &str)| {
+        // No two of them rest for as long, so that no two cooldowns are over at the same moment.
+        let (region, minutes) = (["eu", "us", "asia"][place % 3], 21 + 2 * place);
+        format!(
+            "workflow: resting-{}
+on: [{{ event: {{ type: [merge], data: {{ region: [{region}] }} }} }}]
+cooldown: {minutes}m
+concurrency: {{ on_conflict: {on_conflict} }}
+steps: {{ a: {{ run: [x] }} }}
+",
+            on_conflict.replace('_', "-")
+        )
+    };
+    WORKFLOWS.into_iter().map(str::to_owned).chain(RESTING.into_iter().enumerate().map(resting))
+}
 
 /// How long a step takes: another time for each, so that no two are ever over at the same moment.
 fn takes(workflow: &str, step: &str) -> Duration {
-    let place = WORKFLOWS.iter().position(|text| text.contains(&format!("workflow: {workflow}\n"))).unwrap();
+    let place = workflows().position(|text| text.contains(&format!("workflow: {workflow}\n"))).unwrap();
     Duration::from_millis(301_003 + 97_211 * place as u64 + if step == "a" { 0 } else { 41_017 })
 }
 
@@ -159,8 +213,9 @@ struct Decided {
 
 impl Decided {
     fn of(events: &[EventView], runs: &[RunView]) -> Self {
-        let decision =
-            |one: &DecisionView| json!([one.workflow, one.trigger, one.decision, one.reason, one.run]);
+        let decision = |one: &DecisionView| {
+            json!([one.workflow, one.trigger, one.decision, one.reason.as_deref().map(timeless), one.run])
+        };
         let event = |event: &EventView| {
             let decisions = event.decisions.iter().map(decision).collect();
             ((event.source.clone(), event.id.clone()), decisions)
@@ -184,16 +239,38 @@ impl Decided {
         Self { events: events.iter().map(event).collect(), runs: runs.iter().map(run).collect() }
     }
 
+    /// The decisions about events, by workflow.
+    fn of_workflow(&self, workflow: &str, decision: &str) -> usize {
+        self.events.values().flatten().filter(|one| one[0] == workflow && one[2] == decision).count()
+    }
+
     fn count(&self, decision: &str) -> usize {
         self.events.values().flatten().filter(|one| one[2] == decision).count()
     }
 }
 
+/// A reason without the end of a cooldown, which is a time.
+fn timeless(reason: &str) -> String {
+    match reason.split_once("cooldown until ") {
+        Some((before, after)) => {
+            let words = after.split_once(' ').map(|(_, words)| words).unwrap_or_default();
+            format!("{before}cooldown until then {words}")
+        }
+        None => reason.to_owned(),
+    }
+}
+
+/// Made once, beside the live servers, and on one thread: what waits for one another does not have to be woken on another.
+static SIMULATED: LazyLock<Decided> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(simulated())
+});
+
 async fn simulated() -> Decided {
     let mut stage = Stage::new().await.unwrap();
     let mut simulation = Simulation::open(&mut stage, START).await.unwrap();
-    for text in WORKFLOWS {
-        let workflow = Workflow::parse(text).unwrap();
+    for text in workflows() {
+        let workflow = Workflow::parse(&text).unwrap();
         let attempt =
             |step: &str| vec![Attempt { takes: takes(&workflow.name, step), came: Came::default() }];
         let attempts = ["a", "b"].map(|step| (step.to_owned(), attempt(step)));
@@ -216,8 +293,9 @@ async fn simulated() -> Decided {
 }
 
 async fn the_live_server_and_a_simulation_decide_alike(database: Database) {
-    let simulated = simulated().await;
+    let simulated = tokio::task::spawn_blocking(|| &*SIMULATED);
     let live = Live::open(&database).await.play().await;
+    let simulated = simulated.await.unwrap();
     for (event, decisions) in &live.events {
         assert_eq!(simulated.events.get(event), Some(decisions), "of event {event:?} (simulated, live)");
     }
@@ -233,16 +311,24 @@ async fn the_live_server_and_a_simulation_decide_alike(database: Database) {
         "queued",
         "coalesced",
         "skipped",
+        "cooldown",
         "unmatched",
         "filter_error",
         "duplicate",
     ] {
         assert!(live.count(decision) >= 10, "{decision}: {}", live.count(decision));
     }
-    for text in WORKFLOWS {
-        let workflow = Workflow::parse(text).unwrap().name;
-        let runs = live.runs.keys().filter(|run| run.starts_with(&workflow)).count();
+    for text in workflows() {
+        let workflow = Workflow::parse(&text).unwrap().name;
+        let runs = live.runs.keys().filter(|run| run.starts_with(&format!("{workflow}/"))).count();
         assert!(runs >= 10, "{runs} runs of {workflow}");
+    }
+    assert!(live.of_workflow("lapsing", "skipped") >= 10, "no join expires");
+    let cancelled = |workflow: &str| {
+        live.runs.iter().filter(|(run, told)| run.starts_with(workflow) && told[0] == "cancelled").count()
+    };
+    for workflow in ["replaced/", "kept/", "resting-cancel-running/"] {
+        assert!(cancelled(workflow) >= 5, "{} of {workflow} are cancelled", cancelled(workflow));
     }
 }
 

@@ -8,6 +8,8 @@
 //! | any other, with attributes among the headers | binary: the body is the data |
 //! | any other | structured; over HTTP an array is a batch |
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
@@ -94,8 +96,8 @@ fn one(value: Value) -> Result<CloudEvent, Malformed> {
 fn many(values: Vec<Value>) -> Result<Vec<CloudEvent>, Malformed> {
     if values.len() > EVENTS_MAX {
         return Err(Malformed::new(format!(
-            "the array holds {} events; at most {EVENTS_MAX} are taken at once: send them in several, a repeated \
-             (source, id) is stored once",
+            "the array holds {} events; at most {EVENTS_MAX} are taken at once: send them in several requests, a \
+             repeated (source, id) is stored once",
             values.len()
         )));
     }
@@ -188,15 +190,16 @@ fn http_attributes(headers: &Map<String, Value>) -> Result<Map<String, Value>, M
 /// drafts before 1.0.
 fn decode(name: &str, text: &str) -> Result<String, Malformed> {
     let text = text.trim();
-    let quoted = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let text = match quoted {
+    let inside = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let text = match inside {
         Some(inside) => {
             unescape(inside).ok_or_else(|| of_attribute(name, "has a `\"` or `\\` that is not escaped"))?
         }
         None => text.to_owned(),
     };
-    let decoded = percent_decode_str(&text).decode_utf8();
-    decoded.map(std::borrow::Cow::into_owned).map_err(|_| {
+    // In place of bytes that are no UTF-8, the transport has put the replacement character.
+    let decoded = percent_decode_str(&text).decode_utf8().ok().filter(|_| !text.contains('\u{fffd}'));
+    decoded.map(Cow::into_owned).ok_or_else(|| {
         of_attribute(name, "does not decode to UTF-8: percent-encode its UTF-8 bytes, as in `Z%C3%BCrich`")
     })
 }

@@ -87,7 +87,8 @@ pub struct Delivery<'a> {
     pub source: &'a str,
     /// The media type, with its parameters.
     pub content_type: Option<&'a str>,
-    /// HTTP: the headers by lower-case name, each a string. AMQP: the message's `headers` table as JSON, whatever it
+    /// HTTP: the headers by lower-case name, each a string; several of one name joined with `, `, bytes that are no
+    /// UTF-8 as U+FFFD. AMQP: the message's `headers` table as JSON, whatever it
     /// holds; times in it as RFC 3339.
     pub headers: &'a Map<String, Value>,
     /// AMQP: `exchange`, `routing_key` and the properties of the message under their names in the protocol with `_`

@@ -186,23 +186,24 @@ impl Walk<'_> {
         }
         let has_fraction = ones.and(others).has(Kind::Double);
         // The whole one gives way to the one with a fraction, but for `%`, which knows no fractions.
-        let to = if has_fraction && operator != operators::MODULO { Kind::Double } else { Kind::Int };
+        let is_modulo = operator == operators::MODULO;
+        let to = Kinds::one(if has_fraction && !is_modulo { Kind::Double } else { Kind::Int });
         let written = |(part, of): (&IdedExpr, &Type)| {
             let text = self.text(part);
-            if of.kinds() == Kinds::one(to) {
-                return text;
-            }
             let is_constant = of.kinds() == whole && text.bytes().all(|b| b.is_ascii_digit());
-            match to {
-                Kind::Double if is_constant => format!("{text}.0"),
-                Kind::Double => format!("double({text})"),
-                _ => format!("int({text})"),
+            if of.kinds() == to {
+                text
+            } else if to == whole {
+                format!("int({text})")
+            } else if is_constant {
+                format!("{text}.0")
+            } else {
+                format!("double({text})")
             }
         };
-        let why = if has_fraction && to == Kind::Int {
-            "`%` is for whole numbers"
-        } else {
-            "numbers of different kinds are not mixed"
+        let why = match has_fraction && is_modulo {
+            true => "`%` is for whole numbers",
+            false => "numbers of different kinds are not mixed",
         };
         Some(format!("{why}: write {} {} {}", written(left), symbol(operator), written(right)))
     }

@@ -62,6 +62,7 @@ fn binary_mode_over_http_decodes_its_headers_once() {
         ("plain", "plain"),
         ("Zürich", "Zürich"),
         ("100%", "100%"),
+        ("%EF%BF%BD", "\u{fffd}"),
         (r#""old \"quoted\" \\ value""#, r#"old "quoted" \ value"#),
         (r#""%41""#, "A"),
         (r#"""#, r#"""#),
@@ -82,6 +83,7 @@ fn a_header_that_cannot_be_decoded_is_refused() {
     for (sent, expected) in [
         ("%C0%A0", "does not decode to UTF-8"),
         ("%FF", "does not decode to UTF-8"),
+        ("raw \u{fffd}", "does not decode to UTF-8"),
         (r#""a"b""#, "not escaped"),
         (r#""a\""#, "not escaped"),
         ("a%00b", "control character"),
