@@ -83,7 +83,7 @@ async fn run(
             Transport::Webhook(_) => {}
         }
     }
-    let router = api::router(engine.clone(), &config, hooks);
+    let router = api::router(engine.clone(), &config, hooks.listed(engine.health()));
     http::serve(listener, router, shutdown.clone()).await;
     while let Some(ended) = intake.join_next().await {
         if let Err(error) = ended {

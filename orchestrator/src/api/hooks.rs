@@ -79,10 +79,15 @@ async fn accept(engine: &Engine, hook: &Hook, mut request: Request) -> Result<Ac
         return Err(refused(hook, refusal));
     }
     match hook.read(&headers, &body) {
-        Ok(events) => Ok(Accepted { events: engine.record_promptly(events, Vec::new()).await? }),
+        Ok(events) => {
+            let events = engine.record_promptly(events, Vec::new()).await?;
+            hook.count(Some(events.len()));
+            Ok(Accepted { events })
+        }
         Err(malformed) => {
             let letter = hook.dead_letter(&headers, &body, malformed.message.clone());
             engine.record_promptly(Vec::new(), vec![letter]).await?;
+            hook.count(None);
             Err(not_understood(hook, malformed))
         }
     }
@@ -120,8 +125,8 @@ fn refused(hook: &Hook, refusal: Refusal) -> Problem {
 fn not_understood(hook: &Hook, malformed: Malformed) -> Problem {
     let Malformed { message, field, position } = malformed;
     let problem = Problem::new(StatusCode::BAD_REQUEST, "delivery-malformed", message).hint(format!(
-        "nothing is lost: it is kept with this reason as a dead letter of {}",
-        hook.letters_from()
+        "nothing is lost: it is kept with this reason (`refit deadletter list --source {}`)",
+        hook.name()
     ));
     let problem = match field {
         Some(field) => problem.field(field),

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 
 use refit_workflows::event::CloudEvent;
-use refit_workflows::format::Format;
+use refit_workflows::format::{Delivery, Format, Transport};
+use serde_json::Value;
 
 use super::delivery::Envelope;
+use super::hooks::HTTP;
 use super::source_uri;
 use crate::engine::DeadLetter;
 
@@ -20,13 +22,16 @@ pub(crate) fn read_again(
 ) -> Result<Vec<CloudEvent>, String> {
     let format = formats.get(&letter.source).unwrap_or(&Format::CloudEvents);
     let (envelope, uri) = (Envelope::kept(&letter.context), source_uri(&letter.source));
-    format.read(&envelope.delivery(&uri, &letter.body)).map_err(|malformed| malformed.message)
+    let message = envelope.delivery(&uri, &letter.body);
+    let is_request = letter.context.get("transport").and_then(Value::as_str) == Some(HTTP);
+    let transport = if is_request { Transport::Http } else { message.transport };
+    format.read(&Delivery { transport, ..message }).map_err(|malformed| malformed.message)
 }
 
 #[cfg(test)]
 mod tests {
     use refit_workflows::format::Mapping;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -57,6 +62,17 @@ mod tests {
             let reason = read(&letter("amqp:q", context, body)).unwrap_err();
             assert!(reason.contains(expected), "{reason}");
         }
+    }
+
+    #[test]
+    fn a_letter_of_a_webhook_is_read_as_the_request_it_was() {
+        let headers = json!({ "ce-id": "8", "ce-source": "/s", "ce-type": "t" });
+        let context = json!({ "transport": "http", "content_type": "text/plain", "headers": headers });
+        assert_eq!(read(&letter("partner", context, b"a")).unwrap()[0].id(), "8");
+        let batch =
+            br#"[{"id": "1", "source": "/s", "type": "t"}, {"id": "2", "source": "/s", "type": "t"}]"#;
+        let context = json!({ "transport": "http", "content_type": "application/json", "headers": {} });
+        assert_eq!(read(&letter("partner", context, batch)).unwrap().len(), 2);
     }
 
     #[test]

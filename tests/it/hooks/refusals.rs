@@ -131,7 +131,7 @@ async fn what_is_authentic_and_not_understood_is_a_dead_letter() {
         let answer = house.post(hook, &Headers::new(), body).await;
         let told = answer.refused(body, 400, "delivery-malformed");
         assert_eq!((told["field"].as_str(), told["line"].as_u64()), (field, line), "{told}");
-        assert!(told["hint"].as_str().unwrap().contains("webhook:open"), "{told}");
+        assert!(told["hint"].as_str().unwrap().contains("--source open"), "{told}");
     }
     let github = senders::all().into_iter().find(|sender| sender.hook == "github").unwrap();
     house.post("github", &github.headers("another secret", "{}"), "{}").await.refused(
@@ -151,15 +151,19 @@ async fn what_is_authentic_and_not_understood_is_a_dead_letter() {
         "SELECT source || ' ' || CAST(body AS TEXT) FROM dead_letters ORDER BY seq",
     )
     .await;
-    let expected = [
-        "webhook:open {\"id\": \"1\", \"source\": \"/s\"}",
-        "webhook:open {\n  oops}",
-        "webhook:open [1]",
-        "webhook:github {}",
-    ];
+    let expected = ["open {\"id\": \"1\", \"source\": \"/s\"}", "open {\n  oops}", "open [1]", "github {}"];
     assert_eq!(kept, expected);
     let context = super::overload::rows(&database, "SELECT context FROM dead_letters ORDER BY seq").await;
     assert!(context[3].contains("content-type") && !context[3].contains("sha256="), "{}", context[3]);
+
+    let api = house.orchestrator.api();
+    let retried = api.post("/api/v1/deadletters/1/retry", &json!({})).await;
+    assert!(retried.refused(422)["detail"].as_str().unwrap().contains("`type` is missing"));
+    let server = api.get("/api/v1/server").await.ok();
+    let parts = server["parts"].as_array().unwrap();
+    let counts = |name: &str| parts.iter().find(|part| part["name"] == name).unwrap()["deliveries"].clone();
+    assert_eq!(counts("open"), json!({"settled": 3, "events": 0, "dead_letters": 3, "empty": 0}));
+    assert_eq!(counts("github")["dead_letters"], 1);
     assert_eq!(house.orchestrator.api().get("/api/v1/events").await.ok(), json!([]));
 }
 

@@ -7,21 +7,24 @@ mod verify;
 use std::collections::HashMap;
 
 use axum::http::{HeaderMap, header};
-use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
+use refit_workflows::event::CloudEvent;
 use refit_workflows::format::{Delivery, Format, Malformed, Transport as Carrier};
+use refit_workflows::names::check_name;
 use refit_workflows::time::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::source_uri;
 use crate::config::{Hook as Config, Scheme, Source, Transport};
 use crate::engine::DeadLetter;
+use crate::health::{Counts, Health, Part, PartKind};
+use crate::store::BODY_BYTES_MAX;
 pub(crate) use verify::Refusal;
 use verify::Verifier;
 
-/// The longest name of a hook, in bytes.
-const NAME_BYTES_MAX: usize = 64;
+/// What the context of a dead letter says of how it came.
+pub(super) const HTTP: &str = "http";
 
 /// Every hook there is, by name.
-#[derive(Default)]
 pub struct Hooks {
     by_name: HashMap<String, Hook>,
 }
@@ -29,11 +32,13 @@ pub struct Hooks {
 /// A hook that requests may be sent to.
 pub(crate) struct Hook {
     name: String,
-    /// The CloudEvents `source` of formats that give none.
-    source: String,
+    /// The `source` of events whose format gives none.
+    uri: String,
     verifier: Verifier,
     format: Format,
     body_max: usize,
+    /// Its place on the list of sources, once it is listed.
+    part: Option<Part>,
 }
 
 /// A hook that cannot work.
@@ -62,6 +67,18 @@ impl Hooks {
         Ok(Self { by_name })
     }
 
+    /// The same hooks, on this list for as long as they live.
+    #[must_use]
+    pub fn listed(mut self, health: &Health) -> Self {
+        for hook in self.by_name.values_mut() {
+            let part = health.register(PartKind::Source, &hook.name);
+            // It waits for others: whenever the server answers, it does its work.
+            part.working();
+            hook.part = Some(part);
+        }
+        self
+    }
+
     /// The hook of this name.
     pub(crate) fn get(&self, name: &str) -> Option<&Hook> {
         self.by_name.get(name)
@@ -71,13 +88,7 @@ impl Hooks {
 impl Hook {
     fn new(source: &Source, hook: &Config, loopback: bool) -> Result<Self, String> {
         let name = source.name.as_str();
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('.') || !name.chars().all(fits)
-        {
-            return Err(format!(
-                "a webhook's name is a part of its path: at most {NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`"
-            ));
-        }
+        check_name(name).map_err(|wrong| format!("its name, a part of its path, {wrong}"))?;
         if hook.body_max == 0 || hook.body_max > Config::BODY_MAX {
             return Err(format!(
                 "`body_max` must be from 1 B to {} KiB, the most that one event may weigh",
@@ -93,10 +104,11 @@ impl Hook {
         }
         Ok(Self {
             name: name.to_owned(),
-            source: format!("/sources/{name}"),
+            uri: source_uri(name),
             verifier: Verifier::new(&hook.scheme)?,
             format: source.format.clone(),
             body_max: hook.body_max,
+            part: None,
         })
     }
 
@@ -158,26 +170,37 @@ impl Hook {
         let headers_kept = self.without_proof(headers);
         self.format.read(&Delivery {
             transport: Carrier::Http,
-            source: &self.source,
-            content_type: headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()),
+            source: &self.uri,
+            content_type: content_type(headers),
             headers: &headers_kept,
             properties: &Map::new(),
             body,
         })
     }
 
-    /// How dead letters of this hook name it.
-    pub(crate) fn letters_from(&self) -> String {
-        format!("webhook:{}", self.name)
+    /// Counts a request that was recorded: with how many events, or as a dead letter.
+    pub(crate) fn count(&self, events: Option<usize>) {
+        let Some(part) = &self.part else { return };
+        part.count(Counts {
+            deliveries: 1,
+            events: events.unwrap_or(0) as u64,
+            dead_letters: u64::from(events.is_none()),
+            empty: u64::from(events == Some(0)),
+        });
     }
 
     /// A request of which no event could be read, to be kept with the reason.
     pub(crate) fn dead_letter(&self, headers: &HeaderMap, body: &[u8], reason: String) -> DeadLetter {
         DeadLetter {
-            source: self.letters_from(),
-            reason,
-            body: body[..body.len().min(EVENT_BYTES_MAX)].to_vec(),
-            context: json!({"format": self.format.name(), "headers": self.without_proof(headers)}),
+            source: self.name.clone(),
+            // PostgreSQL cannot store the NUL character.
+            reason: reason.replace('\0', "\u{fffd}"),
+            body: body[..body.len().min(BODY_BYTES_MAX)].to_vec(),
+            context: json!({
+                "transport": HTTP,
+                "content_type": content_type(headers),
+                "headers": self.without_proof(headers),
+            }),
         }
     }
 
@@ -191,6 +214,10 @@ impl Hook {
         }
         kept
     }
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_TYPE)?.to_str().ok()
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ fn what_cannot_work_is_refused_before_anything_starts() {
         assert!(!problem.contains("hunter2") && !problem.contains("aGVsbG8"), "{problem}");
     }
     assert!(Hooks::new(&[source("a", Scheme::None, 1000)], true).is_ok());
-    assert!(Hooks::new(&[source("a.b_C-1", standard(&["hunter22"]), 1)], false).is_ok());
+    assert!(Hooks::new(&[source("a_b-1", standard(&["hunter22"]), 1)], false).is_ok());
 }
 
 #[test]

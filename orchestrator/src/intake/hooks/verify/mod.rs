@@ -91,7 +91,7 @@ impl Verifier {
         let check = match scheme {
             Scheme::Standard { secrets, tolerance } => Check::Message {
                 headers: MessageHeaders::named("webhook-id", "webhook-timestamp", "webhook-signature"),
-                keys: each(secrets, |text| standard_key(text))?,
+                keys: each(secrets, standard_key)?,
                 tolerance: *tolerance,
             },
             Scheme::Mlflow { secrets, tolerance } => Check::Message {
