@@ -9,7 +9,7 @@ use refit_workflows::names::RunName;
 use refit_workflows::wire::{
     Accepted, Apply, CreateToken, DeadLetterView, Decide, EventView, HistoryView, LogPage, MissingReply,
     MissingRequest, ModelView, ProblemDetails, RetryDeadLetter, RetryRun, Rollback, RunView, ServerView,
-    StartRun, TokenView, WorkerView, WorkflowView,
+    StartRun, TargetDropped, TargetView, TokenView, WorkerView, WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -335,6 +335,26 @@ impl Client {
     /// `POST /models/{model}/rollback`
     pub(crate) async fn rollback(&self, model: &str, rollback: &Rollback) -> Answer<HistoryView> {
         self.post(&format!("/models/{model}/rollback"), rollback).await
+    }
+
+    /// `GET /targets`
+    pub(crate) async fn targets(&self) -> Answer<Vec<TargetView>> {
+        self.get("/targets", &[]).await
+    }
+
+    /// `GET /targets/{name}`
+    pub(crate) async fn target(&self, name: &str) -> Answer<TargetView> {
+        self.get(&format!("/targets/{name}"), &[]).await
+    }
+
+    /// `POST /targets/{name}/enable`
+    pub(crate) async fn enable_target(&self, name: &str) -> Answer<TargetView> {
+        self.post(&format!("/targets/{name}/enable"), &serde_json::json!({})).await
+    }
+
+    /// `DELETE /targets/{name}/events`
+    pub(crate) async fn drop_events(&self, name: &str) -> Answer<TargetDropped> {
+        self.send(self.request(Method::DELETE, &format!("/targets/{name}/events"))).await
     }
 
     /// `GET /workers`

@@ -173,17 +173,38 @@ CREATE TABLE evidence (
     body TEXT NOT NULL
 );
 
--- One row per outbound event and target, until it is sent. stream orders: the run's name, or the event's own.
+-- Where outbound events go, as the orchestrators that run were told: whichever of them puts an event into the outbox asks
+-- this list. revision grows with every change of it and names what a copy of it holds; no row ever goes, so that it does
+-- not come back. digest is that of the settings; error is why the latest try failed, since when the state has been so.
+CREATE TABLE targets (
+    name TEXT NOT NULL PRIMARY KEY,
+    kind TEXT NOT NULL,
+    events TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    active BIGINT NOT NULL CHECK (active IN (0, 1)),
+    revision BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL,
+    sent BIGINT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('ok', 'retrying', 'open', 'disabled')),
+    since BIGINT,
+    error TEXT
+);
+
+-- One row per outbound event and target, until it is sent. stream orders: the run's name, or the event's own. failed_at is
+-- when it failed first.
 CREATE TABLE outbox (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     target TEXT NOT NULL,
     stream TEXT NOT NULL,
     event BIGINT NOT NULL,
     attempts BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
     due_at BIGINT NOT NULL,
+    failed_at BIGINT,
     error TEXT
 );
 CREATE INDEX outbox_target ON outbox (target, seq);
+CREATE INDEX outbox_stream ON outbox (target, stream, seq);
 
 CREATE TABLE workers (
     name TEXT NOT NULL PRIMARY KEY,

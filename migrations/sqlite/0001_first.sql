@@ -173,17 +173,38 @@ CREATE TABLE evidence (
     body TEXT NOT NULL
 ) STRICT;
 
--- One row per outbound event and target, until it is sent. stream orders: the run's name, or the event's own.
+-- Where outbound events go, as the orchestrators that run were told: whichever of them puts an event into the outbox asks
+-- this list. revision grows with every change of it and names what a copy of it holds; no row ever goes, so that it does
+-- not come back. digest is that of the settings; error is why the latest try failed, since when the state has been so.
+CREATE TABLE targets (
+    name TEXT NOT NULL PRIMARY KEY,
+    kind TEXT NOT NULL,
+    events TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    active INTEGER NOT NULL CHECK (active IN (0, 1)),
+    revision INTEGER NOT NULL,
+    seen_at INTEGER NOT NULL,
+    sent INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('ok', 'retrying', 'open', 'disabled')),
+    since INTEGER,
+    error TEXT
+) STRICT;
+
+-- One row per outbound event and target, until it is sent. stream orders: the run's name, or the event's own. failed_at is
+-- when it failed first.
 CREATE TABLE outbox (
     seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     target TEXT NOT NULL,
     stream TEXT NOT NULL,
     event INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
     due_at INTEGER NOT NULL,
+    failed_at INTEGER,
     error TEXT
 ) STRICT;
 CREATE INDEX outbox_target ON outbox (target, seq);
+CREATE INDEX outbox_stream ON outbox (target, stream, seq);
 
 CREATE TABLE workers (
     name TEXT NOT NULL PRIMARY KEY,

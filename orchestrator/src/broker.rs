@@ -262,6 +262,12 @@ fn properties(event: &CloudEvent) -> BasicProperties {
     if let Ok(kind) = ShortString::try_new(event.kind()) {
         properties = properties.with_type(kind);
     }
+    let traced = |name| Some((name, event.attributes().get(name)?.as_str()?));
+    let trace: Vec<_> = ["traceparent", "tracestate"].into_iter().filter_map(traced).collect();
+    if !trace.is_empty() {
+        let headers: Vec<_> = trace.into_iter().map(|(name, value)| (name, text(value))).collect();
+        properties = properties.with_headers(table(&headers));
+    }
     properties
 }
 

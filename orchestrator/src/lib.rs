@@ -4,6 +4,7 @@
 //! [`serve`] starts everything; [`Config`] says how. [`engine::Engine`] is the only caller of the store's write
 //! functions; the HTTP API, the RabbitMQ intake and the outbox talk to the engine alone.
 
+mod address;
 pub mod api;
 mod broker;
 pub mod clock;

@@ -47,6 +47,9 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     if lock.is_some() {
         // The lock says that whoever held something was killed.
         engine.store().void_duties().await?;
+        // Nobody else has targets either: those that are not in the settings any more get no more events.
+        let targets = config.targets.iter().map(|target| target.name.clone()).collect();
+        engine.store().keep_targets(targets, true).await?;
     }
     if !address.ip().is_loopback() && !engine.store().any_token().await? {
         return Err(StartError::NoTokens { address });
@@ -105,7 +108,7 @@ pub async fn open_engine(config: Config) -> Result<Engine, StartError> {
     let mut pause = Duration::from_millis(200);
     let mut said = false;
     let store = loop {
-        match Store::open(&url, outbox::targets(&config)).await {
+        match Store::open(&url, outbox::listed(&config)).await {
             Ok(store) => break store,
             Err(StoreError::Unavailable(reason))
                 if deadline.is_none_or(|deadline| Instant::now() + pause < deadline) =>

@@ -8,6 +8,7 @@ mod event;
 mod model;
 mod processes;
 mod run;
+mod target;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -26,6 +27,7 @@ pub(crate) use event::{EventCommand, EventSendArgs};
 pub(crate) use model::ModelCommand;
 pub(crate) use processes::{Broker, ConfigFile, Database, DemoArgs, Place, ServeArgs, UpArgs, WorkArgs};
 pub(crate) use run::{DecideArgs, RunCommand};
+pub(crate) use target::TargetCommand;
 pub(crate) use token::{Direct, TokenCommand};
 pub(crate) use worker::WorkerCommand;
 pub(crate) use workflow::WorkflowCommand;
@@ -64,6 +66,7 @@ Follow:
   run         Start, watch, explain, cancel, retry and approve runs
   model       Versions, aliases, history and rollback
   worker      List the workers
+  target      Where events are sent, and what waits there
 
 Shell:
   completion  Print a completion script
@@ -168,6 +171,9 @@ pub(crate) enum Command {
     /// Versions, aliases, history and rollback
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Where events are sent, and what waits there
+    #[command(subcommand)]
+    Target(TargetCommand),
     /// List the workers
     #[command(subcommand)]
     Worker(WorkerCommand),

@@ -16,6 +16,7 @@ mod schema;
 mod serve;
 mod simulate;
 mod sources;
+mod target;
 mod test;
 mod token;
 mod up;
@@ -59,6 +60,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::DeadLetter(command) => Box::pin(deadletter::run(command, &client()?)).await,
         Command::Run(command) => Box::pin(run::run(command, &client()?)).await,
         Command::Model(command) => Box::pin(model::run(command, &client()?)).await,
+        Command::Target(command) => Box::pin(target::run(command, &client()?)).await,
         Command::Worker(command) => Box::pin(worker::run(command, &client()?)).await,
         Command::Token(command) => Box::pin(token::run(command, &cli.remote)).await,
         Command::Completion { shell } => completion::run(shell),

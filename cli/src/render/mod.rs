@@ -11,6 +11,7 @@ pub(crate) mod model;
 pub(crate) mod run;
 pub(crate) mod simulate;
 pub(crate) mod table;
+pub(crate) mod target;
 pub(crate) mod time;
 pub(crate) mod workflow;
 
@@ -55,6 +56,8 @@ pub(crate) fn state_look(state: &str) -> (char, Style) {
         "blocked" => ('·', DIM),
         "skipped" => ('–', DIM),
         "cancelled" => ('■', WARN),
+        "retrying" | "absent" => ('!', WARN),
+        "open" | "disabled" => ('✗', BAD),
         "coalesced" => ('⇢', DIM),
         "silent" | "draining" => ('!', WARN),
         _ => ('?', Style::new()),

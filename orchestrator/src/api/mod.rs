@@ -26,6 +26,7 @@ mod models;
 mod problem;
 mod runs;
 mod server;
+mod targets;
 mod workers;
 mod workflows;
 
@@ -117,6 +118,10 @@ fn table() -> Vec<Route> {
         Route::new(get(), "/api/v1/models/{name}", Viewer, models::show),
         Route::new(get(), "/api/v1/models/{name}/history", Viewer, models::history),
         Route::new(post(), "/api/v1/models/{name}/rollback", Operator, models::rollback),
+        Route::new(get(), "/api/v1/targets", Viewer, targets::list),
+        Route::new(get(), "/api/v1/targets/{name}", Viewer, targets::show),
+        Route::new(post(), "/api/v1/targets/{name}/enable", Operator, targets::enable),
+        Route::new(delete(), "/api/v1/targets/{name}/events", Operator, targets::drop_events),
         Route::new(get(), "/api/v1/workers", Viewer, workers::list),
         Route::new(post(), "/api/v1/worker/register", Worker, workers::register),
         Route::new(post(), "/api/v1/worker/lease", Worker, workers::lease),

@@ -9,7 +9,7 @@ mod sources;
 mod targets;
 
 pub use sources::{Queue, Source, Transport};
-pub use targets::{Destination, Exchange, Target, Webhook};
+pub use targets::{Allow, Destination, Exchange, Target, Webhook};
 
 /// The settings of one orchestrator process.
 #[derive(Clone, Debug)]

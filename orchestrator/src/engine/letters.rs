@@ -19,14 +19,26 @@ impl Engine {
     }
 
     /// Records what a dead letter says, as its source would read it today, or `mended` in its place; the letter is gone
-    /// then. [`EngineError::Malformed`] where it is still no event: it stays, and the try counts.
+    /// then. [`EngineError::Malformed`] where it is still no event: it stays, and the try counts. An event that a target refused
+    /// waits for that target again, as it was.
     pub async fn retry_dead_letter(
         &self,
         seq: i64,
         mended: Option<CloudEvent>,
     ) -> Result<Vec<Receipt>, EngineError> {
         let retried = match mended {
-            Some(event) => self.store().retry_dead_letter(seq, move |_| Ok(vec![event.clone()])).await?,
+            Some(event) => {
+                if self.dead_letter(seq).await?.target.is_some() {
+                    return Err(EngineError::Invalid {
+                        field: Some("event".to_owned()),
+                        detail: format!(
+                            "dead letter {seq} is an event of Refit's own, which is sent as it was"
+                        ),
+                        hint: Some("retry it without an event, or drop it".to_owned()),
+                    });
+                }
+                self.store().retry_dead_letter(seq, move |_| Ok(vec![event.clone()])).await?
+            }
             None => self.store().retry_dead_letter(seq, intake::read_again).await?,
         };
         match retried {

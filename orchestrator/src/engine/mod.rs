@@ -6,6 +6,7 @@ mod letters;
 mod loops;
 mod people;
 mod signals;
+mod targets;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -26,8 +27,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::health::Health;
+pub use crate::store::{
+    Ask, DeadLetter, DeadLetterFilter, EventFilter, GiveUp, Look, Outbound, RunFilter, Sent, Standing,
+    TargetState,
+};
 use crate::store::{ChangeError, Hints, Store, StoreError};
-pub use crate::store::{DeadLetter, DeadLetterFilter, EventFilter, Outbound, RunFilter, Sent};
 use signals::Signals;
 
 /// The engine's handle; cheap to clone.
@@ -404,27 +408,6 @@ impl Engine {
     /// Whether the database takes writes: one that is full or read-only still answers questions.
     pub async fn writable(&self) -> Result<(), EngineError> {
         Ok(self.store().touch().await?)
-    }
-
-    /// The events due at a target: at most one per run, so that order per run is kept. Empty when another
-    /// orchestrator is sending to this target.
-    pub async fn outbox_due(&self, target: &str, limit: i64) -> Result<Vec<Outbound>, EngineError> {
-        Ok(self.store().outbox_due(target, &self.inner.holder, limit).await?)
-    }
-
-    /// Marks what was sent and what failed.
-    pub async fn outbox_sent(&self, results: Vec<(Outbound, Sent)>) -> Result<(), EngineError> {
-        Ok(self.store().outbox_sent(results).await?)
-    }
-
-    /// Gives a target up, so that another orchestrator need not wait to send to it.
-    pub async fn outbox_leave(&self, target: &str) -> Result<(), EngineError> {
-        Ok(self.store().leave_outbox(target, &self.inner.holder).await?)
-    }
-
-    /// Changes whenever there may be something new in the outbox (a hint; poll all the same).
-    pub fn outbox_signal(&self) -> watch::Receiver<u64> {
-        self.inner.signals.outbox()
     }
 }
 

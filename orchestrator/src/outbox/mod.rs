@@ -1,53 +1,151 @@
-//! Sends what transactions put into the outbox: to a RabbitMQ exchange and to webhooks. One task per target; a
-//! target that is away holds up no other. Never decides what is sent or when to try again: that is the engine's.
+//! Sends what transactions put into the outbox: to RabbitMQ exchanges and to webhooks. One task per target; a target that
+//! is away or slow holds up no other. Must never happen here: deciding which events are sent.
 //!
 //! At least once, in order per run: the engine hands out at most one event of a run at a time, and an event counts
 //! as sent only when its target has confirmed it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use refit_workflows::digest::Digest;
+use refit_workflows::pattern::Pattern;
+use refit_workflows::wire::TargetView;
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Backoff;
-use crate::config::{Config, Destination};
-use crate::engine::{Engine, EngineError, Outbound, Sent};
-use crate::health::PartKind;
+use crate::config::{Config, Destination, Target};
+use crate::engine::{Engine, Outbound};
+use crate::health::{Health, Part, PartKind};
+use crate::store::ListedTarget;
 
 mod amqp;
+mod breaker;
+mod relay;
 mod webhook;
 
 use amqp::Exchange;
+use relay::Relay;
 use webhook::Webhook;
 
-/// How many events are taken from the outbox at once, for a target that confirms them together.
-const AT_ONCE: i64 = 100;
+/// How often an orchestrator says which targets it has.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// The names of the targets that these settings ask for.
-pub fn targets(config: &Config) -> Vec<String> {
-    config.targets.iter().map(|target| target.name.clone()).collect()
+/// The targets of these settings, as the database lists them.
+pub fn listed(config: &Config) -> Vec<ListedTarget> {
+    config.targets.iter().map(list).collect()
 }
 
-/// Starts one task per target. They end soon after `shutdown` is cancelled, each with its last results written down.
+fn list(target: &Target) -> ListedTarget {
+    let events: Vec<_> = target.events.iter().map(Pattern::source).collect();
+    let place = match &target.destination {
+        Destination::Exchange(exchange) => json!([exchange.broker.url.reveal(), exchange.exchange]),
+        Destination::Webhook(webhook) => json!([webhook.url]),
+    };
+    let kind = target.destination.kind();
+    // Secrets and headers are left out: a digest of what is short can be guessed.
+    let digest = Digest::of(json!([kind, events, place]).to_string().as_bytes()).to_string();
+    ListedTarget { name: target.name.clone(), kind, events: target.events.clone(), digest }
+}
+
+/// Whether events can be sent with these settings, as far as can be told without trying.
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn check(target: &Target) -> Result<(), String> {
+    match &target.destination {
+        Destination::Exchange(_) => Ok(()),
+        Destination::Webhook(webhook) => webhook::check(webhook),
+    }
+}
+
+/// Starts one task per target, and one that keeps the list of targets. They end soon after `shutdown` is cancelled, each
+/// with its last results written down.
 pub fn spawn(engine: &Engine, config: &Config, shutdown: &CancellationToken) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for target in &config.targets {
         let way = match &target.destination {
-            Destination::Exchange(exchange) => Way::Exchange(Exchange::new(exchange)),
+            Destination::Exchange(exchange) => Way::Exchange(Box::new(Exchange::new(exchange))),
             Destination::Webhook(webhook) => Way::Webhook(Webhook::new(webhook)),
         };
-        tasks.spawn(Relay::new(engine, &target.name, way, config.poll).run(shutdown.clone()));
+        tasks.spawn(Relay::new(engine, target, way, config.poll).run(shutdown.clone()));
     }
+    let names: Vec<String> = config.targets.iter().map(|target| target.name.clone()).collect();
+    let (engine, shutdown) = (engine.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let _ = shutdown.run_until_cancelled(keep_list(&engine, &names)).await;
+    });
     tasks
 }
 
+/// Says again and again which targets this orchestrator has, and shows those that none has although events wait for them.
+async fn keep_list(engine: &Engine, names: &[String]) {
+    let mut orphans = BTreeMap::new();
+    loop {
+        let kept = match engine.keep_targets(names).await {
+            Ok(()) => engine.targets().await,
+            Err(error) => Err(error),
+        };
+        match kept {
+            Ok(targets) => show_orphans(engine.health(), &targets, &mut orphans),
+            Err(error) => tracing::debug!(%error, "failed to keep the list of targets"),
+        }
+        tokio::time::sleep(KEEP_EVERY).await;
+    }
+}
+
+fn show_orphans(health: &Health, targets: &[TargetView], shown: &mut BTreeMap<String, Part>) {
+    let orphans = || targets.iter().filter(|target| target.state == "absent" && target.pending > 0);
+    shown.retain(|name, _| orphans().any(|target| target.name == *name));
+    for TargetView { name, .. } in orphans() {
+        let part = shown.entry(name.clone()).or_insert_with(|| health.register(PartKind::Target, name));
+        part.degraded(format!(
+            "events wait for it, and no orchestrator that runs has it in its settings: put it back into refit.yaml, or \
+             drop them with `refit target drop {name}`"
+        ));
+    }
+}
+
+/// What became of one event that was sent.
+#[derive(Debug)]
+enum Outcome {
+    /// The target has it.
+    Taken,
+    /// It has not.
+    Refused(Refusal),
+}
+
+/// Why a target has not taken an event.
+#[derive(Debug, Default)]
+struct Refusal {
+    reason: String,
+    /// The event did not get there.
+    away: bool,
+    /// The target wants no more events.
+    gone: bool,
+    /// How long the target is not to be asked again.
+    rest: Option<Duration>,
+}
+
+/// Events on their way, and what became of each.
+type Shipment = BoxFuture<'static, Vec<(Outbound, Outcome)>>;
+
 /// How a target's events get there.
 enum Way {
-    Exchange(Exchange),
+    Exchange(Box<Exchange>),
     Webhook(Webhook),
 }
 
 impl Way {
+    /// Whether events can be sent.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Exchange(exchange) => exchange.is_ready(),
+            Self::Webhook(webhook) => webhook.is_ready(),
+        }
+    }
+
     /// Makes ready to send. While this fails, events are left where they are instead of being tried in vain.
     async fn prepare(&mut self) -> Result<(), String> {
         match self {
@@ -56,103 +154,27 @@ impl Way {
         }
     }
 
-    /// How many events one round takes. It ends, whatever the target does, well before another orchestrator may take over.
-    fn at_once(&self) -> i64 {
+    /// How many events may be on their way at once.
+    fn at_once(&self) -> usize {
         match self {
-            Self::Exchange(_) => AT_ONCE,
-            Self::Webhook(_) => webhook::POSTS_AT_ONCE,
+            Self::Exchange(_) => amqp::AT_ONCE,
+            Self::Webhook(_) => webhook::AT_ONCE,
         }
     }
 
-    /// One result per event, in order.
-    async fn send(&mut self, due: &[Outbound]) -> Vec<Result<(), String>> {
+    /// Sends these off: together where they are confirmed together, else each by itself.
+    fn ship(&self, due: Vec<Outbound>) -> Vec<Shipment> {
         match self {
-            Self::Exchange(exchange) => exchange.send(due).await,
-            Self::Webhook(webhook) => webhook.send(due).await,
-        }
-    }
-}
-
-/// One target and its way there.
-struct Relay {
-    engine: Engine,
-    name: String,
-    way: Way,
-    poll: Duration,
-    /// Why an event of the latest round was not sent.
-    refused: Option<String>,
-}
-
-impl Relay {
-    fn new(engine: &Engine, name: &str, way: Way, poll: Duration) -> Self {
-        Self { engine: engine.clone(), name: name.to_owned(), way, poll, refused: None }
-    }
-
-    async fn run(mut self, shutdown: CancellationToken) {
-        let part = self.engine.health().register(PartKind::Target, &self.name);
-        let mut backoff = Backoff::default();
-        let mut signal = self.engine.outbox_signal();
-        while !shutdown.is_cancelled() {
-            let rest = match self.drain(&shutdown).await {
-                Ok(()) => {
-                    match &self.refused {
-                        None => part.working(),
-                        Some(reason) => part.degraded(reason),
-                    }
-                    backoff.reset();
-                    None
-                }
-                Err(reason) => {
-                    part.degraded(reason);
-                    Some(backoff.next())
-                }
-            };
-            let woken = async {
-                match rest {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => tokio::select! {
-                        _ = signal.changed() => {}
-                        () = tokio::time::sleep(self.poll) => {}
-                    },
-                }
-            };
-            // The loop's condition looks at the outcome.
-            let _ = shutdown.run_until_cancelled(woken).await;
-        }
-        if let Err(error) = self.engine.outbox_leave(&self.name).await {
-            tracing::debug!(target_name = self.name, %error, "another orchestrator takes over only after a while");
+            Self::Exchange(exchange) => vec![exchange.ship(due)],
+            Self::Webhook(webhook) => due.into_iter().map(|outbound| webhook.ship(outbound)).collect(),
         }
     }
 
-    /// Sends until nothing is due.
-    async fn drain(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
-        while !shutdown.is_cancelled() {
-            match shutdown.run_until_cancelled(self.way.prepare()).await {
-                Some(ready) => ready?,
-                None => break,
-            }
-            let limit = self.way.at_once();
-            let due = self.engine.outbox_due(&self.name, limit).await.map_err(|error| in_store(&error))?;
-            if due.is_empty() {
-                break;
-            }
-            let outcomes = self.way.send(&due).await;
-            self.refused = outcomes.iter().find_map(|outcome| outcome.clone().err());
-            let results = due.into_iter().zip(outcomes).map(|(outbound, outcome)| match outcome {
-                Ok(()) => (outbound, Sent::Done),
-                Err(reason) => {
-                    let (id, attempts) = (outbound.event.id(), outbound.attempts + 1);
-                    tracing::debug!(target_name = self.name, event = id, attempts, "not sent: {reason}");
-                    (outbound, Sent::Failed(reason))
-                }
-            });
-            let results = results.collect();
-            self.engine.outbox_sent(results).await.map_err(|error| in_store(&error))?;
+    /// Something did not get there: what is held open for it may be broken.
+    fn doubt(&mut self) {
+        match self {
+            Self::Exchange(exchange) => exchange.disconnect(),
+            Self::Webhook(_) => {}
         }
-        Ok(())
     }
-}
-
-fn in_store(error: &EngineError) -> String {
-    format!("the outbox cannot be read or written: {error}")
 }

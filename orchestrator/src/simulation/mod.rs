@@ -121,7 +121,7 @@ impl Simulation {
     /// [`SimulationError::Store`]: the stage could not be cleared.
     pub async fn open(stage: &mut Stage, start: Timestamp) -> Result<Self, SimulationError> {
         stage.0.clear().await?;
-        let store = Store::over(stage.0.clone(), Clock::standing_at(start), Vec::new());
+        let store = Store::over(stage.0.clone(), Clock::standing_at(start));
         let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
         let [dispatch, ready, runs, children] = engine.news();
         engine

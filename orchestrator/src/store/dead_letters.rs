@@ -28,8 +28,8 @@ const SHOW: &str = "SELECT seq, direction, source, target, reason, received_at, 
         CAST(length(body) AS BIGINT) AS bytes, context, body
     FROM dead_letters WHERE seq = $1";
 const LOCK: Sql = Sql {
-    sqlite: "SELECT direction, source, reason, context, body FROM dead_letters WHERE seq = $1",
-    postgres: "SELECT direction, source, reason, context, body FROM dead_letters WHERE seq = $1 FOR UPDATE",
+    sqlite: "SELECT source, reason, context, body, target, event FROM dead_letters WHERE seq = $1",
+    postgres: "SELECT source, reason, context, body, target, event FROM dead_letters WHERE seq = $1 FOR UPDATE",
 };
 const STILL_DEAD: &str = "UPDATE dead_letters SET tries = tries + 1, reason = $2 WHERE seq = $1";
 const DROP: &str = "DELETE FROM dead_letters WHERE seq = $1";
@@ -97,10 +97,12 @@ impl Store {
     }
 
     /// Tries a dead letter again, in one transaction: the events that `read` finds in it are recorded like any others
-    /// and the letter is gone; or the try counts and the letter stays, with what `read` says now.
+    /// and the letter is gone; or the try counts and the letter stays, with what `read` says now. An event that a target
+    /// refused waits for that target again, behind the others of its stream, and `read` is not asked.
     ///
     /// # Errors
-    /// [`ChangeError::NotFound`]: there is no such letter. [`ChangeError::Invalid`]: it came from no source.
+    /// [`ChangeError::NotFound`]: there is no such letter. [`ChangeError::Invalid`]: its event, which a target refused, is
+    /// not kept any more.
     pub async fn retry_dead_letter<F>(&self, seq: i64, read: F) -> Result<Retried, ChangeError>
     where
         F: Fn(&DeadLetter) -> Result<Vec<CloudEvent>, String> + Send + Sync + 'static,
@@ -114,9 +116,10 @@ impl Store {
                 // Locked: of two who try it at once, one finds it gone.
                 let row = tx.first(sql(LOCK).bind(seq)).await?;
                 let row = row.ok_or_else(|| ChangeError::NotFound(format!("dead letter {seq}")))?;
-                if row.text("direction")? != "in" {
-                    let wrong = format!("dead letter {seq} came from no source: a target refused it");
-                    return Err(ChangeError::Invalid(wrong));
+                if let Some(target) = row.opt_text("target")? {
+                    let sent = store.send_again_in(&mut tx, seq, &target, &row, now).await?;
+                    tx.commit().await?;
+                    return Ok(sent);
                 }
                 let letter = DeadLetter {
                     source: row.text("source")?,
@@ -141,6 +144,25 @@ impl Store {
             }
         })
         .await
+    }
+
+    async fn send_again_in(
+        &self,
+        tx: &mut Transaction,
+        seq: i64,
+        target: &str,
+        row: &Row,
+        now: Timestamp,
+    ) -> Result<Retried, ChangeError> {
+        let context: serde_json::Value = row.json("context")?;
+        let stream = context["stream"].as_str().unwrap_or_default();
+        let Some((id, source)) = self.repost_in(tx, target, stream, row.int("event")?, now).await? else {
+            let wrong = format!("dead letter {seq} cannot be sent again: its event is not kept any more");
+            return Err(ChangeError::Invalid(wrong));
+        };
+        tx.execute(sql(DROP).bind(seq)).await?;
+        let receipt = Receipt { id, source, duplicate: false };
+        Ok(Retried::Recorded(vec![receipt], Hints { outbox: true, ..Hints::default() }))
     }
 
     /// Drops a dead letter; answers whether it was there.

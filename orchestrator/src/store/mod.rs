@@ -19,6 +19,7 @@ mod outbox;
 mod registry;
 mod runs;
 mod slots;
+mod targets;
 mod together;
 mod tokens;
 mod turn;
@@ -46,6 +47,8 @@ pub use dead_letters::Retried;
 pub use dispatch::Dispatched;
 pub use intake::Recorded;
 pub use logs::LogRow;
+pub use outbox::{Ask, GiveUp, Look};
+pub use targets::{ListedTarget, Standing, TargetState};
 pub use turn::{Claim, LeasedStep};
 pub(crate) use views::DECISIONS_MAX;
 pub use workers::LeaseRow;
@@ -165,8 +168,6 @@ pub struct DeadLetter {
 pub struct Outbound {
     /// Its place in the outbox.
     pub seq: i64,
-    /// The target's name: `amqp` or a webhook's.
-    pub target: String,
     /// How often sending has failed.
     pub attempts: i64,
     /// The event.
@@ -178,8 +179,13 @@ pub struct Outbound {
 pub enum Sent {
     /// The target has it.
     Done,
-    /// Try again; the engine decides when.
-    Failed(String),
+    /// It has not.
+    Failed {
+        /// Why.
+        reason: String,
+        /// How long not to try it again.
+        pause: Duration,
+    },
 }
 
 /// What a committed change may have made possible: whom to wake. Only hints; everybody polls as well.
@@ -222,8 +228,8 @@ pub struct Store {
 struct Inner {
     database: Database,
     clock: Clock,
-    /// Names of the outbound targets: each emitted event gets an outbox row for each.
-    targets: Vec<String>,
+    /// A copy of the list of outbound targets.
+    targets: Mutex<Arc<targets::KnownTargets>>,
     hot: hot::HotRuns,
     queues: together::Queues,
     definitions: Mutex<HashMap<Digest, Arc<Workflow>>>,
@@ -231,22 +237,25 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens the database at `url` and brings its schema up to date.
+    /// Opens the database at `url`, brings its schema up to date and puts these targets on its list.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] while it is out of reach.
-    pub async fn open(url: &str, targets: Vec<String>) -> Result<Self, StoreError> {
-        let store = Self::over(Database::open(url).await?, Clock::default(), targets);
+    pub async fn open(url: &str, targets: Vec<ListedTarget>) -> Result<Self, StoreError> {
+        let store = Self::over(Database::open(url).await?, Clock::default());
         store.follow_clock().await?;
+        if !targets.is_empty() {
+            store.register_targets(targets).await?;
+        }
         Ok(store)
     }
 
     /// A store over an open database, going by this clock.
-    pub(crate) fn over(database: Database, clock: Clock, targets: Vec<String>) -> Self {
+    pub(crate) fn over(database: Database, clock: Clock) -> Self {
         let inner = Inner {
             database,
             clock,
-            targets,
+            targets: Mutex::default(),
             hot: hot::HotRuns::default(),
             queues: together::Queues::default(),
             definitions: Mutex::default(),

@@ -79,7 +79,7 @@ impl Answer {
 
 /// Every route with the roles that may use it: `v`iewer, `o`perator, `w`orker, `a`dmin; `*` is anybody at all.
 /// Written by hand, from what each role is for; the implementation is compared with it.
-const WHO: [(&str, &str); 38] = [
+const WHO: [(&str, &str); 42] = [
     ("GET /healthz", "*"),
     ("GET /readyz", "*"),
     ("GET /api/v1/server", "voa"),
@@ -111,6 +111,10 @@ const WHO: [(&str, &str); 38] = [
     ("GET /api/v1/models/{name}", "voa"),
     ("GET /api/v1/models/{name}/history", "voa"),
     ("POST /api/v1/models/{name}/rollback", "oa"),
+    ("GET /api/v1/targets", "voa"),
+    ("GET /api/v1/targets/{name}", "voa"),
+    ("POST /api/v1/targets/{name}/enable", "oa"),
+    ("DELETE /api/v1/targets/{name}/events", "oa"),
     ("GET /api/v1/workers", "voa"),
     ("POST /api/v1/worker/register", "wa"),
     ("POST /api/v1/worker/lease", "wa"),

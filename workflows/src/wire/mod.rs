@@ -4,6 +4,7 @@
 mod api;
 mod artifacts;
 mod operations;
+mod targets;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -18,4 +19,5 @@ use crate::time::Timestamp;
 pub use api::*;
 pub use artifacts::*;
 pub use operations::*;
+pub use targets::*;
 pub use worker::*;
