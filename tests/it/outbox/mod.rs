@@ -2,6 +2,7 @@
 //! are killed meanwhile. Nothing missing, every run's events in order, the same event under the same id.
 
 mod everything;
+mod page;
 mod receiver;
 mod targets;
 
