@@ -68,6 +68,7 @@ async fn a_target_gets_what_it_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_target_slows_no_other_and_a_slow_run_no_other() {
+    const TIMEOUT: Duration = Duration::from_secs(30);
     let quick = Receiver::willing().await;
     let slow = Receiver::start(|_, _| Answer::Held).await;
     let one = Receiver::start(|request, _| match is_of(request, "chain/1") {
@@ -77,15 +78,17 @@ async fn a_slow_target_slows_no_other_and_a_slow_run_no_other() {
     .await;
     let patient = |receiver| {
         let mut target = webhook(receiver);
-        target["webhook"]["timeout"] = json!("30s");
+        target["webhook"]["timeout"] = json!(format!("{}s", TIMEOUT.as_secs()));
         target
     };
     let targets = json!({ "quick": webhook(&quick), "slow": patient(&slow), "one": patient(&one) });
     let (orchestrator, _folder) = start(&targets, |_| {}).await;
+    let begun = std::time::Instant::now();
     go(&orchestrator, 0..20).await;
     // Not one answer of the slow ones has come, and the others have everything.
     quick.wait_for(20 * TYPES.len()).await;
     one.wait_for(19 * TYPES.len()).await;
+    assert!(begun.elapsed() < TIMEOUT, "the others waited until those that are held were given up");
     assert!(slow.requests().is_empty() && one.accepted().iter().all(|event| run_of(event) != "chain/1"));
     slow.let_go();
     one.let_go();
