@@ -123,7 +123,7 @@ pub async fn open_engine(config: Config) -> Result<Engine, StartError> {
     if said {
         tracing::info!("the database is there");
     }
-    Ok(Engine::new(store, Settings { grace: config.grace, poll: config.poll }))
+    Ok(Engine::new(store, Settings { grace: config.grace, poll: config.poll, retention: config.retention }))
 }
 
 /// Two orchestrators on one SQLite file would each believe to be alone. The lock lies beside the file and not in the data

@@ -91,13 +91,18 @@ fn facts(run: &RunView, now: Timestamp) -> Facts {
 
 fn events(run: &RunView) -> String {
     let ids = run.events.as_deref().unwrap_or_default();
+    let gone = match run.events_gone {
+        0 => String::new(),
+        gone => format!(" ({gone} no longer kept)"),
+    };
     if ids.is_empty() {
-        return run.event_count.to_string();
+        return format!("{}{gone}", run.event_count);
     }
     let shown: Vec<_> = ids.iter().take(EVENTS_SHOWN).map(|id| clean(id)).collect();
-    let rest = usize::try_from(run.event_count).unwrap_or(ids.len()).saturating_sub(shown.len());
+    let kept = run.event_count.saturating_sub(run.events_gone);
+    let rest = usize::try_from(kept).unwrap_or(ids.len()).saturating_sub(shown.len());
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    format!("{}: {}{more}", run.event_count, shown.join(", "))
+    format!("{}: {}{more}{gone}", run.event_count, shown.join(", "))
 }
 
 /// A run's steps in a table.

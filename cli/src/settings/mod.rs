@@ -14,10 +14,12 @@ use serde::Deserialize;
 use crate::args::{Broker, ConfigFile, Database, Place, WorkArgs};
 use crate::exit::Usage;
 
+mod retention;
 mod secret;
 mod sources;
 mod targets;
 
+use retention::RetentionSettings;
 use sources::SourceSettings;
 use targets::TargetSettings;
 
@@ -41,6 +43,7 @@ pub(crate) struct Settings {
     hosts: Vec<String>,
     #[serde(deserialize_with = "duration")]
     grace: Option<Duration>,
+    retention: RetentionSettings,
     worker: WorkerSettings,
 }
 
@@ -140,6 +143,7 @@ impl Settings {
             .targets
             .extend(default.zip(exchange).map(|(broker, exchange)| Target::exchange(broker, exchange)));
         config.hosts = if hosts.is_empty() { self.hosts.clone() } else { hosts.to_vec() };
+        config.retention = self.retention.retention();
         config.grace = grace.or(self.grace).unwrap_or(config.grace);
         Ok(config)
     }

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod retention;
 mod sources;
 mod targets;
 
+pub use retention::{Keep, Retention};
 pub use sources::{Queue, Source, Transport};
 pub use targets::{Destination, Exchange, Target, Webhook};
 
@@ -31,6 +33,8 @@ pub struct Config {
     pub grace: Duration,
     /// How often everything that hints can wake is looked at all the same.
     pub poll: Duration,
+    /// How long what has happened is kept.
+    pub retention: Retention,
     /// How long to wait for a database that is down at start; forever when none.
     pub database_wait: Option<Duration>,
 }
@@ -83,6 +87,7 @@ impl Config {
             hosts: Vec::new(),
             grace: Duration::from_secs(600),
             poll: Duration::from_secs(2),
+            retention: Retention::default(),
             database_wait: None,
         }
     }

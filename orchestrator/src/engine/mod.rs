@@ -25,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::config::Retention;
 use crate::health::Health;
 use crate::store::{ChangeError, Hints, Store, StoreError};
 pub use crate::store::{DeadLetter, DeadLetterFilter, EventFilter, Outbound, RunFilter, Sent};
@@ -53,6 +54,8 @@ pub struct Settings {
     pub grace: Duration,
     /// How often everything that hints can wake is looked at all the same.
     pub poll: Duration,
+    /// How long what has happened is kept.
+    pub retention: Retention,
 }
 
 /// Who asks: the name goes into journals and histories.

@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::config::Retention;
 use crate::engine::{Engine, EngineError, EventFilter, Identity, Settings};
 use crate::store::DECISIONS_MAX;
 use crate::store::database::Database;
@@ -122,7 +123,7 @@ impl Simulation {
     pub async fn open(stage: &mut Stage, start: Timestamp) -> Result<Self, SimulationError> {
         stage.0.clear().await?;
         let store = Store::over(stage.0.clone(), Clock::standing_at(start), Vec::new());
-        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER });
+        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER, retention: Retention::ALL });
         let [dispatch, ready, runs, children] = engine.news();
         engine
             .register(Register {

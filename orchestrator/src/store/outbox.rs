@@ -15,8 +15,9 @@ const DUE: &str = "SELECT o.seq, o.target, o.attempts, e.body FROM outbox o JOIN
     ORDER BY o.seq LIMIT $3";
 const DONE: &str = "DELETE FROM outbox WHERE seq = $1";
 const LATER: &str = "UPDATE outbox SET attempts = attempts + 1, due_at = $2, error = $3 WHERE seq = $1";
-const KEEP_DUTY: &str = "INSERT INTO duties (name, expires_at) VALUES ($1, 0) ON CONFLICT (name) DO NOTHING";
-const TAKE_DUTY: &str = "UPDATE duties SET holder = $2, expires_at = $3
+pub(super) const KEEP_DUTY: &str =
+    "INSERT INTO duties (name, expires_at) VALUES ($1, 0) ON CONFLICT (name) DO NOTHING";
+pub(super) const TAKE_DUTY: &str = "UPDATE duties SET holder = $2, expires_at = $3
     WHERE name = $1 AND (holder = $2 OR expires_at <= $4)";
 
 const LEAVE_DUTY: &str = "UPDATE duties SET expires_at = 0 WHERE name = $1 AND holder = $2";

@@ -7,6 +7,7 @@ mod events;
 mod instances;
 mod outbox;
 mod registry;
+mod retention;
 mod runs;
 mod schemas;
 mod together;

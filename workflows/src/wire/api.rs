@@ -30,7 +30,10 @@ pub struct RunView {
     pub finished_at: Option<Timestamp>,
     /// How many events it stands for.
     pub event_count: u64,
-    /// The ids of its events, oldest first; left out of listings.
+    /// How many of its events are not kept any more; left out where all are, and of listings.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub events_gone: u64,
+    /// The ids of its events that are kept, oldest first; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<String>>,
     /// The runs whose events it inherited: those it replaced while they waited, or that were cancelled for it.
@@ -49,6 +52,10 @@ pub struct RunView {
     pub parent: Option<ParentView>,
     /// Grows with every change.
     pub version: i64,
+}
+
+fn is_none_of_them(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The step that asked for a run.
