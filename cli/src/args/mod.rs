@@ -22,7 +22,7 @@ pub(crate) use deadletter::{Chosen, DeadLetterCommand};
 pub(crate) use define::{
     ApplyArgs, CheckArgs, CheckFormat, InitArgs, SchemaArgs, SchemaOf, SimulateArgs, TestArgs,
 };
-pub(crate) use event::{EventCommand, EventSendArgs};
+pub(crate) use event::{EventCommand, EventReplayArgs, EventSendArgs};
 pub(crate) use model::ModelCommand;
 pub(crate) use processes::{Broker, ConfigFile, Database, DemoArgs, Place, ServeArgs, UpArgs, WorkArgs};
 pub(crate) use run::{DecideArgs, RunCommand};
@@ -59,7 +59,7 @@ Define:
   workflow    List and show registered workflows
 
 Follow:
-  event       Send, list and show events, and what became of them
+  event       Send, list, show and replay events, and what became of them
   deadletter  List, show, retry and drop what could not be taken
   run         Start, watch, explain, cancel, retry and approve runs
   model       Versions, aliases, history and rollback
@@ -156,7 +156,7 @@ pub(crate) enum Command {
     /// List and show registered workflows
     #[command(subcommand)]
     Workflow(WorkflowCommand),
-    /// Send, list and show events
+    /// Send, list, show and replay events
     #[command(subcommand)]
     Event(EventCommand),
     /// List, show, retry and drop what could not be taken

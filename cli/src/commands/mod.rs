@@ -11,6 +11,7 @@ mod event_file;
 mod init;
 mod local;
 mod model;
+mod replay;
 mod run;
 mod schema;
 mod serve;

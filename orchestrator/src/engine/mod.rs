@@ -5,6 +5,7 @@
 mod letters;
 mod loops;
 mod people;
+mod replays;
 mod signals;
 mod workers;
 

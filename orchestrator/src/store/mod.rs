@@ -17,6 +17,7 @@ mod launch;
 mod logs;
 mod outbox;
 mod registry;
+mod replays;
 mod retention;
 mod runs;
 mod slots;

@@ -26,12 +26,14 @@ const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 const NEWEST_EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
     WHERE e.seq < $1 AND ($2 = '' OR e.type = $2) AND ($3 = '' OR e.source = $3) AND e.received_at >= $4
-        AND ($5 = 0 OR EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched'))
+        AND ($5 = 0 OR (EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched')
+            AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.run IS NOT NULL)))
         AND ($6 = 0 OR (e.source <> '/refit' AND substr(e.source, 1, 7) <> '/refit/'))
     ORDER BY e.seq DESC LIMIT $7";
 const OLDEST_EVENTS: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
     WHERE e.seq > $1 AND ($2 = '' OR e.type = $2) AND ($3 = '' OR e.source = $3) AND e.received_at >= $4
-        AND ($5 = 0 OR EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched'))
+        AND ($5 = 0 OR (EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.decision = 'unmatched')
+            AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.event = e.seq AND d.run IS NOT NULL)))
         AND ($6 = 0 OR (e.source <> '/refit' AND substr(e.source, 1, 7) <> '/refit/'))
     ORDER BY e.seq LIMIT $7";
 const EVENT: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM events e
@@ -40,13 +42,13 @@ const EVENT: &str = "SELECT e.seq, e.received_at, e.duplicates, e.body FROM even
 pub(crate) const DECISIONS_MAX: usize = 20_000;
 /// The decisions about several events, each event's in order.
 const DECISIONS: Sql = Sql {
-    sqlite: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
-            r.workflow AS run_workflow, r.number AS run_number
-        FROM decisions d LEFT JOIN runs r ON r.id = d.run
+    sqlite: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at, d.replay,
+            p.asked_by AS replayed_by, r.workflow AS run_workflow, r.number AS run_number
+        FROM decisions d LEFT JOIN runs r ON r.id = d.run LEFT JOIN replays p ON p.seq = d.replay
         WHERE d.event IN (SELECT value FROM json_each($1)) ORDER BY d.seq LIMIT $2",
-    postgres: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at,
-            r.workflow AS run_workflow, r.number AS run_number
-        FROM decisions d LEFT JOIN runs r ON r.id = d.run
+    postgres: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.at, d.replay,
+            p.asked_by AS replayed_by, r.workflow AS run_workflow, r.number AS run_number
+        FROM decisions d LEFT JOIN runs r ON r.id = d.run LEFT JOIN replays p ON p.seq = d.replay
         WHERE d.event IN (SELECT CAST(value AS BIGINT) FROM jsonb_array_elements_text($1::jsonb))
         ORDER BY d.seq LIMIT $2",
 };
@@ -344,6 +346,8 @@ async fn event_views(tx: &mut Transaction, rows: &[Row], data: bool) -> Result<V
                 reason: Some(format!("delivered {times} more, which changed nothing")),
                 run: None,
                 at: received_at,
+                replay: None,
+                replayed_by: None,
             });
         }
         views.push(EventView {
@@ -381,6 +385,8 @@ fn decision_view(row: &Row) -> Result<DecisionView, StoreError> {
         reason: row.opt_text("reason")?,
         run,
         at: Timestamp::from_millis(row.int("at")?),
+        replay: row.opt_int("replay")?,
+        replayed_by: row.opt_text("replayed_by")?,
     })
 }
 

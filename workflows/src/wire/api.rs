@@ -211,6 +211,12 @@ pub struct DecisionView {
     pub run: Option<RunName>,
     /// When.
     pub at: Timestamp,
+    /// The replay that led to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<i64>,
+    /// Who asked for that replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_by: Option<String>,
 }
 
 /// Answer to `POST /api/v1/events` (202): one receipt per event, in the order sent.
