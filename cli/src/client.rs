@@ -9,8 +9,8 @@ use refit_workflows::names::RunName;
 use refit_workflows::wire::{
     Accepted, Apply, CreateToken, DeadLetterView, Decide, DeletedWorkflow, EventExplanation, EventView,
     HistoryView, LogPage, MissingReply, MissingRequest, ModelView, PauseWorkflow, ProblemDetails,
-    RetryDeadLetter, RetryRun, Rollback, RunView, ServerView, StartRun, TargetDropped, TargetView, TokenView,
-    WorkerView, WorkflowView,
+    ReplayFilter, ReplayPlan, ReplayView, RetryDeadLetter, RetryRun, Rollback, RunView, ServerView, StartRun,
+    TargetDropped, TargetView, TokenView, WorkerView, WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -216,6 +216,31 @@ impl Client {
         let mut query = vec![("id", id.to_owned())];
         query.extend(source.map(|source| ("source", source.to_owned())));
         self.get("/events/by-id", &query).await
+    }
+
+    /// `POST /replays`
+    pub(crate) async fn ask_replay(&self, filter: &ReplayFilter) -> Answer<ReplayView> {
+        self.post("/replays", filter).await
+    }
+
+    /// `POST /replays/plan`
+    pub(crate) async fn plan_replay(&self, filter: &ReplayFilter) -> Answer<ReplayPlan> {
+        self.post("/replays/plan", filter).await
+    }
+
+    /// `GET /replays`
+    pub(crate) async fn replays(&self, query: &[(&str, String)]) -> Answer<Vec<ReplayView>> {
+        self.get("/replays", query).await
+    }
+
+    /// `GET /replays/{seq}`
+    pub(crate) async fn replay(&self, seq: i64) -> Answer<ReplayView> {
+        self.get(&format!("/replays/{seq}"), &[]).await
+    }
+
+    /// `DELETE /replays/{seq}`
+    pub(crate) async fn stop_replay(&self, seq: i64) -> Answer<ReplayView> {
+        self.send(self.request(Method::DELETE, &format!("/replays/{seq}"))).await
     }
 
     /// `GET /deadletters`

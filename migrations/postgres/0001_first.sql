@@ -48,7 +48,8 @@ CREATE INDEX events_source ON events (source, seq);
 CREATE INDEX events_subject ON events (subject, seq) WHERE subject IS NOT NULL;
 CREATE INDEX events_duplicated ON events (seq) WHERE duplicates > 0;
 
--- What became of an event, in order. batch points to where it waits; run is set once it led to one.
+-- What became of an event, in order. batch points to where it waits; run is set once it led to one,
+-- replay where a replay led to it.
 CREATE TABLE decisions (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     event BIGINT NOT NULL,
@@ -58,12 +59,14 @@ CREATE TABLE decisions (
     decision TEXT NOT NULL,
     reason TEXT,
     batch BIGINT,
-    run BIGINT
+    run BIGINT,
+    replay BIGINT
 );
 CREATE INDEX decisions_event ON decisions (event, seq);
 CREATE INDEX decisions_batch ON decisions (batch, seq) WHERE batch IS NOT NULL;
 CREATE INDEX decisions_decision ON decisions (decision, event);
 CREATE INDEX decisions_workflow ON decisions (workflow, event);
+CREATE INDEX decisions_replay ON decisions (replay) WHERE replay IS NOT NULL;
 
 -- Events that wait together, one open for each workflow, trigger and key: a batch or a join. trigger_id names what the
 -- trigger waits for, so that triggers beside it may come and go; body is the Gathering.
@@ -78,6 +81,19 @@ CREATE TABLE batches (
 );
 CREATE UNIQUE INDEX batches_open ON batches (workflow, trigger_id, batch_key) WHERE open = 1;
 CREATE INDEX batches_due ON batches (due_at) WHERE open = 1;
+
+-- Stored events that go through today's triggers once more, because a person asked. next_event is where it goes on,
+-- last_event where it ends; body is the Replay.
+CREATE TABLE replays (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    asked_at BIGINT NOT NULL,
+    asked_by TEXT NOT NULL,
+    next_event BIGINT NOT NULL,
+    last_event BIGINT NOT NULL,
+    finished_at BIGINT,
+    body TEXT NOT NULL
+);
+CREATE INDEX replays_open ON replays (seq) WHERE finished_at IS NULL;
 
 CREATE TABLE schedules (
     workflow TEXT NOT NULL,
@@ -163,6 +179,7 @@ CREATE TABLE versions (
     created_at BIGINT NOT NULL,
     PRIMARY KEY (model, version)
 );
+CREATE INDEX versions_run ON versions (run);
 
 CREATE TABLE aliases (
     model TEXT NOT NULL,
@@ -184,6 +201,7 @@ CREATE TABLE alias_history (
     evidence TEXT
 );
 CREATE INDEX alias_history_model ON alias_history (model, seq);
+CREATE INDEX alias_history_run ON alias_history (run) WHERE run IS NOT NULL;
 
 -- What a promotion rested on, named by the digest of its content.
 CREATE TABLE evidence (
@@ -223,6 +241,7 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_target ON outbox (target, seq);
 CREATE INDEX outbox_stream ON outbox (target, stream, seq);
+CREATE INDEX outbox_event ON outbox (event);
 
 CREATE TABLE workers (
     name TEXT NOT NULL PRIMARY KEY,

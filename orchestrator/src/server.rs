@@ -132,7 +132,8 @@ pub async fn open_engine(config: Config) -> Result<Engine, StartError> {
         tracing::info!("the database is there");
     }
     let formats = config.sources.into_iter().map(|source| (source.name, source.format)).collect();
-    Ok(Engine::new(store, Settings { grace: config.grace, poll: config.poll, formats }))
+    let settings = Settings { grace: config.grace, poll: config.poll, formats, retention: config.retention };
+    Ok(Engine::new(store, settings))
 }
 
 /// Two orchestrators on one SQLite file would each believe to be alone. The lock lies beside the file and not in the data

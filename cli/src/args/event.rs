@@ -43,6 +43,17 @@ pub(crate) enum EventCommand {
         #[command(flatten)]
         output: Output,
     },
+    Replay(EventReplayArgs),
+    /// List replays, newest first
+    Replays {
+        /// Stop this replay where it is
+        #[arg(long, value_name = "SEQ")]
+        stop: Option<i64>,
+        #[command(flatten)]
+        limit: Limit,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 /// List events, newest first
@@ -62,7 +73,7 @@ pub(crate) struct EventListArgs {
     /// Only events about this subject
     #[arg(long, value_name = "S")]
     pub(crate) subject: Option<String>,
-    /// Only events that a workflow, or all, had nothing to do with: --decision unmatched
+    /// Only events that started nothing: none of the runs stands for them
     #[arg(long, conflicts_with = "decision")]
     pub(crate) unmatched: bool,
     /// Only events about which this was decided
@@ -85,6 +96,53 @@ pub(crate) struct EventListArgs {
     pub(crate) after: Option<i64>,
     #[command(flatten)]
     pub(crate) limit: Limit,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Send stored events through today's triggers once more
+///
+/// Nothing is recorded again: the decisions are added to each event's own, marked with the replay. Waits until all are
+/// through; interrupted, the server goes on. Events of Refit's own and of workflows are left out unless a type, a source
+/// or an id asks for them.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("chosen").required(true).multiple(true)
+    .args(["since", "until", "kind", "source", "ids", "all"]))]
+#[command(after_help = "Examples:
+  refit event replay --since 2h --workflow churn --dry-run
+  refit event replay --type dataset.updated --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z
+  refit event replay --id load-17 --id load-18")]
+pub(crate) struct EventReplayArgs {
+    /// Received since: 90s, 2h, 3d, or an RFC 3339 time
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    pub(crate) since: Option<Since>,
+    /// Received until: 90s ago, or an RFC 3339 time
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    pub(crate) until: Option<Since>,
+    /// Of this type
+    #[arg(long = "type", value_name = "T")]
+    pub(crate) kind: Option<String>,
+    /// From this source
+    #[arg(long, value_name = "S")]
+    pub(crate) source: Option<String>,
+    /// With this id; repeatable
+    #[arg(long = "id", value_name = "I")]
+    pub(crate) ids: Vec<String>,
+    /// All there are
+    #[arg(long, conflicts_with_all = ["since", "until", "kind", "source", "ids"])]
+    pub(crate) all: bool,
+    /// Only through the triggers of this workflow
+    #[arg(long, value_name = "W", value_parser = name)]
+    pub(crate) workflow: Option<String>,
+    /// At most this many, those received first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    /// Show what it would do, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not wait until it is through
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) no_wait: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -4,6 +4,7 @@
 mod common;
 mod deadletter;
 mod define;
+mod doctor;
 mod event;
 mod model;
 mod processes;
@@ -23,7 +24,8 @@ pub(crate) use deadletter::{Chosen, DeadLetterCommand};
 pub(crate) use define::{
     ApplyArgs, CheckArgs, CheckFormat, InitArgs, SchemaArgs, SchemaOf, SimulateArgs, TestArgs,
 };
-pub(crate) use event::{EventCommand, EventListArgs, EventSendArgs};
+pub(crate) use doctor::DoctorArgs;
+pub(crate) use event::{EventCommand, EventListArgs, EventReplayArgs, EventSendArgs};
 pub(crate) use model::ModelCommand;
 pub(crate) use processes::{Broker, ConfigFile, Database, DemoArgs, Place, ServeArgs, UpArgs, WorkArgs};
 pub(crate) use run::{DecideArgs, RunCommand};
@@ -50,6 +52,7 @@ Run it:
   serve       The orchestrator
   work        A worker on this host
   token       Make, list and revoke access tokens
+  doctor      Check database, broker, disk, clocks and versions, and say what to do
 
 Define:
   init        A workflow to start from
@@ -61,7 +64,7 @@ Define:
   workflow    List, show, pause, resume and delete registered workflows
 
 Follow:
-  event       Send, list, show and explain events
+  event       Send, list, show, explain and replay events
   deadletter  List, show, retry and drop what could not be taken
   run         Start, watch, explain, cancel, retry and approve runs
   model       Versions, aliases, history and rollback
@@ -159,7 +162,7 @@ pub(crate) enum Command {
     /// List, show, pause, resume and delete registered workflows
     #[command(subcommand)]
     Workflow(WorkflowCommand),
-    /// Send, list, show and explain events
+    /// Send, list, show, explain and replay events
     #[command(subcommand)]
     Event(EventCommand),
     /// List, show, retry and drop what could not be taken
@@ -180,6 +183,7 @@ pub(crate) enum Command {
     /// Make, list and revoke access tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   refit completion bash > ~/.local/share/bash-completion/completions/refit

@@ -9,6 +9,7 @@ use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
 use refit_workflows::wire::{EventView, Receipt};
 
 use super::event_file::{EventFile, Found};
+use super::replay;
 use crate::args::{EventCommand, EventListArgs, EventSendArgs, Format};
 use crate::client::{Client, ClientError};
 use crate::exit::{Exit, Usage};
@@ -45,6 +46,8 @@ pub(crate) async fn run(command: EventCommand, client: &Client) -> anyhow::Resul
             render::answer(output.format, event, || render::event::show(event, now()))?;
             Ok(Exit::Ok)
         }
+        EventCommand::Replay(args) => replay::run(args, client).await,
+        EventCommand::Replays { stop, limit, output } => replay::list(stop, limit, output, client).await,
     }
 }
 

@@ -6,11 +6,13 @@ mod check;
 mod completion;
 mod deadletter;
 mod demo;
+mod doctor;
 mod event;
 mod event_file;
 mod init;
 mod local;
 mod model;
+mod replay;
 mod run;
 mod schema;
 mod serve;
@@ -63,6 +65,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Target(command) => Box::pin(target::run(command, &client()?)).await,
         Command::Worker(command) => Box::pin(worker::run(command, &client()?)).await,
         Command::Token(command) => Box::pin(token::run(command, &cli.remote)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, &cli.remote)).await,
         Command::Completion { shell } => completion::run(shell),
     }
 }

@@ -114,6 +114,10 @@ fn decision_line(decision: &DecisionView, now: Timestamp) -> String {
     if let Some(reason) = &decision.reason {
         let _ = write!(line, "  {}", clean(reason));
     }
+    if let Some(replay) = decision.replay {
+        let by = decision.replayed_by.as_deref().unwrap_or("somebody");
+        let _ = write!(line, "  {}", paint(DIM, format_args!("replay {replay} by {}", clean(by))));
+    }
     let _ = write!(line, "  {}", paint(DIM, relative(decision.at, now)));
     line
 }

@@ -5,9 +5,11 @@
 
 pub(crate) mod deadletter;
 pub(crate) mod diagnostics;
+pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod graph;
 pub(crate) mod model;
+pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod simulate;
 pub(crate) mod table;

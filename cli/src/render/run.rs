@@ -98,16 +98,20 @@ fn facts(run: &RunView, now: Timestamp) -> Facts {
 
 fn events(run: &RunView) -> String {
     let ids = run.events.as_deref().unwrap_or_default();
+    let gone = match run.events_gone {
+        0 => String::new(),
+        gone => format!(" ({gone} no longer kept)"),
+    };
     if ids.is_empty() {
-        return run.event_count.to_string();
+        return format!("{}{gone}", run.event_count);
     }
     let named = |ids: &[String]| ids.iter().map(|id| clean(id)).collect::<Vec<_>>().join(", ");
     let (first, last) = EVENTS_SHOWN;
     if ids.len() <= first + last {
-        return format!("{}: {}", run.event_count, named(ids));
+        return format!("{}: {}{gone}", run.event_count, named(ids));
     }
     let (head, tail) = (named(&ids[..first]), named(&ids[ids.len() - last..]));
-    format!("{}: {head} … {tail} (refit event list --run {} lists them)", run.event_count, run.run)
+    format!("{}: {head} … {tail}{gone} (refit event list --run {} lists them)", run.event_count, run.run)
 }
 
 /// How a run's events came, in a table.

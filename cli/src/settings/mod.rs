@@ -17,11 +17,13 @@ use crate::exit::Usage;
 mod broker;
 mod format;
 mod hooks;
+mod retention;
 mod secret;
 mod sources;
 mod targets;
 
 use broker::{BrokerUrl, TlsSettings};
+use retention::RetentionSettings;
 use sources::SourceSettings;
 use targets::TargetSettings;
 
@@ -45,6 +47,7 @@ pub(crate) struct Settings {
     hosts: Vec<String>,
     #[serde(deserialize_with = "duration")]
     grace: Option<Duration>,
+    retention: RetentionSettings,
     worker: WorkerSettings,
 }
 
@@ -148,6 +151,7 @@ impl Settings {
             .targets
             .extend(default.zip(exchange).map(|(broker, exchange)| Target::exchange(broker, exchange)));
         config.hosts = if hosts.is_empty() { self.hosts.clone() } else { hosts.to_vec() };
+        config.retention = self.retention.retention();
         config.grace = grace.or(self.grace).unwrap_or(config.grace);
         Ok(config)
     }

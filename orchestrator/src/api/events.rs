@@ -140,13 +140,13 @@ pub(super) async fn list(
     State(engine): State<Engine>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Vec<EventView>>, Problem> {
-    let decision = match (flag("unmatched", params.unmatched.as_deref())?, params.decision) {
-        (true, None) => Some("unmatched".to_owned()),
-        (true, Some(other)) if other != "unmatched" => {
-            return Err(Problem::invalid("`unmatched` is a decision itself: leave one out").field("decision"));
-        }
-        (_, decision) => decision,
-    };
+    let unmatched = flag("unmatched", params.unmatched.as_deref())?;
+    let decision = params.decision;
+    if unmatched && decision.is_some() {
+        return Err(
+            Problem::invalid("`unmatched` asks for a decision itself: leave one out").field("decision")
+        );
+    }
     if let Some(decision) = &decision
         && !DECISIONS.contains(&decision.as_str())
     {
@@ -161,6 +161,7 @@ pub(super) async fn list(
         source: params.source,
         subject: params.subject,
         decision,
+        unmatched,
         workflow: params.workflow,
         run,
         outside: flag("outside", params.outside.as_deref())?,

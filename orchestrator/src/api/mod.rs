@@ -26,6 +26,7 @@ mod guard;
 mod hooks;
 mod models;
 mod problem;
+mod replays;
 mod runs;
 mod server;
 mod targets;
@@ -101,6 +102,11 @@ fn table() -> Vec<Route> {
         Route::new(post(), "/api/v1/events", Operator, events::send).body_max(MIB),
         Route::new(get(), "/api/v1/events", Viewer, events::list),
         Route::new(get(), "/api/v1/events/by-id", Viewer, events::by_id),
+        Route::new(post(), "/api/v1/replays", Operator, replays::ask).body_max(2 * MIB),
+        Route::new(post(), "/api/v1/replays/plan", Viewer, replays::plan).body_max(2 * MIB),
+        Route::new(get(), "/api/v1/replays", Viewer, replays::list),
+        Route::new(get(), "/api/v1/replays/{seq}", Viewer, replays::show),
+        Route::new(delete(), "/api/v1/replays/{seq}", Operator, replays::stop),
         Route::new(get(), "/api/v1/deadletters", Viewer, dead_letters::list),
         Route::new(get(), "/api/v1/deadletters/{seq}", Viewer, dead_letters::show),
         Route::new(delete(), "/api/v1/deadletters/{seq}", Operator, dead_letters::drop),

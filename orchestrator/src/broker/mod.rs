@@ -19,7 +19,10 @@ use crate::config::Broker;
 mod tls;
 mod topology;
 
-pub(crate) use topology::{delete_queue, prepare_queue, probe_queue};
+pub(crate) use topology::{
+    dead_letter_exchange, delete_queue, find_exchange, find_queue, prepare_queue, probe_queue,
+    unlike_declared,
+};
 
 /// The longest any single answer of the broker is waited for.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);

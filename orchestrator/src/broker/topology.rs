@@ -47,18 +47,11 @@ async fn declare_queue(
     queue: &str,
     declaration: &Declaration,
 ) -> Result<(), BrokerError> {
-    let dead = declaration.dead_letter.clone().unwrap_or_else(|| format!("{queue}.dead"));
+    let dead = dead_letter_exchange(queue, declaration);
     if declaration.dead_letter.is_some() {
         require_exchange(connection, &dead, "`dead_letter` names it, so make it first").await?;
     }
-    let arguments = table([
-        ("x-queue-type", text("quorum")),
-        ("x-delivery-limit", AMQPValue::LongLongInt(declaration.delivery_limit.into())),
-        ("x-dead-letter-exchange", text(&dead)),
-        // Without these a dead letter can get lost on its way (RabbitMQ, quorum queues, at-least-once dead lettering).
-        ("x-dead-letter-strategy", text("at-least-once")),
-        ("x-overflow", text("reject-publish")),
-    ]);
+    let arguments = queue_arguments(declaration, &dead);
     match declare(&open_channel(connection).await?, &short(queue)?, arguments).await {
         Err(error) if error.is_precondition_failed() => {
             tracing::warn!(queue, "using the queue that is there as it is: {error}");
@@ -70,6 +63,77 @@ async fn declare_queue(
     match declaration.dead_letter {
         Some(_) => Ok(()),
         None => declare_dead(connection, &dead).await,
+    }
+}
+
+/// The exchange that the dead letters of a queue go to.
+pub(crate) fn dead_letter_exchange(queue: &str, declaration: &Declaration) -> String {
+    declaration.dead_letter.clone().unwrap_or_else(|| format!("{queue}.dead"))
+}
+
+fn queue_arguments(declaration: &Declaration, dead: &str) -> FieldTable {
+    table([
+        ("x-queue-type", text("quorum")),
+        ("x-delivery-limit", AMQPValue::LongLongInt(declaration.delivery_limit.into())),
+        ("x-dead-letter-exchange", text(dead)),
+        // Without these a dead letter can get lost on its way (RabbitMQ, quorum queues, at-least-once dead lettering).
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+    ])
+}
+
+/// A queue as the broker tells of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FoundQueue {
+    /// Messages that are ready.
+    pub(crate) messages: u32,
+    /// Who consumes from it.
+    pub(crate) consumers: u32,
+}
+
+/// Looks for a queue without declaring it.
+pub(crate) async fn find_queue(
+    connection: &Connection,
+    queue: &str,
+) -> Result<Option<FoundQueue>, BrokerError> {
+    let channel = open_channel(connection).await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let asked = channel.queue_declare(short(queue)?, passive, FieldTable::default());
+    match within(ANSWER_WITHIN, &format!("ask after queue {queue}"), asked).await {
+        Ok(found) => {
+            Ok(Some(FoundQueue { messages: found.message_count(), consumers: found.consumer_count() }))
+        }
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How a queue that is there differs from what would be declared, in the broker's words: it tells so only when the queue
+/// is declared again, which changes nothing.
+pub(crate) async fn unlike_declared(
+    connection: &Connection,
+    queue: &str,
+    declaration: &Declaration,
+) -> Result<Option<String>, BrokerError> {
+    let channel = open_channel(connection).await?;
+    let arguments = queue_arguments(declaration, &dead_letter_exchange(queue, declaration));
+    match declare(&channel, &short(queue)?, arguments).await {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_precondition_failed() => Ok(Some(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether there is an exchange of this name.
+pub(crate) async fn find_exchange(connection: &Connection, exchange: &str) -> Result<bool, BrokerError> {
+    let channel = open_channel(connection).await?;
+    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let asked =
+        channel.exchange_declare(short(exchange)?, ExchangeKind::Topic, passive, FieldTable::default());
+    match within(ANSWER_WITHIN, &format!("ask after exchange {exchange}"), asked).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -119,15 +183,11 @@ async fn require_exchange(
     exchange: &str,
     otherwise: &str,
 ) -> Result<(), BrokerError> {
-    let channel = open_channel(connection).await?;
-    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    let asked =
-        channel.exchange_declare(short(exchange)?, ExchangeKind::Topic, passive, FieldTable::default());
-    match within(ANSWER_WITHIN, &format!("ask after exchange {exchange}"), asked).await {
-        Err(error) if error.is_not_found() => {
+    match find_exchange(connection, exchange).await? {
+        true => Ok(()),
+        false => {
             Err(BrokerError::Missing(format!("there is no exchange {exchange} at RabbitMQ: {otherwise}")))
         }
-        found => found,
     }
 }
 

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 mod broker;
 mod hooks;
+mod retention;
 mod sources;
 mod targets;
 
 pub use broker::{Broker, ClientCertificate, Tls};
 pub use hooks::{Hook, Scheme};
+pub use retention::{Keep, Retention};
 pub use sources::{Argument, Binding, Declaration, ExchangeType, Queue, Source, Topology, Transport};
 pub use targets::{Allow, Destination, Exchange, Target, Webhook};
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub grace: Duration,
     /// How often everything that hints can wake is looked at all the same.
     pub poll: Duration,
+    /// How long what has happened is kept.
+    pub retention: Retention,
     /// How long to wait for a database that is down at start; forever when none.
     pub database_wait: Option<Duration>,
 }
@@ -73,6 +77,7 @@ impl Config {
             hosts: Vec::new(),
             grace: Duration::from_secs(600),
             poll: Duration::from_secs(2),
+            retention: Retention::default(),
             database_wait: None,
         }
     }

@@ -8,13 +8,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use crate::store::StoreError;
+use crate::store::{StoreError, Swept};
 use refit_workflows::time::Timestamp;
 
 /// The shortest pause between two looks at the clock's due things.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How often workers that went away and abandoned uploads are cleared out.
 const CLEAR_EVERY: Duration = Duration::from_secs(3600);
+/// How often what has been kept long enough is taken out.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// How long an upload may take before its chunks count as abandoned.
 const UPLOAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The pause after hints were sent to other orchestrators: further ones are gathered.
@@ -47,6 +49,10 @@ impl Engine {
         let (engine, token) = (self.clone(), shutdown.clone());
         loops.spawn(async move {
             let _ = token.run_until_cancelled(engine.receive_hints_forever()).await;
+        });
+        let (engine, token) = (self.clone(), shutdown.clone());
+        loops.spawn(async move {
+            let _ = token.run_until_cancelled(engine.sweep_forever()).await;
         });
         loops
     }
@@ -167,6 +173,40 @@ impl Engine {
             self.store().drop_abandoned_uploads(&oldest.to_string()).await?;
         }
         Ok(())
+    }
+
+    async fn sweep_forever(&self) {
+        let mut outage = Outage::new("take out what has been kept long enough");
+        loop {
+            match self.sweep().await {
+                Ok(_) => {
+                    outage.over();
+                    tokio::time::sleep(SWEEP_EVERY).await;
+                }
+                Err(error) => outage.wait(&error).await,
+            }
+        }
+    }
+
+    /// Takes out what has been kept long enough, and says how much it was.
+    ///
+    /// # Errors
+    /// The database did not do its part; what was taken out before is.
+    pub async fn sweep(&self) -> Result<Swept, StoreError> {
+        let swept = self.store().sweep(self.inner.settings.retention, &self.inner.holder).await?;
+        if swept != Swept::default() {
+            let Swept { events, batches, replays, runs, logs, dead_letters } = swept;
+            tracing::info!(
+                events,
+                batches,
+                replays,
+                runs,
+                logs,
+                dead_letters,
+                "what was kept long enough is gone"
+            );
+        }
+        Ok(swept)
     }
 
     async fn send_hints_forever(&self) {

@@ -6,6 +6,7 @@ mod admission;
 mod letters;
 mod loops;
 mod people;
+mod replays;
 mod signals;
 mod targets;
 mod workers;
@@ -28,6 +29,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::config::Retention;
 use crate::health::Health;
 pub use crate::store::{
     Ask, DeadLetter, DeadLetterFilter, EventFilter, GiveUp, Look, Outbound, RunFilter, Sent, Standing,
@@ -62,6 +64,8 @@ pub struct Settings {
     pub poll: Duration,
     /// How each source's deliveries are read, by its name.
     pub formats: BTreeMap<String, Format>,
+    /// How long what has happened is kept.
+    pub retention: Retention,
 }
 
 /// Who asks: the name goes into journals and histories.

@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::config::Retention;
 use crate::engine::{Engine, EngineError, EventFilter, Identity, Settings};
 use crate::store::DECISIONS_MAX;
 use crate::store::database::Database;
@@ -118,7 +119,9 @@ impl Simulation {
     pub async fn open(stage: &mut Stage, start: Timestamp) -> Result<Self, SimulationError> {
         stage.0.clear().await?;
         let store = Store::followed(stage.0.clone(), Clock::standing_at(start));
-        let engine = Engine::new(store, Settings { grace: NEVER, poll: NEVER, formats: BTreeMap::new() });
+        let settings =
+            Settings { grace: NEVER, poll: NEVER, formats: BTreeMap::new(), retention: Retention::ALL };
+        let engine = Engine::new(store, settings);
         let [dispatch, ready, runs, children] = engine.news();
         engine
             .register(Register {

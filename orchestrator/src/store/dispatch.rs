@@ -11,7 +11,7 @@ use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::expression::Scope;
 use refit_workflows::time::Timestamp;
-use refit_workflows::trigger::{BatchFacts, Considered, Triggers, render_params};
+use refit_workflows::trigger::{BatchFacts, Considered, Match, Triggers, render_params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ pub struct Dispatched {
 #[derive(Default)]
 struct Due {
     unrouted: bool,
+    replay: bool,
     slots: Vec<(String, String)>,
     batches: Vec<i64>,
     lanes: Vec<LaneName>,
@@ -61,19 +62,20 @@ const ROUTED: Sql = Sql {
         WHERE seq IN (SELECT CAST(value AS BIGINT) FROM jsonb_array_elements_text($1::jsonb))",
 };
 const DECIDE: Sql = Sql {
-    sqlite: "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run)
+    sqlite: "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run, replay)
         SELECT d.value ->> 'event', $2, d.value ->> 'workflow', d.value ->> 'trigger', d.value ->> 'decision',
-            d.value ->> 'reason', d.value ->> 'batch', d.value ->> 'run'
+            d.value ->> 'reason', d.value ->> 'batch', d.value ->> 'run', d.value ->> 'replay'
         FROM json_each($1) AS d ORDER BY d.key",
-    postgres: "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run)
-        SELECT d.event, $2, d.workflow, d.trigger, d.decision, d.reason, d.batch, d.run
+    postgres:
+        "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run, replay)
+        SELECT d.event, $2, d.workflow, d.trigger, d.decision, d.reason, d.batch, d.run, d.replay
         FROM jsonb_to_recordset($1::jsonb) AS d (place BIGINT, event BIGINT, workflow TEXT, trigger BIGINT,
-            decision TEXT, reason TEXT, batch BIGINT, run BIGINT)
+            decision TEXT, reason TEXT, batch BIGINT, run BIGINT, replay BIGINT)
         ORDER BY d.place",
 };
 const DECIDE_BATCH: &str =
-    "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run)
-    SELECT d.event, $2, d.workflow, d.trigger_index, $3, $4, d.batch, $5 FROM decisions d
+    "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run, replay)
+    SELECT d.event, $2, d.workflow, d.trigger_index, $3, $4, d.batch, $5, d.replay FROM decisions d
     WHERE d.batch = $1 AND d.decision IN ('batched', 'joined') ORDER BY d.seq";
 const ANY_UNROUTED: &str = "SELECT seq FROM events WHERE routed = 0 LIMIT 1";
 const ANY_DECISION: &str = "SELECT seq FROM decisions WHERE event = $1 LIMIT 1";
@@ -119,6 +121,8 @@ pub(super) struct Round {
     pub(super) lanes: HashMap<LaneName, LaneState>,
     /// The gatherings it has looked at.
     pub(super) gatherings: Gatherings,
+    /// The replay whose events are being routed.
+    pub(super) replay: Option<i64>,
     /// Decisions about single events, in order, that are not written yet: see [`Round::flush`].
     decided: Vec<Value>,
     /// What has changed of runs and is not written yet.
@@ -156,6 +160,16 @@ impl Store {
                 routed => dispatched.routed(routed?, ROUTE_MAX),
             }
         }
+        if due.replay {
+            let hints = match self.replay_piece().await {
+                Ok((more, hints)) => {
+                    dispatched.more |= more;
+                    Ok(hints)
+                }
+                Err(error) => Err(error),
+            };
+            dispatched.note("replay events", hints)?;
+        }
         for batch in due.batches {
             dispatched.note("end a batch", self.end_due_batch(batch).await)?;
         }
@@ -169,7 +183,8 @@ impl Store {
         self.durably(|store| async move {
             let mut tx = store.database().read().await?;
             let now = store.clock().now().as_millis();
-            let mut due = Due { unrouted: tx.first(sql(ANY_UNROUTED)).await?.is_some(), ..Due::default() };
+            let unrouted = tx.first(sql(ANY_UNROUTED)).await?.is_some();
+            let mut due = Due { unrouted, replay: store.any_replay(&mut tx).await?, ..Due::default() };
             for row in tx.all(sql(DUE_SLOTS).bind(now)).await? {
                 due.slots.push((row.text("workflow")?, row.text("trigger_id")?));
             }
@@ -192,7 +207,7 @@ impl Store {
             for row in round.tx.all(sql(UNROUTED).bind(limit)).await? {
                 let event: CloudEvent = row.json("body")?;
                 let (seq, at) = (row.int("seq")?, Timestamp::from_millis(row.int("received_at")?));
-                round.route(seq, at, &event, &current, &triggers).await?;
+                round.route(seq, at, &event, (&current, &triggers), None).await?;
                 routed.push(seq);
             }
             if !routed.is_empty() {
@@ -269,7 +284,7 @@ impl Store {
     }
 
     /// The triggers of these workflows; made ready once for as long as the workflows stay what they are.
-    fn triggers_of(&self, current: &[CurrentWorkflow]) -> Arc<Triggers> {
+    pub(super) fn triggers_of(&self, current: &[CurrentWorkflow]) -> Arc<Triggers> {
         let digests = current.iter().map(|current| &current.digest);
         let mut known = unpoisoned(&self.inner.triggers);
         if let KnownTriggers(of, Some(triggers)) = &*known
@@ -295,6 +310,7 @@ impl Round {
             held: BTreeMap::new(),
             lanes: HashMap::new(),
             gatherings: Gatherings::default(),
+            replay: None,
             decided: Vec::new(),
             writes: Writes::default(),
         }
@@ -327,26 +343,26 @@ impl Round {
         Ok(self.hints)
     }
 
-    /// Routes one event, received at `at`, through every trigger and writes down what became of it.
-    async fn route(
+    /// Routes one event, received at `at`, through every trigger, or those of `only` one workflow, and writes down what
+    /// became of it.
+    pub(super) async fn route(
         &mut self,
         seq: i64,
         at: Timestamp,
         event: &CloudEvent,
-        current: &[CurrentWorkflow],
-        triggers: &Triggers,
+        (current, triggers): (&[CurrentWorkflow], &Triggers),
+        only: Option<&str>,
     ) -> Result<(), StoreError> {
-        let object = Value::Object(event.attributes().clone());
-        let matches = triggers.matching(event, &object);
-        let decided = !matches.is_empty();
-        let Value::Object(roots) = object else { return Ok(()) };
-        let scope = Scope { roots, ..Scope::default() };
-        for matched in matches {
+        let mut decided = false;
+        for (matched, considered) in considered(event, current, triggers) {
             let (workflow, index) = (&current[matched.workflow], matched.trigger);
+            if only.is_some_and(|only| only != workflow.workflow.name) {
+                continue;
+            }
+            decided = true;
             let id = triggers.id(&matched).to_owned();
             let trigger = &workflow.workflow.triggers[index];
-            let (decision, reason) = match (trigger.consider(matched.parts, &scope), workflow.paused_for(at))
-            {
+            let (decision, reason) = match (considered, workflow.paused_for(at)) {
                 (Considered::Filtered(reason), _) => ("unmatched", reason),
                 (Considered::FilterError(wrong), _) => ("filter_error", wrong),
                 (Considered::Accepted(_), Some(paused)) => ("paused", format!("paused {paused}")),
@@ -355,7 +371,7 @@ impl Round {
                     continue;
                 }
                 (Considered::Accepted(arrival), None) => {
-                    let object = Value::Object(scope.roots.clone());
+                    let object = Value::Object(event.attributes().clone());
                     let (first, last) = (object.clone(), object);
                     let facts = BatchFacts { key: arrival.key, count: 1, sum: None, first, last };
                     let words = match trigger {
@@ -372,9 +388,11 @@ impl Round {
             self.decide(seq, &decision);
         }
         // A run that was started by hand was decided about when it was.
-        if !decided && self.tx.first(sql(ANY_DECISION).bind(seq)).await?.is_none() {
+        if !decided && (self.replay.is_some() || self.tx.first(sql(ANY_DECISION).bind(seq)).await?.is_none())
+        {
             let reason = if current.is_empty() { "no workflow is registered" } else { "no trigger matches" };
-            let decision = Decision { decision: "unmatched", reason: Some(reason), ..Decision::default() };
+            let (workflow, reason) = (only.unwrap_or_default(), Some(reason));
+            let decision = Decision { workflow, decision: "unmatched", reason, ..Decision::default() };
             self.decide(seq, &decision);
         }
         Ok(())
@@ -384,6 +402,7 @@ impl Round {
     pub(super) fn decide(&mut self, event: i64, decision: &Decision<'_>) {
         let mut row = json!(decision);
         row["event"] = json!(event);
+        row["replay"] = json!(self.replay);
         row["place"] = json!(self.decided.len());
         self.decided.push(row);
     }
@@ -461,6 +480,24 @@ impl Round {
             }
         }
     }
+}
+
+/// What each trigger that the event matches makes of it.
+pub(super) fn considered(
+    event: &CloudEvent,
+    current: &[CurrentWorkflow],
+    triggers: &Triggers,
+) -> Vec<(Match, Considered)> {
+    let object = Value::Object(event.attributes().clone());
+    let matches = triggers.matching(event, &object);
+    let Value::Object(roots) = object else { return Vec::new() };
+    let scope = Scope { roots, ..Scope::default() };
+    let consider = |matched: Match| {
+        let trigger = &current[matched.workflow].workflow.triggers[matched.trigger];
+        let considered = trigger.consider(matched.parts.clone(), &scope);
+        (matched, considered)
+    };
+    matches.into_iter().map(consider).collect()
 }
 
 impl Dispatched {

@@ -49,10 +49,11 @@ macro_rules! listing {
             AND (($9 = '' AND $10 = '') OR EXISTS (SELECT 1 FROM decisions x WHERE x.event = e.seq
                 AND ($9 = '' OR x.decision = $9) AND ($10 = '' OR x.workflow = $10)))
             AND ($11 = 0 OR EXISTS (SELECT 1 FROM run_events y WHERE y.run = $11 AND y.event = e.seq))
+            AND ($12 = 0 OR NOT EXISTS (SELECT 1 FROM decisions z WHERE z.event = e.seq AND z.run IS NOT NULL))
             ORDER BY ",
             $seq,
             $order,
-            " LIMIT $12"
+            " LIMIT $13"
         )
     };
 }
@@ -95,13 +96,13 @@ const EVENT: &str = "SELECT e.seq, e.received_at, e.duplicates, e.duplicate_at, 
     WHERE e.id = $1 AND ($2 = '' OR e.source = $2) ORDER BY e.seq LIMIT 100";
 /// The decisions about several events, each event's in order.
 const DECISIONS: Sql = Sql {
-    sqlite: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.batch, d.at,
-            r.workflow AS run_workflow, r.number AS run_number
-        FROM decisions d LEFT JOIN runs r ON r.id = d.run
+    sqlite: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.batch, d.at, d.replay,
+            p.asked_by AS replayed_by, r.workflow AS run_workflow, r.number AS run_number
+        FROM decisions d LEFT JOIN runs r ON r.id = d.run LEFT JOIN replays p ON p.seq = d.replay
         WHERE d.event IN (SELECT value FROM json_each($1)) ORDER BY d.seq LIMIT $2",
-    postgres: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.batch, d.at,
-            r.workflow AS run_workflow, r.number AS run_number
-        FROM decisions d LEFT JOIN runs r ON r.id = d.run
+    postgres: "SELECT d.event, d.workflow, d.trigger_index, d.decision, d.reason, d.batch, d.at, d.replay,
+            p.asked_by AS replayed_by, r.workflow AS run_workflow, r.number AS run_number
+        FROM decisions d LEFT JOIN runs r ON r.id = d.run LEFT JOIN replays p ON p.seq = d.replay
         WHERE d.event IN (SELECT CAST(value AS BIGINT) FROM jsonb_array_elements_text($1::jsonb))
         ORDER BY d.seq LIMIT $2",
 };
@@ -191,7 +192,7 @@ fn listing_for(filter: &EventFilter, run: Option<i64>) -> Listing {
         EventFilter { kind: Some(_), .. } => OF_TYPE,
         EventFilter { workflow: Some(_), .. } => OF_WORKFLOW,
         EventFilter { decision: Some(decision), .. } if decision == DUPLICATE => DUPLICATED,
-        EventFilter { decision: Some(_), .. } => DECIDED,
+        EventFilter { decision: Some(_), .. } | EventFilter { unmatched: true, .. } => DECIDED,
         EventFilter { source: Some(_), .. } => OF_SOURCE,
         EventFilter { .. } => ALL,
     }
@@ -222,7 +223,11 @@ async fn event_rows(tx: &mut Transaction, filter: &EventFilter) -> Result<Vec<Ro
     let piece = if filter.data { PAGE } else { limit };
     let (mut rows, mut bytes, mut after) = (Vec::new(), 0, filter.after);
     let duplicated = filter.decision.as_deref() == Some(DUPLICATE);
-    let decision = filter.decision.as_deref().filter(|_| !duplicated).unwrap_or_default();
+    let decision = match filter.decision.as_deref() {
+        Some(decision) if !duplicated => decision,
+        None if filter.unmatched => "unmatched",
+        Some(_) | None => "",
+    };
     while bytes < EVENTS_BYTES_MAX {
         match after {
             Some(after) if filter.oldest_first => low = low.max(after),
@@ -242,6 +247,7 @@ async fn event_rows(tx: &mut Transaction, filter: &EventFilter) -> Result<Vec<Ro
             .bind(decision)
             .bind(filter.workflow.as_deref().unwrap_or_default())
             .bind(run.unwrap_or_default())
+            .bind(i64::from(filter.unmatched))
             .bind(most);
         let read = tx.all(list).await?;
         let last = (read.len() as i64) < most;
@@ -304,6 +310,8 @@ fn duplicate(row: &Row, received_at: Timestamp) -> Result<Option<DecisionView>, 
         run: None,
         batch: None,
         at,
+        replay: None,
+        replayed_by: None,
     }))
 }
 
@@ -327,6 +335,8 @@ fn decision_view(row: &Row) -> Result<DecisionView, StoreError> {
         run,
         batch: row.opt_int("batch")?,
         at: Timestamp::from_millis(row.int("at")?),
+        replay: row.opt_int("replay")?,
+        replayed_by: row.opt_text("replayed_by")?,
     })
 }
 

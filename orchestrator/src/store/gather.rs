@@ -37,6 +37,8 @@ const OLDEST_UNROUTED: &str = "SELECT received_at FROM events WHERE routed = 0 O
 const HOLD_BATCHES: &str =
     "UPDATE batches SET due_at = NULL WHERE workflow = $1 AND open = 1 AND due_at > $2";
 const CLOSE_BATCH: &str = "UPDATE batches SET open = 0, body = $2 WHERE seq = $1";
+const HOLDS: &str = "SELECT seq FROM decisions
+    WHERE event = $1 AND batch = $2 AND decision IN ('batched', 'joined') LIMIT 1";
 const BATCH_EDGE: &str = "SELECT e.body FROM events e WHERE e.seq =
     (SELECT CASE WHEN $2 = 0 THEN MIN(d.event) ELSE MAX(d.event) END FROM decisions d WHERE d.batch = $1)";
 
@@ -87,6 +89,18 @@ impl Round {
         // It was over before this event came, and nobody had looked yet.
         if let Some(over) = open.take_if(|open| open.is_over(at)) {
             self.end(current, index, &key.2, over).await?;
+        }
+        // A batch counts each of its events once.
+        if let (Some(_), Some(waiting)) = (self.replay, &open)
+            && self.tx.first(sql(HOLDS).bind(event).bind(waiting.seq)).await?.is_some()
+        {
+            let reason = Some("it waits in this batch already");
+            let workflow = current.workflow.name.as_str();
+            let trigger = Some(index);
+            let decision = Decision { workflow, trigger, decision: "skipped", reason, ..Decision::default() };
+            self.decide(event, &decision);
+            self.gatherings.0.insert(key, open);
+            return Ok(());
         }
         let (open, part) = match open {
             Some(mut open) => {

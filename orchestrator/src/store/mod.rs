@@ -19,6 +19,8 @@ mod launch;
 mod logs;
 mod outbox;
 mod registry;
+mod replays;
+mod retention;
 mod runs;
 mod slots;
 mod targets;
@@ -53,6 +55,7 @@ pub(crate) use events::DECISIONS_MAX;
 pub use intake::Recorded;
 pub use logs::LogRow;
 pub use outbox::{Ask, GiveUp, Look};
+pub use retention::Swept;
 pub use targets::{ListedTarget, Standing, TargetState};
 pub use turn::{Claim, LeasedStep};
 pub use workers::LeaseRow;
@@ -115,6 +118,8 @@ pub struct EventFilter {
     pub subject: Option<String>,
     /// Only those about which this was decided, a word of the decisions: `started`, `unmatched`, `duplicate`, …
     pub decision: Option<String>,
+    /// Only those that matched nothing, or not quite, and that no run stands for, by a replay neither.
+    pub unmatched: bool,
     /// Only those about which something was decided for this workflow; with `decision`, that was.
     pub workflow: Option<String>,
     /// Only those that this run stands for.
@@ -266,6 +271,11 @@ impl Store {
     /// A store over an open database, going by this clock; it sends nothing out, and tells which runs have changed.
     pub(crate) fn followed(database: Database, clock: Clock) -> Self {
         Self::new(database, clock, changes::Changes::followed())
+    }
+
+    /// A store over an open database, going by this clock; it sends nothing out.
+    pub(crate) fn over(database: Database, clock: Clock) -> Self {
+        Self::new(database, clock, changes::Changes::default())
     }
 
     fn new(database: Database, clock: Clock, changes: changes::Changes) -> Self {

@@ -27,6 +27,8 @@ const RUNS: &str = "SELECT version, facts, head FROM runs
     ORDER BY id DESC LIMIT $4";
 const RUN_EVENTS: &str = "SELECT e.id FROM run_events r JOIN events e ON e.seq = r.event
     WHERE r.run = $1 ORDER BY e.seq LIMIT $2";
+const RUN_EVENTS_GONE: &str = "SELECT COUNT(*) AS gone FROM run_events r WHERE r.run = $1
+    AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = r.event)";
 /// How many events one page of a run's events holds.
 const PAGE: i64 = 50;
 const RUN_EVENT_BODIES: &str = "SELECT e.seq, e.body FROM run_events r JOIN events e ON e.seq = r.event
@@ -116,6 +118,7 @@ impl Store {
         let metrics = self.live_metrics_in(tx, id).await?;
         let mut view = run.view(&Live { events, metrics });
         view.arrivals = Some(arrivals_in(tx, id).await?);
+        view.events_gone = tx.one(sql(RUN_EVENTS_GONE).bind(id)).await?.int("gone")?.unsigned_abs();
         if matches!(run.head().state, RunState::Waiting { .. })
             && let Some(hindrance) = self.hindrance_of(tx, id, run).await?
         {

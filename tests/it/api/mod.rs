@@ -79,7 +79,7 @@ impl Answer {
 
 /// Every route with the roles that may use it: `v`iewer, `o`perator, `w`orker, `a`dmin; `*` is anybody at all.
 /// Written by hand, from what each role is for; the implementation is compared with it.
-const WHO: [(&str, &str); 48] = [
+const WHO: [(&str, &str); 53] = [
     ("GET /healthz", "*"),
     ("GET /readyz", "*"),
     ("POST /hooks/{name}", "*"),
@@ -91,6 +91,11 @@ const WHO: [(&str, &str); 48] = [
     ("POST /api/v1/events", "oa"),
     ("GET /api/v1/events", "voa"),
     ("GET /api/v1/events/by-id", "voa"),
+    ("POST /api/v1/replays", "oa"),
+    ("POST /api/v1/replays/plan", "voa"),
+    ("GET /api/v1/replays", "voa"),
+    ("GET /api/v1/replays/{seq}", "voa"),
+    ("DELETE /api/v1/replays/{seq}", "oa"),
     ("GET /api/v1/deadletters", "voa"),
     ("GET /api/v1/deadletters/{seq}", "voa"),
     ("DELETE /api/v1/deadletters/{seq}", "oa"),

@@ -7,6 +7,8 @@ mod events;
 mod instances;
 mod outbox;
 mod registry;
+mod replays;
+mod retention;
 mod runs;
 mod schemas;
 mod together;

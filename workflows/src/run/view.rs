@@ -35,6 +35,7 @@ pub fn summary(facts: &RunFacts, head: &RunHead, version: i64) -> RunView {
         started_at,
         finished_at,
         event_count: facts.batch.count,
+        events_gone: 0,
         events: None,
         arrivals: None,
         coalesced: facts.coalesced.clone(),

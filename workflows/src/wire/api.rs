@@ -30,10 +30,13 @@ pub struct RunView {
     pub finished_at: Option<Timestamp>,
     /// How many events it stands for.
     pub event_count: u64,
+    /// How many of its events are not kept any more; left out where all are, and of listings.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub events_gone: u64,
     /// How its events came, oldest first, at most 1000 lines; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrivals: Option<Vec<ArrivalView>>,
-    /// The ids of its events, oldest first; left out of listings.
+    /// The ids of its events that are kept, oldest first; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<String>>,
     /// The runs whose events it inherited: those it replaced while they waited, or that were cancelled for it.
@@ -52,6 +55,10 @@ pub struct RunView {
     pub parent: Option<ParentView>,
     /// Grows with every change.
     pub version: i64,
+}
+
+fn is_none_of_them(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The step that asked for a run.
@@ -210,6 +217,12 @@ pub struct DecisionView {
     pub batch: Option<i64>,
     /// When; of `duplicate`, when the latest came.
     pub at: Timestamp,
+    /// The replay that led to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<i64>,
+    /// Who asked for that replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_by: Option<String>,
 }
 
 /// Answer to `POST /api/v1/events` (202): one receipt per event, in the order sent.

@@ -83,3 +83,104 @@ pub struct RetryDeadLetter {
     #[serde(default)]
     pub event: Option<Value>,
 }
+
+/// Which stored events a replay goes through, and for whom: `POST /api/v1/replays`, and `…/plan` for what it would do.
+/// What workflows emitted and what Refit says of itself is left out unless a type, a source or an id asks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayFilter {
+    /// Received at or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Received at or before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// CloudEvents `type`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// CloudEvents `source`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// CloudEvents `id`: those with one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+    /// Only through the triggers of this workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// At most this many, those received first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// Stored events that go, or went, through today's triggers once more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayView {
+    /// Names it.
+    pub replay: i64,
+    /// `running | finished | stopped`.
+    pub state: String,
+    /// Who asked.
+    pub by: String,
+    /// When.
+    pub asked_at: Timestamp,
+    /// When it had gone through all, or was stopped.
+    pub finished_at: Option<Timestamp>,
+    /// What was asked for.
+    pub filter: ReplayFilter,
+    /// How many events it was to go through when it was asked for.
+    pub events: u64,
+    /// How many it has gone through.
+    pub routed: u64,
+    /// How often it came to which decision.
+    pub decisions: BTreeMap<String, u64>,
+}
+
+/// What a replay would do at this moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayPlan {
+    /// How many events it would go through.
+    pub events: u64,
+    /// How many of them were held against the triggers for this answer: the first.
+    pub looked_at: u64,
+    /// What each trigger would make of them.
+    pub triggers: Vec<PlannedTrigger>,
+    /// The same event by event; the first.
+    pub matches: Vec<PlannedEvent>,
+}
+
+/// What a trigger would make of the events of a replay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedTrigger {
+    /// The workflow.
+    pub workflow: String,
+    /// The trigger's place in the file, from 0.
+    pub trigger: i64,
+    /// How many it would fire for.
+    pub fires: u64,
+    /// How many it would gather.
+    pub gathers: u64,
+    /// How many its `where` would leave out.
+    pub filtered: u64,
+    /// For how many an expression would fail.
+    pub errors: u64,
+}
+
+/// What a trigger would make of one event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedEvent {
+    /// CloudEvents `id`.
+    pub id: String,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `type`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The workflow; empty for `unmatched`.
+    pub workflow: String,
+    /// The trigger's place in the file, from 0.
+    pub trigger: Option<i64>,
+    /// `fires | gathers | filtered | filter_error | unmatched`.
+    pub decision: String,
+    /// Why an expression would fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}

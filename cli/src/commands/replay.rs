@@ -1,0 +1,80 @@
+//! `refit event replay` and `refit event replays`: stored events through today's triggers once more.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use refit_workflows::wire::{ReplayFilter, ReplayView};
+
+use crate::args::{EventReplayArgs, Limit, Output};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::render::{self, count, time::now};
+
+/// How often a replay under way is asked after.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// Asks for a replay and waits for its end, or shows what it would do.
+pub(crate) async fn run(args: EventReplayArgs, client: &Client) -> anyhow::Result<Exit> {
+    let now_is = now();
+    let filter = ReplayFilter {
+        since: args.since.map(|since| since.moment(now_is)),
+        until: args.until.map(|until| until.moment(now_is)),
+        kind: args.kind,
+        source: args.source,
+        ids: args.ids,
+        workflow: args.workflow,
+        limit: args.limit,
+    };
+    let format = args.output.format;
+    if args.dry_run {
+        let plan = client.plan_replay(&filter).await.context("failed to plan the replay")?;
+        render::answer(format, &plan, || render::replay::plan(&plan))?;
+        return Ok(Exit::Ok);
+    }
+    let mut replay = client.ask_replay(&filter).await.context("failed to replay")?;
+    if !args.no_wait {
+        if render::to_terminal() && replay.state == "running" {
+            let events = count(replay.events, "event");
+            let number = replay.replay;
+            render::note(format_args!(
+                "replay {number}: {events} to go through; Ctrl-C leaves it to the server, `refit event replays` follows it"
+            ));
+        }
+        replay = follow(client, replay).await?;
+    }
+    render::answer(format, &replay, || render::replay::list(std::slice::from_ref(&replay), now()))?;
+    Ok(if replay.state == "stopped" { Exit::Failed } else { Exit::Ok })
+}
+
+/// Waits until a replay is over; a server that is away for the moment is waited for as well.
+async fn follow(client: &Client, mut replay: ReplayView) -> anyhow::Result<ReplayView> {
+    while replay.state == "running" {
+        tokio::time::sleep(LOOK_EVERY).await;
+        match client.replay(replay.replay).await {
+            Ok(now) => replay = now,
+            Err(wrong) if wrong.is_away() => {}
+            Err(wrong) => return Err(wrong).context("failed to follow the replay; it goes on all the same"),
+        }
+    }
+    Ok(replay)
+}
+
+/// Lists replays, or stops one.
+pub(crate) async fn list(
+    stop: Option<i64>,
+    limit: Limit,
+    output: Output,
+    client: &Client,
+) -> anyhow::Result<Exit> {
+    let replays = match stop {
+        Some(seq) => {
+            vec![client.stop_replay(seq).await.with_context(|| format!("failed to stop replay {seq}"))?]
+        }
+        None => {
+            let query = [("limit", limit.limit.to_string())];
+            client.replays(&query).await.context("failed to list replays")?
+        }
+    };
+    render::listing(output.format, &replays, "no replays", || render::replay::list(&replays, now()))?;
+    Ok(Exit::Ok)
+}
