@@ -1,12 +1,17 @@
 //! The examples are what they claim to be: sound workflows, files that exist, events that start them, runs that come out
-//! as told. What `examples/digits` comes to is shown by `refit demo`.
+//! as told, with the command that plays them. What `examples/digits` comes to is shown by `refit demo`.
 
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
 use refit_tests::api::Api;
-use refit_tests::processes::{Process, free_port, refit, run_to_end, workspace};
+use refit_tests::processes::{Process, binary, free_port, refit, run_to_end, workspace};
 use refit_workflows::definition::{Command, Workflow};
 use refit_workflows::event::CloudEvent;
 use refit_workflows::expression::Scope;
@@ -174,5 +179,193 @@ async fn the_sweep_promotes_its_best_twice_and_refuses_the_third() {
         assert_eq!(child["params"]["verdict"], verdict);
         assert_eq!(child["outputs"]["headline"], report["outputs"]["headline"]);
         assert_eq!(Api::step(run, "announce")["state"], "succeeded");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// `examples/run`
+
+/// How long an example may take to be played.
+const PLAYED: Duration = Duration::from_secs(180);
+
+/// `examples/run NAME --keep` as a process in a group of its own, with everything it writes below `folder`.
+#[derive(Debug)]
+struct Play {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+/// `examples/run` with a temporary folder below `folder`.
+fn examples_run(folder: &Path, arguments: &[&str]) -> std::process::Command {
+    let temporary = folder.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = std::process::Command::new(workspace().join("examples/run"));
+    command.args(arguments).env("REFIT_BINARY", binary()).env("TMPDIR", temporary).env("NO_COLOR", "1");
+    // What would lead it to another server, if it listened.
+    command
+        .env("REFIT_SERVER", "http://127.0.0.1:1")
+        .env("REFIT_DATABASE_URL", "postgres://nobody@127.0.0.1:1/no");
+    command
+}
+
+impl Play {
+    /// Plays the example, and answers when the story is over and the server stays up.
+    async fn start(name: &str) -> (Self, Api) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = examples_run(folder.path(), &[name, "--keep"]);
+        let output = File::create(folder.path().join("output")).unwrap();
+        command.stdout(output.try_clone().unwrap()).stderr(output).process_group(0);
+        let mut play = Self { child: command.spawn().unwrap(), folder };
+        let begun = Instant::now();
+        let server = loop {
+            let said = play.said();
+            if let Some((_, server)) = said.split_once("export REFIT_SERVER=") {
+                break server.trim().to_owned();
+            }
+            let over = play.child.try_wait().unwrap();
+            assert!(over.is_none() && begun.elapsed() < PLAYED, "{name} {over:?}:\n{said}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        (play, Api::new(&server))
+    }
+
+    /// Everything it has written so far.
+    fn said(&self) -> String {
+        read(&self.folder.path().join("output"))
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    /// Asks it to end, as Ctrl-C does; nothing may be left of it then.
+    fn end(mut self) {
+        kill(self.pid(), Signal::SIGTERM).unwrap();
+        let begun = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it does not end:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        leaves_nothing(self.folder.path());
+        assert!(killpg(self.pid(), None).is_err(), "a process of it is still there");
+    }
+}
+
+impl Drop for Play {
+    fn drop(&mut self) {
+        // No such group: it has ended by itself.
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+fn leaves_nothing(folder: &Path) {
+    let left: Vec<PathBuf> =
+        std::fs::read_dir(folder.join("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "it left {left:?} behind");
+}
+
+/// The runs of a workflow in the order of their creation, whole.
+async fn runs(api: &Api, workflow: &str) -> Vec<Value> {
+    let listed = api.get(&format!("/api/v1/runs?workflow={workflow}&limit=1000")).await.ok();
+    let mut whole = Vec::new();
+    for run in listed.as_array().unwrap().iter().rev() {
+        whole.push(api.run(run["run"].as_str().unwrap()).await);
+    }
+    whole
+}
+
+fn events_of(runs: &[Value]) -> usize {
+    runs.iter().map(|run| run["events"].as_array().unwrap().len()).sum()
+}
+
+fn states(runs: &[Value]) -> Vec<&str> {
+    runs.iter().map(|run| run["state"].as_str().unwrap()).collect()
+}
+
+/// No event is counted twice, although a batch was worked on twice and all events were sent twice; the batch that was
+/// worked on twice gives the same answer; and the chain leads to a model.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feature_pipeline_counts_each_event_once_and_retrains_when_enough_has_changed() {
+    let (play, api) = Play::start("feature-pipeline").await;
+    let said = play.said();
+    let totals: Vec<&str> = said.lines().filter(|line| line.ends_with("events counted")).collect();
+    let first = "1050 rows, 3053 events counted";
+    assert_eq!(totals, [first, first, "2100 rows, 5969 events counted"], "{said}");
+
+    let features = runs(&api, "features").await;
+    assert_eq!((states(&features), events_of(&features)), (vec!["succeeded"; 15], 5969));
+    let again = features.iter().find(|run| run["run"] == "features/1").unwrap();
+    assert_eq!(Api::step(again, "update")["outputs"]["counted"], 500, "{again:#}");
+    let shown: Value = api.get("/api/v1/events?type=features.updated&limit=1000").await.ok();
+    assert_eq!(shown.as_array().unwrap().len(), 16, "one for each batch, and one for the attempt made again");
+
+    let models = runs(&api, "propensity").await;
+    assert_eq!(models.len(), 2, "{said}");
+    assert_eq!(models[0]["promoted"]["version"], 1, "{:#}", models[0]);
+    for (place, run) in models.iter().enumerate() {
+        let metrics = &Api::step(run, "evaluate")["metrics"];
+        assert!(metrics["auc"].as_f64().is_some_and(|auc| auc > 0.6), "{metrics}");
+        assert_eq!(metrics["champion_auc"].is_number(), place == 1, "{metrics}");
+    }
+    play.end();
+}
+
+/// Silence counts as an answer, promotions are published together and none is forgotten, and a robot's feedback is
+/// refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn personalization_learns_from_feedback_and_silence_and_refuses_a_robot() {
+    let (play, api) = Play::start("personalization").await;
+    let said = play.said();
+    let silent = api.get("/api/v1/events/by-id?id=r1-000-served").await.ok();
+    let run = api.run(silent[0]["decisions"][1]["run"].as_str().unwrap()).await;
+    assert!(run["trigger"].to_string().contains("did not come within 3.0s"), "{run:#}");
+
+    let rankings = runs(&api, "ranking").await;
+    assert_eq!(events_of(&rankings), 500, "one interaction for each request");
+    let promoted: Vec<&Value> = rankings.iter().map(|run| &run["promoted"]["version"]).collect();
+    assert_eq!(promoted, [&json!(1), &json!(2), &json!(3), &json!(4), &Value::Null]);
+    let robot = &rankings[4];
+    assert_eq!(robot["state"], "rejected");
+    let metrics = &Api::step(robot, "evaluate")["metrics"];
+    assert!(metrics["loss"].as_f64() < metrics["champion_loss"].as_f64(), "it would have passed: {metrics}");
+
+    let published = runs(&api, "publish-ranking").await;
+    assert_eq!(events_of(&published), 4, "every promotion is published");
+    assert!(states(&published).iter().all(|state| *state == "succeeded"), "{published:#?}");
+    let files: Vec<Value> = said
+        .split("$ cat rankings.json\n")
+        .skip(1)
+        .map(|rest| serde_json::from_str(rest.split("\n\n").next().unwrap()).unwrap())
+        .collect();
+    let told: Vec<(&Value, &Value)> =
+        files.iter().map(|file| (&file["version"], &file["rankings"]["students"][0])).collect();
+    assert_eq!(told, [(&json!(3), &json!("concert")), (&json!(4), &json!("match"))]);
+    play.end();
+}
+
+#[test]
+fn the_sweep_is_played_as_well_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = run_to_end(examples_run(folder.path(), &["sweep"]), PLAYED);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert!(said.out.contains("letters/3  ✗ rejected") && said.out.contains("v1 → v2"), "{}", said.out);
+    leaves_nothing(folder.path());
+}
+
+#[test]
+fn every_example_can_be_played_and_nothing_else() {
+    for folder in examples() {
+        assert!(folder.join("play.sh").is_file(), "{} has no play.sh", folder.display());
+    }
+    for (arguments, code, says) in [
+        (&[][..], 2, "examples/run NAME"),
+        (&["--what"], 2, "examples/run NAME"),
+        (&["nothing"], 1, "no example nothing"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let said = run_to_end(examples_run(folder.path(), arguments), PLAYED);
+        assert_eq!(said.code, Some(code), "{arguments:?}: {}", said.err);
+        assert!(said.err.contains(says), "{arguments:?}: {}", said.err);
     }
 }
