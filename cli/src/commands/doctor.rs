@@ -41,6 +41,10 @@ pub(crate) async fn run(args: DoctorArgs, remote: &Remote) -> anyhow::Result<Exi
 }
 
 /// Free space where the orchestrator, or a worker on this host, keeps its files.
+#[cfg_attr(
+    target_os = "linux",
+    expect(clippy::useless_conversion, reason = "other systems count in 32 bits")
+)]
 fn disk(config: &Config) -> Option<Finding> {
     let file = doctor::sqlite_file(config);
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(&config.data);
