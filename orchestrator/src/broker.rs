@@ -29,6 +29,7 @@ const HEARTBEAT_SECONDS: u16 = 10;
 const DELIVERY_LIMIT: i32 = 20;
 /// The most messages kept in the dead-letter queue; the oldest go first. What Refit refused is in its own table as well.
 const DEAD_MAX: i32 = 100_000;
+const NOT_FOUND: u16 = 404;
 const PRECONDITION_FAILED: u16 = 406;
 
 /// What the broker did not do.
@@ -61,12 +62,16 @@ pub enum BrokerError {
 impl BrokerError {
     /// Whether something exists already with other properties (406).
     pub(crate) fn is_precondition_failed(&self) -> bool {
+        self.reply_code() == Some(PRECONDITION_FAILED)
+    }
+
+    fn reply_code(&self) -> Option<u16> {
         match self {
             Self::Refused { source, .. } => match source.kind() {
-                ErrorKind::ProtocolError(error) => error.get_id() == PRECONDITION_FAILED,
-                _ => false,
+                ErrorKind::ProtocolError(error) => Some(error.get_id()),
+                _ => None,
             },
-            Self::Url(_) | Self::Silent { .. } | Self::NotTaken(_) => false,
+            Self::Url(_) | Self::Silent { .. } | Self::NotTaken(_) => None,
         }
     }
 }
@@ -137,16 +142,7 @@ pub(crate) async fn declare_queue(connection: &Connection, queue: &str) -> Resul
             FieldTable::default(),
         );
         within(ANSWER_WITHIN, &format!("bind queue {dead}"), bind).await?;
-        let arguments = table(&[
-            ("x-queue-type", text("quorum")),
-            ("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT)),
-            ("x-dead-letter-exchange", text(&dead)),
-            // Without these a dead letter can get lost on its way (RabbitMQ, quorum queues, at-least-once
-            // dead lettering).
-            ("x-dead-letter-strategy", text("at-least-once")),
-            ("x-overflow", text("reject-publish")),
-        ]);
-        declare(&channel, &name, arguments).await
+        declare(&channel, &name, queue_arguments(&dead)).await
     };
     match declared.await {
         Err(error) if error.is_precondition_failed() => {
@@ -155,6 +151,68 @@ pub(crate) async fn declare_queue(connection: &Connection, queue: &str) -> Resul
             probe_queue(&open_channel(connection).await?, queue, ANSWER_WITHIN).await.map(|_| ())
         }
         done => done,
+    }
+}
+
+/// How Refit's queues are declared; `dead` is their dead-letter exchange.
+fn queue_arguments(dead: &str) -> FieldTable {
+    table(&[
+        ("x-queue-type", text("quorum")),
+        ("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT)),
+        ("x-dead-letter-exchange", text(dead)),
+        // Without these a dead letter can get lost on its way (RabbitMQ, quorum queues, at-least-once dead lettering).
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+    ])
+}
+
+/// A queue as the broker tells of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FoundQueue {
+    /// Messages that are ready.
+    pub(crate) messages: u32,
+    /// Who consumes from it.
+    pub(crate) consumers: u32,
+}
+
+/// Looks for a queue without declaring it.
+pub(crate) async fn find_queue(
+    connection: &Connection,
+    queue: &str,
+) -> Result<Option<FoundQueue>, BrokerError> {
+    let channel = open_channel(connection).await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let asked = channel.queue_declare(short(queue)?, passive, FieldTable::default());
+    match within(ANSWER_WITHIN, &format!("ask after queue {queue}"), asked).await {
+        Ok(found) => {
+            Ok(Some(FoundQueue { messages: found.message_count(), consumers: found.consumer_count() }))
+        }
+        Err(error) if error.reply_code() == Some(NOT_FOUND) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How a queue that is there differs from what [`declare_queue`] would declare, in the broker's words: it tells so only
+/// when the queue is declared again, which changes nothing.
+pub(crate) async fn unlike_ours(connection: &Connection, queue: &str) -> Result<Option<String>, BrokerError> {
+    let channel = open_channel(connection).await?;
+    match declare(&channel, &short(queue)?, queue_arguments(&format!("{queue}.dead"))).await {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_precondition_failed() => Ok(Some(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether there is an exchange of this name.
+pub(crate) async fn find_exchange(connection: &Connection, exchange: &str) -> Result<bool, BrokerError> {
+    let channel = open_channel(connection).await?;
+    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let asked =
+        channel.exchange_declare(short(exchange)?, ExchangeKind::Topic, passive, FieldTable::default());
+    match within(ANSWER_WITHIN, &format!("ask after exchange {exchange}"), asked).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.reply_code() == Some(NOT_FOUND) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod api;
 mod broker;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 pub mod health;
 pub mod http;

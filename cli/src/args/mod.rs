@@ -4,6 +4,7 @@
 mod common;
 mod deadletter;
 mod define;
+mod doctor;
 mod event;
 mod model;
 mod processes;
@@ -22,6 +23,7 @@ pub(crate) use deadletter::{Chosen, DeadLetterCommand};
 pub(crate) use define::{
     ApplyArgs, CheckArgs, CheckFormat, InitArgs, SchemaArgs, SchemaOf, SimulateArgs, TestArgs,
 };
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use event::{EventCommand, EventReplayArgs, EventSendArgs};
 pub(crate) use model::ModelCommand;
 pub(crate) use processes::{Broker, ConfigFile, Database, DemoArgs, Place, ServeArgs, UpArgs, WorkArgs};
@@ -48,6 +50,7 @@ Run it:
   serve       The orchestrator
   work        A worker on this host
   token       Make, list and revoke access tokens
+  doctor      Check database, broker, disk, clocks and versions, and say what to do
 
 Define:
   init        A workflow to start from
@@ -174,6 +177,7 @@ pub(crate) enum Command {
     /// Make, list and revoke access tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   refit completion bash > ~/.local/share/bash-completion/completions/refit

@@ -69,6 +69,8 @@ fn documented_lines_parse() {
         "token create --name ops --role admin --days 30 --data d",
         "token list --database-url sqlite:x",
         "token revoke 0198-abc",
+        "doctor --config x -o json --server http://h:1",
+        "doctor --database-url postgres://h/d --data d --listen 0.0.0.0:1 --amqp-url amqp://h --amqp-queue q",
         "completion bash",
         "--server http://h:1/ run list",
         "run list --server http://h:1",

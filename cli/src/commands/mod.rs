@@ -6,6 +6,7 @@ mod check;
 mod completion;
 mod deadletter;
 mod demo;
+mod doctor;
 mod event;
 mod event_file;
 mod init;
@@ -62,6 +63,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Model(command) => Box::pin(model::run(command, &client()?)).await,
         Command::Worker(command) => Box::pin(worker::run(command, &client()?)).await,
         Command::Token(command) => Box::pin(token::run(command, &cli.remote)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, &cli.remote)).await,
         Command::Completion { shell } => completion::run(shell),
     }
 }

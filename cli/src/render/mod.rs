@@ -5,6 +5,7 @@
 
 pub(crate) mod deadletter;
 pub(crate) mod diagnostics;
+pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod graph;
 pub(crate) mod model;

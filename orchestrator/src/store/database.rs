@@ -31,7 +31,21 @@ pub enum Database {
     Postgres(PgPool),
 }
 
+/// How a database's schema stands to what this program knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// Nothing was migrated yet.
+    Empty,
+    /// Known; what is missing is migrated at start.
+    Current,
+    /// Of a newer program: its version.
+    Newer(i64),
+}
+
 const SQLITE_SCHEMA: &str = include_str!("../../../migrations/sqlite/0001_first.sql");
+
+/// The newest migration.
+const SCHEMA_VERSION: i64 = 1;
 
 /// A pooled connection that was used this lately is taken to be alive.
 const UNASKED_MAX: Duration = Duration::from_secs(1);
@@ -45,7 +59,17 @@ impl Database {
     /// # Errors
     /// [`StoreError::Unavailable`] while a PostgreSQL is out of reach: try again.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let database = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        let database = Self::connect(url).await?;
+        database.migrate().await?;
+        Ok(database)
+    }
+
+    /// Opens the database and leaves its schema as it is: for those who only look.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Ok(if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             Self::open_postgres(url).await?
         } else if let Some(path) = url.strip_prefix("sqlite:") {
             Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await?
@@ -53,9 +77,7 @@ impl Database {
             return Err(StoreError::Broken(
                 "the database URL must begin with sqlite: or postgres://".to_owned(),
             ));
-        };
-        database.migrate().await?;
-        Ok(database)
+        })
     }
 
     async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
@@ -174,8 +196,13 @@ impl Database {
             Self::Sqlite { .. } => (SQLITE_SCHEMA, self),
             Self::Postgres(_) => (include_str!("../../../migrations/postgres/0001_first.sql"), self),
         };
-        let migrations =
-            vec![Migration::new(1, "first".into(), MigrationType::Simple, sql.into_sql_str(), false)];
+        let migrations = vec![Migration::new(
+            SCHEMA_VERSION,
+            "first".into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )];
         let migrator = Migrator::with_migrations(migrations);
         let done = match run {
             Self::Sqlite { writer, .. } => migrator.run(writer).await,
@@ -196,6 +223,34 @@ impl Database {
             Self::Sqlite { .. } => "sqlite",
             Self::Postgres(_) => "postgres",
         }
+    }
+
+    /// The version of the database's own program.
+    pub async fn version(&self) -> Result<String, StoreError> {
+        const VERSION: Sql = Sql {
+            sqlite: "SELECT sqlite_version() AS version",
+            postgres: "SELECT current_setting('server_version') AS version",
+        };
+        self.read().await?.one(sql(VERSION)).await?.text("version")
+    }
+
+    /// How the schema stands to what this program knows.
+    pub async fn schema(&self) -> Result<Schema, StoreError> {
+        const MIGRATED: Sql = Sql {
+            sqlite: "SELECT COUNT(*) AS tables FROM sqlite_schema WHERE name = '_sqlx_migrations'",
+            postgres: "SELECT COUNT(*) AS tables FROM information_schema.tables
+                WHERE table_schema = current_schema() AND table_name = '_sqlx_migrations'",
+        };
+        const LATEST: &str = "SELECT MAX(version) AS version FROM _sqlx_migrations";
+        let mut tx = self.read().await?;
+        if tx.one(sql(MIGRATED)).await?.int("tables")? == 0 {
+            return Ok(Schema::Empty);
+        }
+        Ok(match tx.one(sql(LATEST)).await?.opt_int("version")? {
+            None => Schema::Empty,
+            Some(version) if version > SCHEMA_VERSION => Schema::Newer(version),
+            Some(_) => Schema::Current,
+        })
     }
 
     /// The database's clock in milliseconds since the Unix epoch; none where it is this host's.

@@ -2,6 +2,7 @@
 //! away goes unnoticed.
 
 mod dead_letters;
+mod doctor;
 mod parts;
 
 use std::time::Duration;

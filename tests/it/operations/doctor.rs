@@ -1,0 +1,101 @@
+//! `refit doctor` on what works, and on what does not: every line says so, and what to do.
+
+use refit_tests::eventually;
+use refit_tests::processes::{Options, Orchestrator, refit, run_to_end};
+use refit_tests::services::Database;
+use serde_json::Value;
+
+use super::{PATIENCE, services};
+
+on_both_databases! {
+    what_works_is_ok_down_to_the_queue
+}
+
+fn doctor(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let json = run_to_end(refit(folder.path(), &[&["doctor", "-o", "json"], arguments].concat()), PATIENCE);
+    let findings = serde_json::from_str(&json.out).unwrap_or_else(|wrong| panic!("{wrong}: {json:?}"));
+    assert!(!folder.path().join(".refit").exists(), "looking must make nothing");
+    (json.code, findings, json.err)
+}
+
+fn finding<'a>(findings: &'a [Value], check: &str) -> &'a Value {
+    findings
+        .iter()
+        .find(|found| found["check"] == check)
+        .unwrap_or_else(|| panic!("{check} in {findings:#?}"))
+}
+
+async fn what_works_is_ok_down_to_the_queue(database: Database) {
+    let broker = services::amqp().await;
+    let queue = broker.name();
+    let at: [&str; 6] =
+        ["--database-url", database.url(), "--amqp-url", broker.url(), "--amqp-queue", &queue];
+    // Before anything was started: nothing is there yet, and nothing is made by looking.
+    let (code, findings, _) = doctor(&at);
+    assert_eq!(code, Some(0), "{findings:#?}");
+    let source = format!("source {queue}");
+    assert!(
+        finding(&findings, &source)["found"].as_str().unwrap().contains("not there yet"),
+        "{findings:#?}"
+    );
+    assert_eq!(broker.depth(&queue).await, None);
+
+    let orchestrator = Orchestrator::start(Options {
+        database_url: Some(database.url().to_owned()),
+        amqp_url: Some(broker.url().to_owned()),
+        amqp_queue: Some(queue.clone()),
+        ..Options::default()
+    })
+    .await;
+    let asked = [&at[..], &["--server", orchestrator.base_url()]].concat();
+    let findings = eventually("everything is ok", PATIENCE, async || {
+        let (code, findings, _) = doctor(&asked);
+        let consumed = finding(&findings, &source)["found"].as_str()?.contains("1 consumers");
+        (code == Some(0) && consumed).then_some(findings)
+    })
+    .await;
+    for check in [
+        "database",
+        "database schema",
+        "database writes",
+        "tokens",
+        "server",
+        "server version",
+        "server clock",
+    ] {
+        assert_eq!(finding(&findings, check)["state"], "ok", "{findings:#?}");
+    }
+    let part = format!("server source amqp:{queue}");
+    for check in [&part, &format!("{source} queue type"), &format!("{source} dead letters")] {
+        assert_eq!(finding(&findings, check)["state"], "ok", "{findings:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_work_fails_with_what_to_do() {
+    // Bound and dropped: nobody listens there now.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let database = format!("postgres://refit:hunter2@127.0.0.1:{port}/refit");
+    let broker = format!("amqp://user:hunter2@127.0.0.1:{port}/%2f");
+    let server = format!("http://127.0.0.1:{port}");
+    let asked =
+        ["--database-url", &database, "--amqp-url", &broker, "--server", &server, "--listen", "0.0.0.0:0"];
+    let (code, findings, err) = doctor(&asked);
+    assert_eq!(code, Some(1), "{findings:#?}");
+    for check in ["database", "tokens", "source refit.events", "server"] {
+        let found = finding(&findings, check);
+        assert!(found["state"] == "fail" && found["todo"].is_string(), "{found}");
+    }
+    assert!(!format!("{findings:?}{err}").contains("hunter2"), "a password was told: {findings:#?}");
+
+    // A classic queue is used as it is, and told.
+    let broker = services::amqp().await;
+    let queue = broker.name();
+    broker.declare(&queue).await;
+    let (code, findings, _) = doctor(&["--amqp-url", broker.url(), "--amqp-queue", &queue]);
+    let kind = finding(&findings, &format!("source {queue} queue type")).clone();
+    assert!(code == Some(0) && kind["state"] == "warn", "{findings:#?}");
+    let letters = finding(&findings, &format!("source {queue} dead letters"));
+    assert_eq!(letters["state"], "warn", "{findings:#?}");
+}
