@@ -53,6 +53,11 @@ const UNASKED_MAX: Duration = Duration::from_secs(1);
 /// SQLite before this version can lose committed data in a WAL-reset race.
 const SQLITE_VERSION_MIN: &str = "3.51.3";
 
+/// A writing transaction holds the advisory lock together with all others until it is over, in the same round trip; for
+/// [`Database::settled`], which asks for it alone.
+const BEGIN_POSTGRES: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7433)";
+const SETTLE_POSTGRES: &str = "BEGIN; SELECT pg_advisory_xact_lock(7433)";
+
 impl Database {
     /// Opens the database and brings its schema up to date.
     ///
@@ -269,8 +274,19 @@ impl Database {
         Ok(match self {
             // A deferred transaction that reads first and writes later fails as busy whatever the timeout.
             Self::Sqlite { writer, .. } => Transaction::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => Transaction::Postgres(pool.begin_with(BEGIN_POSTGRES).await?),
         })
+    }
+
+    /// Waits until every transaction that has begun by now is over. What [`Database::begin`] gave before can be seen then,
+    /// and what it gives afterwards has begun later than this was called.
+    pub async fn settled(&self) -> Result<(), StoreError> {
+        match self {
+            // Whoever may write has begun after the last one was over.
+            Self::Sqlite { .. } => {}
+            Self::Postgres(pool) => pool.begin_with(SETTLE_POSTGRES).await?.rollback().await?,
+        }
+        Ok(())
     }
 
     /// Begins a transaction that only reads, with one view of the whole database.

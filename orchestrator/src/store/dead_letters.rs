@@ -111,8 +111,8 @@ impl Store {
         self.durably(move |store| {
             let read = std::sync::Arc::clone(&read);
             async move {
-                let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
+                let now = store.clock().now();
                 // Locked: of two who try it at once, one finds it gone.
                 let row = tx.first(sql(LOCK).bind(seq)).await?;
                 let row = row.ok_or_else(|| ChangeError::NotFound(format!("dead letter {seq}")))?;

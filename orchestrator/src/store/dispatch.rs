@@ -170,8 +170,14 @@ impl Store {
             };
             dispatched.note("replay events", hints)?;
         }
-        for batch in due.batches {
-            dispatched.note("end a batch", self.end_due_batch(batch).await)?;
+        if !due.batches.is_empty() {
+            // An event that was received in time may be in a transaction that is under way: times are taken after a
+            // transaction has begun, so that this one sees all that are not later.
+            let seen_until = self.clock().now();
+            self.durably(|store| async move { store.database().settled().await }).await?;
+            for batch in due.batches {
+                dispatched.note("end a batch", self.end_due_batch(batch, seen_until).await)?;
+            }
         }
         for lane in due.lanes {
             dispatched.note("start a waiting run", self.admit_waiting(lane).await)?;
@@ -251,10 +257,10 @@ impl Store {
         .await
     }
 
-    async fn end_due_batch(&self, batch: i64) -> Result<Hints, StoreError> {
+    async fn end_due_batch(&self, batch: i64, seen_until: Timestamp) -> Result<Hints, StoreError> {
         self.durably(move |store| async move {
             let Some(mut round) = Round::try_begin(store).await? else { return Ok(Hints::default()) };
-            round.end_due(batch).await?;
+            round.end_due(batch, seen_until).await?;
             round.commit().await
         })
         .await

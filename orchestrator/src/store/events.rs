@@ -90,7 +90,7 @@ const OF_WORKFLOW: Listing = by!(
             WHERE o.event = d.event AND o.workflow = $10 AND o.seq < d.seq)",
     "d.event"
 );
-const FIRST_SINCE: &str = "SELECT seq FROM events WHERE received_at >= $1 ORDER BY received_at LIMIT 1";
+const LAST_BEFORE: &str = "SELECT seq FROM events WHERE received_at < $1 ORDER BY received_at DESC LIMIT 1";
 const RUN_ROW: &str = "SELECT id FROM runs WHERE workflow = $1 AND number = $2";
 const EVENT: &str = "SELECT e.seq, e.received_at, e.duplicates, e.duplicate_at, e.body FROM events e
     WHERE e.id = $1 AND ($2 = '' OR e.source = $2) ORDER BY e.seq LIMIT 100";
@@ -211,11 +211,11 @@ async fn event_rows(tx: &mut Transaction, filter: &EventFilter) -> Result<Vec<Ro
         },
     };
     let (mut low, mut high) = (i64::MIN, i64::MAX);
-    if let Some(since) = filter.since {
-        let Some(row) = tx.first(sql(FIRST_SINCE).bind(since.minus(DISORDER).as_millis())).await? else {
-            return Ok(Vec::new());
-        };
-        low = row.int("seq")?.saturating_sub(1);
+    // Whatever was received since stands behind one that was received so much earlier.
+    if let Some(since) = filter.since
+        && let Some(row) = tx.first(sql(LAST_BEFORE).bind(since.minus(DISORDER).as_millis())).await?
+    {
+        low = row.int("seq")?;
     }
     let listing = listing_for(filter, run);
     let list = if filter.oldest_first { listing.oldest } else { listing.newest };

@@ -33,7 +33,9 @@ const UPDATE_BATCHES: Sql = Sql {
 };
 const DUE_BATCH: &str = "SELECT seq, workflow, trigger_id, batch_key, due_at, body FROM batches
     WHERE seq = $1 AND open = 1 AND due_at <= $2";
-const OLDEST_UNROUTED: &str = "SELECT received_at FROM events WHERE routed = 0 ORDER BY seq LIMIT 1";
+/// Of those that came together, not always the first in the log is the oldest.
+const OLDEST_UNROUTED: &str = "SELECT MIN(received_at) AS oldest FROM
+    (SELECT received_at FROM events WHERE routed = 0 ORDER BY seq LIMIT 1000) AS first";
 const HOLD_BATCHES: &str =
     "UPDATE batches SET due_at = NULL WHERE workflow = $1 AND open = 1 AND due_at > $2";
 const CLOSE_BATCH: &str = "UPDATE batches SET open = 0, body = $2 WHERE seq = $1";
@@ -167,14 +169,13 @@ impl Round {
         Ok(())
     }
 
-    /// Ends a gathering that is due, unless events that came before are still to be routed: they may belong to it.
-    pub(super) async fn end_due(&mut self, batch: i64) -> Result<(), StoreError> {
-        let due = sql(DUE_BATCH).bind(batch).bind(self.now.as_millis());
+    /// Ends a gathering that was due when everything received until then could be seen, unless events that came before it
+    /// was due are still to be routed: they may belong to it.
+    pub(super) async fn end_due(&mut self, batch: i64, seen_until: Timestamp) -> Result<(), StoreError> {
+        let due = sql(DUE_BATCH).bind(batch).bind(seen_until.as_millis());
         let Some(row) = self.tx.first(due).await? else { return Ok(()) };
         let due = row.int("due_at")?;
-        if let Some(oldest) = self.tx.first(sql(OLDEST_UNROUTED)).await?
-            && oldest.int("received_at")? < due
-        {
+        if self.tx.one(sql(OLDEST_UNROUTED)).await?.opt_int("oldest")?.is_some_and(|oldest| oldest < due) {
             return Ok(());
         }
         let (id, gathering) = (row.text("trigger_id")?, row.json("body")?);

@@ -60,8 +60,9 @@ impl Store {
         self.durably(move |store| {
             let (events, dead) = (events.clone(), dead.clone());
             async move {
-                let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
+                // Not before it has begun: see `Store::dispatch`.
+                let now = store.clock().now();
                 let receipts = store.record_with_receipts_in(&mut tx, &events, now).await?;
                 for letter in dead.iter() {
                     store.bury_in(&mut tx, letter, now).await?;

@@ -164,8 +164,8 @@ impl Store {
         self.durably(move |store| {
             let (model, alias, by, reason) = (model.clone(), alias.clone(), by.clone(), reason.clone());
             async move {
-                let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
+                let now = store.clock().now();
                 let locked = tx.first(sql(LOCK_MODEL).bind(&model)).await?;
                 let current = match locked {
                     Some(_) => tx.first(sql(ALIAS).bind(&model).bind(&alias)).await?,

@@ -74,7 +74,7 @@ fn nothing_that_is_there_is_touched() {
 fn without_a_name_it_is_for_this_folder() {
     let desk = Desk::new();
     let written = desk.json(&["init"]);
-    assert_eq!((&written["folder"], written["files"].as_array().unwrap().len()), (&json!("."), 7));
+    assert_eq!((&written["folder"], written["files"].as_array().unwrap().len()), (&json!("."), 8));
     // The temporary folder's name is no workflow's.
     assert_eq!(written["workflow"], "my-model");
     holds(&desk.ok(&["check", "."]), &["✓ ./workflow.yaml", "workflow my-model"]);

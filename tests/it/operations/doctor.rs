@@ -34,7 +34,7 @@ async fn what_works_is_ok_down_to_the_queue(database: Database) {
     // Before anything was started: nothing is there yet, and nothing is made by looking.
     let (code, findings, _) = doctor(&at);
     assert_eq!(code, Some(0), "{findings:#?}");
-    let source = format!("source {queue}");
+    let source = format!("source amqp:{queue}");
     assert!(
         finding(&findings, &source)["found"].as_str().unwrap().contains("not there yet"),
         "{findings:#?}"
@@ -83,7 +83,7 @@ async fn what_does_not_work_fails_with_what_to_do() {
         ["--database-url", &database, "--amqp-url", &broker, "--server", &server, "--listen", "0.0.0.0:0"];
     let (code, findings, err) = doctor(&asked);
     assert_eq!(code, Some(1), "{findings:#?}");
-    for check in ["database", "tokens", "source refit.events", "server"] {
+    for check in ["database", "tokens", "source amqp:refit.events", "server"] {
         let found = finding(&findings, check);
         assert!(found["state"] == "fail" && found["todo"].is_string(), "{found}");
     }
@@ -94,8 +94,8 @@ async fn what_does_not_work_fails_with_what_to_do() {
     let queue = broker.name();
     broker.declare(&queue).await;
     let (code, findings, _) = doctor(&["--amqp-url", broker.url(), "--amqp-queue", &queue]);
-    let kind = finding(&findings, &format!("source {queue} queue type")).clone();
+    let kind = finding(&findings, &format!("source amqp:{queue} queue type")).clone();
     assert!(code == Some(0) && kind["state"] == "warn", "{findings:#?}");
-    let letters = finding(&findings, &format!("source {queue} dead letters"));
+    let letters = finding(&findings, &format!("source amqp:{queue} dead letters"));
     assert_eq!(letters["state"], "warn", "{findings:#?}");
 }
