@@ -53,10 +53,15 @@ const UNASKED_MAX: Duration = Duration::from_secs(1);
 /// SQLite before this version can lose committed data in a WAL-reset race.
 const SQLITE_VERSION_MIN: &str = "3.51.3";
 
-/// A writing transaction holds the advisory lock together with all others until it is over, in the same round trip; for
-/// [`Database::settled`], which asks for it alone.
+/// A writing transaction holds this advisory lock together with all others until it is over, from the same round trip on, so
+/// that [`Database::settled`] can tell which are under way.
 const BEGIN_POSTGRES: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7433)";
-const SETTLE_POSTGRES: &str = "BEGIN; SELECT pg_advisory_xact_lock(7433)";
+const UNDER_WAY: &str = "SELECT virtualtransaction FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = 0 AND objid = 7433 AND objsubid = 1 AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// How often, and how many times, it is looked whether transactions under way are over.
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
+const SETTLE_LOOKS_MAX: u32 = 1000;
 
 impl Database {
     /// Opens the database and brings its schema up to date.
@@ -278,15 +283,23 @@ impl Database {
         })
     }
 
-    /// Waits until every transaction that has begun by now is over. What [`Database::begin`] gave before can be seen then,
-    /// and what it gives afterwards has begun later than this was called.
-    pub async fn settled(&self) -> Result<(), StoreError> {
-        match self {
-            // Whoever may write has begun after the last one was over.
-            Self::Sqlite { .. } => {}
-            Self::Postgres(pool) => pool.begin_with(SETTLE_POSTGRES).await?.rollback().await?,
+    /// Waits until every transaction that has begun by now is over: what [`Database::begin`] gave before can be seen then,
+    /// and what it gives afterwards has begun later than this was called. False: one of them takes longer than a few seconds.
+    ///
+    /// It never asks for the lock of [`BEGIN_POSTGRES`] itself: whoever begins would queue behind it.
+    pub async fn settled(&self) -> Result<bool, StoreError> {
+        // On SQLite, whoever may write has begun after the last one was over.
+        let Self::Postgres(pool) = self else { return Ok(true) };
+        let mut under_way: Vec<String> = sqlx::query_scalar(UNDER_WAY).fetch_all(pool).await?;
+        for _ in 0..SETTLE_LOOKS_MAX {
+            if under_way.is_empty() {
+                return Ok(true);
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+            let now: Vec<String> = sqlx::query_scalar(UNDER_WAY).fetch_all(pool).await?;
+            under_way.retain(|transaction| now.contains(transaction));
         }
-        Ok(())
+        Ok(under_way.is_empty())
     }
 
     /// Begins a transaction that only reads, with one view of the whole database.
@@ -585,8 +598,8 @@ impl From<sqlx::Error> for StoreError {
             | Error::PoolClosed
             | Error::WorkerCrashed => Self::Unavailable(text),
             Error::Database(database) => match database.code().as_deref() {
-                // PostgreSQL: serialization failure, deadlock, lock timeout.
-                Some("40001" | "40P01" | "55P03") => Self::Conflict(text),
+                // PostgreSQL: serialization failure, deadlock, lock timeout, a transaction that had failed before.
+                Some("40001" | "40P01" | "55P03" | "25P02") => Self::Conflict(text),
                 Some(code) if is_absence(code) => Self::Unavailable(text),
                 Some(_) | None => Self::Broken(text),
             },

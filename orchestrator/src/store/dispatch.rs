@@ -35,8 +35,9 @@ pub struct Dispatched {
 }
 
 /// What is due.
-#[derive(Default)]
 struct Due {
+    /// When it was.
+    at: Timestamp,
     unrouted: bool,
     replay: bool,
     slots: Vec<(String, String)>,
@@ -144,20 +145,25 @@ impl Store {
     pub async fn dispatch(&self) -> Result<Dispatched, StoreError> {
         let due = self.due().await?;
         let mut dispatched = Dispatched::default();
+        // Whether everything received until the look can be seen: what was received in time for a batch that is due may be in
+        // a transaction that is under way. Times are taken after a transaction has begun.
+        let settled = due.batches.is_empty()
+            || self.durably(|store| async move { store.database().settled().await }).await?;
         for (workflow, trigger) in due.slots {
             dispatched.note("fire a schedule slot", self.fire_slot(workflow, trigger).await)?;
         }
         if due.unrouted {
-            match self.route_some(ROUTE_MAX).await {
+            match self.route_some(ROUTE_MAX, due.at).await {
                 // One event that cannot be routed must not hold up the others: find it alone.
-                Err(StoreError::Broken(_) | StoreError::Corrupt(_)) => match self.route_some(1).await {
+                Err(StoreError::Broken(_) | StoreError::Corrupt(_)) => match self.route_some(1, due.at).await
+                {
                     Err(StoreError::Broken(reason) | StoreError::Corrupt(reason)) => {
                         self.set_aside(reason).await?;
                         dispatched.more = true;
                     }
-                    routed => dispatched.routed(routed?, 1),
+                    routed => dispatched.routed(routed?),
                 },
-                routed => dispatched.routed(routed?, ROUTE_MAX),
+                routed => dispatched.routed(routed?),
             }
         }
         if due.replay {
@@ -170,14 +176,9 @@ impl Store {
             };
             dispatched.note("replay events", hints)?;
         }
-        if !due.batches.is_empty() {
-            // An event that was received in time may be in a transaction that is under way: times are taken after a
-            // transaction has begun, so that this one sees all that are not later.
-            let seen_until = self.clock().now();
-            self.durably(|store| async move { store.database().settled().await }).await?;
-            for batch in due.batches {
-                dispatched.note("end a batch", self.end_due_batch(batch, seen_until).await)?;
-            }
+        // One that has not settled within seconds is ended by a later look.
+        for batch in due.batches.into_iter().filter(|_| settled) {
+            dispatched.note("end a batch", self.end_due_batch(batch, due.at).await)?;
         }
         for lane in due.lanes {
             dispatched.note("start a waiting run", self.admit_waiting(lane).await)?;
@@ -188,9 +189,12 @@ impl Store {
     async fn due(&self) -> Result<Due, StoreError> {
         self.durably(|store| async move {
             let mut tx = store.database().read().await?;
-            let now = store.clock().now().as_millis();
+            let at = store.clock().now();
+            let now = at.as_millis();
             let unrouted = tx.first(sql(ANY_UNROUTED)).await?.is_some();
-            let mut due = Due { unrouted, replay: store.any_replay(&mut tx).await?, ..Due::default() };
+            let replay = store.any_replay(&mut tx).await?;
+            let (slots, batches, lanes) = Default::default();
+            let mut due = Due { at, unrouted, replay, slots, batches, lanes };
             for row in tx.all(sql(DUE_SLOTS).bind(now)).await? {
                 due.slots.push((row.text("workflow")?, row.text("trigger_id")?));
             }
@@ -203,23 +207,40 @@ impl Store {
         .await
     }
 
-    /// Routes the oldest open events. Returns how many.
-    async fn route_some(&self, limit: i64) -> Result<(i64, Hints), StoreError> {
+    /// Routes the oldest open events, in the order in which they were received. Those that came since `look` are left to the
+    /// next: a batch may have become due meanwhile. Returns whether another look is worth it, and whom to wake.
+    async fn route_some(&self, limit: i64, look: Timestamp) -> Result<(bool, Hints), StoreError> {
         self.durably(move |store| async move {
-            let Some(mut round) = Round::try_begin(store).await? else { return Ok((0, Hints::default())) };
+            // One event alone is a second try: the round that failed may hold the duty for a moment yet.
+            let round = match limit {
+                1 => Some(Round::begin(store).await?),
+                _ => Round::try_begin(store).await?,
+            };
+            let Some(mut round) = round else { return Ok((false, Hints::default())) };
             let current = round.store.current_workflows(&mut round.tx).await?;
             let triggers = round.store.triggers_of(&current);
-            let mut routed = Vec::new();
-            for row in round.tx.all(sql(UNROUTED).bind(limit)).await? {
+            let rows = round.tx.all(sql(UNROUTED).bind(limit)).await?;
+            let more = rows.len() as i64 == limit;
+            let mut page = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let at = Timestamp::from_millis(row.int("received_at")?);
+                // One from later than now comes from a clock that is ahead; it waits for nothing.
+                if at <= look || at > round.now {
+                    page.push((at, row.int("seq")?, row));
+                }
+            }
+            let left = page.len() < rows.len();
+            page.sort_by_key(|&(at, seq, _)| (at, seq));
+            let mut routed = Vec::with_capacity(page.len());
+            for (at, seq, row) in page {
                 let event: CloudEvent = row.json("body")?;
-                let (seq, at) = (row.int("seq")?, Timestamp::from_millis(row.int("received_at")?));
                 round.route(seq, at, &event, (&current, &triggers), None).await?;
                 routed.push(seq);
             }
             if !routed.is_empty() {
                 round.tx.execute(sql(ROUTED).bind(json!(routed).to_string())).await?;
             }
-            Ok((routed.len() as i64, round.commit().await?))
+            Ok((more || left, round.commit().await?))
         })
         .await
     }
@@ -507,9 +528,9 @@ pub(super) fn considered(
 }
 
 impl Dispatched {
-    fn routed(&mut self, (routed, hints): (i64, Hints), limit: i64) {
+    fn routed(&mut self, (more, hints): (bool, Hints)) {
         self.hints = self.hints.and(hints);
-        self.more |= routed == limit;
+        self.more |= more;
     }
 
     /// Notes what one thing that was due came to; only a database that is away ends the look.

@@ -169,13 +169,19 @@ impl Round {
         Ok(())
     }
 
+    /// When the first of those events was received that are still to be routed.
+    pub(super) async fn oldest_unrouted(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let oldest = self.tx.one(sql(OLDEST_UNROUTED)).await?.opt_int("oldest")?;
+        Ok(oldest.map(Timestamp::from_millis))
+    }
+
     /// Ends a gathering that was due when everything received until then could be seen, unless events that came before it
     /// was due are still to be routed: they may belong to it.
     pub(super) async fn end_due(&mut self, batch: i64, seen_until: Timestamp) -> Result<(), StoreError> {
         let due = sql(DUE_BATCH).bind(batch).bind(seen_until.as_millis());
         let Some(row) = self.tx.first(due).await? else { return Ok(()) };
         let due = row.int("due_at")?;
-        if self.tx.one(sql(OLDEST_UNROUTED)).await?.opt_int("oldest")?.is_some_and(|oldest| oldest < due) {
+        if self.oldest_unrouted().await?.is_some_and(|oldest| oldest.as_millis() < due) {
             return Ok(());
         }
         let (id, gathering) = (row.text("trigger_id")?, row.json("body")?);

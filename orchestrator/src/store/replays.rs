@@ -251,9 +251,11 @@ impl Store {
             let rows = round.replay_page(&mut open, limit).await?;
             round.replay = Some(open.seq);
             let filter = open.replay.filter.clone();
+            // Not past events that are still to be routed: what they belong to must not be ended before them.
+            let at = round.oldest_unrouted().await?.map_or(round.now, |oldest| oldest.min(round.now));
             for row in &rows {
                 let event: CloudEvent = row.json("body")?;
-                let (seq, at) = (row.int("seq")?, round.now);
+                let seq = row.int("seq")?;
                 let only = filter.workflow.as_deref();
                 round.route(seq, at, &event, (&current, &triggers), only).await?;
             }
