@@ -1,4 +1,4 @@
-"""The feature table: one row per visitor and day, in SQLite. Its path is the param `store`.
+"""The feature table: one row per visitor and day, in SQLite, in the folder that the param `store` names.
 
 Steps start at least once: a worker may be lost after it has written and before it could say so, and then the same
 events are worked on again. So what was counted is written down together with the counts, in one transaction:
@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
+import sys
 import zlib
 from pathlib import Path
 
@@ -27,9 +28,12 @@ CREATE TABLE IF NOT EXISTS batches (digest TEXT PRIMARY KEY, answer TEXT);
 
 
 @contextlib.contextmanager
-def opened(path: str):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as table:
+def opened(folder: str):
+    # The folder a step works in is gone after it, and the table with it.
+    if not Path(folder).is_absolute():
+        sys.exit(f"store is {folder!r}: set it in workflow.yaml and retrain.yaml to the absolute path of a folder")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(Path(folder, "features.sqlite"), timeout=60, isolation_level=None)) as table:
         table.execute("PRAGMA journal_mode = WAL")  # who reads does not wait for who writes
         table.executescript(TABLES)
         yield table

@@ -1,6 +1,6 @@
 # What `examples/run feature-pipeline` does: the story of README.md.
 
-store=shared/feature-pipeline/features.sqlite
+store=shared # examples/run has set it in the workflows
 python3 example/events.py 1 >week-1.jsonl
 python3 example/events.py 2 >week-2.jsonl
 totals() {

@@ -1,6 +1,6 @@
 # What `examples/run personalization` does: the story of README.md.
 
-served=shared/personalization/rankings.json
+served=shared/rankings.json # examples/run has set the folder in publish.yaml
 for act in 1 2 3; do python3 example/events.py "$act" >"act-$act.jsonl"; done
 
 # published VERSION: whether the serving system has the rankings of this version, and nothing more is to come.

@@ -4,12 +4,16 @@ it again changes nothing: an attempt may be made twice.
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import bandit
 
 
 def main():
+    # The folder a step works in is gone after it, and no serving system reads there.
+    if not os.path.isabs(os.environ["PARAM_SERVING"]):
+        sys.exit(f"serving is {os.environ['PARAM_SERVING']!r}: set it in publish.yaml to the absolute path of a folder")
     # The champion when this run began: the version of the event that started it, or a newer one.
     rankings = {name: bandit.ranking(segment) for name, segment in bandit.load(os.environ["REFIT_CHAMPION"]).items()}
     target = Path(os.environ["PARAM_SERVING"], "rankings.json")

@@ -1,6 +1,6 @@
-//! What can be told of the services an orchestrator needs without starting one: its database and its brokers. Changes
-//! nothing there, and waits for nothing for long. Must never happen here: a schema brought up to date, a queue declared
-//! that was not there.
+//! What can be told of the services an orchestrator needs without starting one: its database and its brokers. Writes
+//! nothing there but one row of `duties` that means nothing, to see that writes are taken, and waits for nothing for long.
+//! Must never happen here: a schema brought up to date, a queue declared that was not there.
 
 use std::path::{Path, PathBuf};
 

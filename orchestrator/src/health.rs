@@ -195,12 +195,12 @@ impl Part {
         let (kind, name) = (listed.kind, listed.name.as_str());
         match (kind, &state) {
             (_, PartState::Starting) => {}
-            (PartKind::Source, PartState::Working) => tracing::info!(source = name, "consuming events"),
+            (PartKind::Source, PartState::Working) => tracing::info!(source = name, "taking events"),
             (PartKind::Target, PartState::Working) => {
                 tracing::info!(target_name = name, "sending outbound events")
             }
             (PartKind::Source, PartState::Degraded(reason)) => {
-                tracing::warn!(source = name, "not consuming events, trying again: {reason}");
+                tracing::warn!(source = name, "not taking events, trying again: {reason}");
             }
             (PartKind::Target, PartState::Degraded(reason)) => {
                 tracing::warn!(target_name = name, "not sending outbound events, trying again: {reason}");

@@ -73,7 +73,7 @@ pub(crate) struct EventListArgs {
     /// Only events about this subject
     #[arg(long, value_name = "S")]
     pub(crate) subject: Option<String>,
-    /// Only events that started nothing: none of the runs stands for them
+    /// Only events that no trigger wanted, and no run stands for
     #[arg(long, conflicts_with = "decision")]
     pub(crate) unmatched: bool,
     /// Only events about which this was decided

@@ -29,7 +29,7 @@ pub struct Retention {
     pub events: Keep,
     /// Runs that are over, with their steps, journals and logs, from their last change: 365 days.
     pub runs: Keep,
-    /// The logs of runs that are over, by lines' age alone: 30 days.
+    /// The logs of runs that are over, by the age of their lines, and by the number of pieces: 30 days.
     pub logs: Keep,
     /// Dead letters: 30 days.
     pub dead_letters: Keep,

@@ -1,5 +1,6 @@
 //! What happens by itself: events are routed, batches and slots fire, waiting runs start, runs that other runs asked for
-//! are followed, time passes for runs, lost workers are noticed. Each loop survives a database that is away: it says so once, waits, and goes on.
+//! are followed, time passes for runs, lost workers are noticed, what has been kept long enough goes. Each loop survives a
+//! database that is away: it says so once, waits, and goes on.
 
 use std::time::Duration;
 

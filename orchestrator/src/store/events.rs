@@ -424,9 +424,11 @@ fn not_matched(
     current: &[CurrentWorkflow],
     asked: Option<&str>,
 ) -> (Vec<NotMatched>, u64) {
-    let nothing = view.decisions.iter().any(|it| it.decision == "unmatched" && it.workflow.is_empty());
+    // A replay for one workflow names it where no pattern of it matches; a `where` that is false names its trigger too.
+    let no_pattern = |it: &DecisionView| it.decision == "unmatched" && it.trigger.is_none();
+    let nothing = view.decisions.iter().any(|it| no_pattern(it) && it.workflow.is_empty());
     let wanted = |name: &str| match asked {
-        Some(asked) => name == asked && view.decisions.iter().all(|it| it.workflow != name),
+        Some(asked) => name == asked && view.decisions.iter().all(|it| it.workflow != name || no_pattern(it)),
         None => nothing,
     };
     let object = Value::Object(event.attributes().clone());
@@ -489,4 +491,46 @@ pub(super) async fn arrivals_in(tx: &mut Transaction, run: i64) -> Result<Vec<Ar
         }
     }
     Ok(arrivals)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use refit_workflows::definition::Workflow;
+    use refit_workflows::digest::Digest;
+
+    use super::*;
+
+    #[test]
+    fn a_workflow_asked_about_is_told_unless_a_trigger_of_it_decided() {
+        let text = "workflow: w\non: [{ event: { type: [t] } }]\nsteps: { a: { run: [x] } }\n";
+        let current = [CurrentWorkflow {
+            digest: Digest::of(text.as_bytes()),
+            bundle: None,
+            workflow: Arc::new(Workflow::parse(text).unwrap()),
+            applied_at: Timestamp::from_millis(0),
+            paused: None,
+        }];
+        let event = CloudEvent::parse(json!({"id": "1", "source": "/s", "type": "other"})).unwrap();
+        let told = |decisions: Value, asked: Option<&str>| {
+            let view = json!({"id": "1", "source": "/s", "type": "other", "subject": null, "time": null,
+                "received_at": "2026-01-05T08:00:00Z", "decisions": decisions});
+            let (told, _) = not_matched(&serde_json::from_value(view).unwrap(), &event, &current, asked);
+            told.into_iter().map(|not| not.path.unwrap_or_default()).collect::<Vec<_>>()
+        };
+        let decision = |workflow: &str, trigger: Option<i64>, decision: &str| {
+            json!({"workflow": workflow, "trigger": trigger, "decision": decision, "reason": null, "run": null,
+                "at": "2026-01-05T08:00:00Z"})
+        };
+        let nowhere = decision("", None, "unmatched");
+        let replayed = decision("w", None, "unmatched");
+        assert_eq!(told(json!([nowhere]), Some("w")), ["type"]);
+        assert_eq!(told(json!([nowhere, replayed]), Some("w")), ["type"], "a replay for it alone");
+        assert_eq!(told(json!([nowhere, replayed]), None), ["type"]);
+        assert_eq!(told(json!([replayed]), None), [""; 0], "of others nothing is known");
+        for decided in [decision("w", Some(0), "unmatched"), decision("w", Some(0), "started")] {
+            assert_eq!(told(json!([decided]), Some("w")), [""; 0], "{decided}");
+        }
+    }
 }

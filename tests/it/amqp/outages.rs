@@ -33,7 +33,7 @@ async fn a_broker_that_is_away_at_start_or_later_is_waited_for() {
     // Ready without a broker: everything but the queue works.
     let orchestrator = Orchestrator::start(settings).await;
     eventually("the log says so", PATIENCE, async || {
-        orchestrator.logs().contains("not consuming").then_some(())
+        orchestrator.logs().contains("not taking").then_some(())
     })
     .await;
     wire.mend();
@@ -79,7 +79,7 @@ async fn events_wait_in_the_broker_while_the_database_is_away() {
         sent += 600;
         let what = "the log says that it waits";
         let outages = round + 1;
-        eventually(what, PATIENCE, async || (told(&orchestrator, "not consuming") >= outages).then_some(()))
+        eventually(what, PATIENCE, async || (told(&orchestrator, "not taking") >= outages).then_some(()))
             .await;
         let refused = api.post("/api/v1/events", &json!([event("by-http", "data.plain", json!(1))])).await;
         refused.refused(503);
@@ -102,7 +102,7 @@ async fn events_wait_in_the_broker_while_the_database_is_away() {
     let blamed = "SELECT COUNT(*) FROM decisions WHERE decision = 'filter_error'";
     assert_eq!(database.number(blamed).await, 0);
     assert_eq!(broker.depth(&format!("{queue}.dead")).await, Some(0));
-    let generations = told(&orchestrator, "not consuming");
+    let generations = told(&orchestrator, "not taking");
     assert!(
         generations <= 3 * rounds,
         "{generations} times given back in {rounds} outages:\n{}",

@@ -126,6 +126,7 @@ pub fn sentence(decision: &DecisionView, told: &Told) -> String {
             )
         }
         "unmatched" if workflow.is_empty() => format!("It starts nothing{because}."),
+        "unmatched" if decision.trigger.is_none() => format!("It starts nothing of `{workflow}`{because}."),
         "unmatched" => format!("It starts nothing of `{workflow}`, trigger {}{because}.", number(decision)),
         "duplicate" => {
             let (first, latest) = (told.received_at, decision.at);
@@ -218,5 +219,16 @@ mod tests {
             .filter(|&place| near[place].as_ref().is_some_and(|near| near.mismatch.is_none()))
             .collect();
         assert_eq!((matching, explained), (vec![2], vec![2]));
+    }
+
+    #[test]
+    fn what_a_replay_for_one_workflow_did_not_match_names_no_trigger() {
+        let unmatched = |trigger: Option<i64>, reason: &str| {
+            let decision = json!({"workflow": "w", "trigger": trigger, "decision": "unmatched", "reason": reason,
+                "run": null, "at": "2026-01-05T08:00:00Z"});
+            sentence(&serde_json::from_value(decision).unwrap(), &Told::default())
+        };
+        assert_eq!(unmatched(None, "no trigger matches"), "It starts nothing of `w`: no trigger matches.");
+        assert_eq!(unmatched(Some(1), "no rows"), "It starts nothing of `w`, trigger 2: no rows.");
     }
 }

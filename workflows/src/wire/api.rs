@@ -164,67 +164,6 @@ impl std::fmt::Display for InstancesView {
     }
 }
 
-/// An event with what became of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EventView {
-    /// Its place in the log: grows from event to event, with gaps. Where the next page of a listing begins.
-    #[serde(default)]
-    pub seq: i64,
-    /// CloudEvents `id`.
-    pub id: String,
-    /// CloudEvents `source`.
-    pub source: String,
-    /// CloudEvents `type`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// CloudEvents `subject`.
-    pub subject: Option<String>,
-    /// CloudEvents `time`.
-    pub time: Option<Timestamp>,
-    /// When Refit stored it.
-    pub received_at: Timestamp,
-    /// CloudEvents `data`, null where it is null; left out where the event has none, and of listings.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    pub data: Option<Value>,
-    /// All other attributes as they came, extensions too: with these and `data` it is the whole CloudEvent. Left out
-    /// where `data` is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attributes: Option<serde_json::Map<String, Value>>,
-    /// What became of it, in order.
-    pub decisions: Vec<DecisionView>,
-}
-
-/// A value that is there, null as well: by itself `Option` takes null for absent.
-fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(value).map(Some)
-}
-
-/// One decision about an event.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DecisionView {
-    /// The workflow it was made for; empty for `duplicate`, and for `unmatched` where no pattern matches.
-    pub workflow: String,
-    /// The trigger's place in the file, from 0.
-    pub trigger: Option<i64>,
-    /// `started | batched | joined | coalesced | queued | skipped | cooldown | unmatched | filter_error | duplicate | paused`.
-    pub decision: String,
-    /// In words.
-    pub reason: Option<String>,
-    /// The run it led to.
-    pub run: Option<RunName>,
-    /// The number of the batch or join that it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<i64>,
-    /// When; of `duplicate`, when the latest came.
-    pub at: Timestamp,
-    /// The replay that led to it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replay: Option<i64>,
-    /// Who asked for that replay.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replayed_by: Option<String>,
-}
-
 /// Answer to `POST /api/v1/events` (202): one receipt per event, in the order sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Accepted {

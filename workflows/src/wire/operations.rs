@@ -23,7 +23,7 @@ pub struct PartView {
     pub deliveries: Option<DeliveriesView>,
 }
 
-/// What a source has settled with its broker since the server started.
+/// What a source has settled since the server started: messages of a broker, or requests to a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveriesView {
     /// Deliveries, whatever they came to.
