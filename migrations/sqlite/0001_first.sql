@@ -66,7 +66,7 @@ CREATE INDEX decisions_event ON decisions (event, seq);
 CREATE INDEX decisions_batch ON decisions (batch, seq) WHERE batch IS NOT NULL;
 CREATE INDEX decisions_decision ON decisions (decision, event);
 CREATE INDEX decisions_workflow ON decisions (workflow, event);
-CREATE INDEX decisions_replay ON decisions (replay) WHERE replay IS NOT NULL;
+CREATE INDEX decisions_replay ON decisions (replay, decision) WHERE replay IS NOT NULL;
 
 -- Events that wait together, one open for each workflow, trigger and key: a batch or a join. trigger_id names what the
 -- trigger waits for, so that triggers beside it may come and go; body is the Gathering.

@@ -52,14 +52,16 @@ pub(crate) fn plan(plan: &ReplayPlan) -> String {
         let _ = write!(text, "; of the first {} this would become", plan.looked_at);
     }
     text.push_str("\n\n");
-    let mut triggers = Grid::new(&["WORKFLOW", "TRIGGER", "FIRES", "GATHERS", "FILTERED", "ERRORS"]);
+    let mut triggers =
+        Grid::new(&["WORKFLOW", "TRIGGER", "FIRES", "GATHERS", "PAUSED", "UNMATCHED", "ERRORS"]);
     for trigger in &plan.triggers {
         triggers.row(vec![
             table::text(&trigger.workflow),
             table::number(trigger.trigger + 1),
             table::number(trigger.fires),
             table::number(trigger.gathers),
-            table::number(trigger.filtered),
+            table::number(trigger.paused),
+            table::number(trigger.unmatched),
             table::number(trigger.errors),
         ]);
     }
@@ -69,7 +71,7 @@ pub(crate) fn plan(plan: &ReplayPlan) -> String {
     }
     let _ = writeln!(text, "{triggers}");
     let mut events = Grid::new(&["ID", "TYPE", "WORKFLOW", "DECISION", "REASON"]);
-    for event in plan.matches.iter().take(LISTED) {
+    for event in plan.decisions.iter().take(LISTED) {
         events.row(vec![
             table::text(&event.id),
             table::text(&event.kind),
@@ -79,7 +81,7 @@ pub(crate) fn plan(plan: &ReplayPlan) -> String {
         ]);
     }
     let _ = write!(text, "{events}");
-    if plan.matches.len() > LISTED {
+    if plan.decisions.len() > LISTED {
         let _ = writeln!(text, "{}", paint(DIM, "… more with -o json"));
     }
     text
@@ -94,15 +96,19 @@ mod tests {
     fn a_plan_says_what_each_trigger_would_make_of_the_events() {
         let found: ReplayPlan = serde_json::from_value(serde_json::json!({
             "events": 3, "looked_at": 3,
-            "triggers": [{"workflow": "churn", "trigger": 0, "fires": 0, "gathers": 2, "filtered": 0, "errors": 1}],
-            "matches": [{"id": "e1", "source": "/s", "type": "t", "workflow": "churn", "trigger": 0,
+            "triggers": [{"workflow": "churn", "trigger": 0, "fires": 0, "gathers": 2, "paused": 4, "unmatched": 5,
+                          "errors": 1}],
+            "decisions": [{"id": "e1", "source": "/s", "type": "t", "workflow": "churn", "trigger": 0,
                          "decision": "filter_error", "reason": "no such key"}],
         }))
         .unwrap();
         let text = plain(&plan(&found));
         assert!(text.starts_with("3 events would go through today's triggers\n"), "{text}");
         assert!(text.contains("e1") && text.contains("filter error  no such key"), "{text}");
-        let none = ReplayPlan { triggers: Vec::new(), matches: Vec::new(), ..found };
+        let row: Vec<&str> =
+            text.lines().find(|line| line.starts_with("churn")).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["churn", "1", "0", "2", "4", "5", "1"], "{text}");
+        let none = ReplayPlan { triggers: Vec::new(), decisions: Vec::new(), ..found };
         assert!(plain(&plan(&none)).contains("no trigger matches"));
     }
 

@@ -417,8 +417,7 @@ impl Round {
         // A run that was started by hand was decided about when it was.
         if !decided && (self.replay.is_some() || self.tx.first(sql(ANY_DECISION).bind(seq)).await?.is_none())
         {
-            let reason = if current.is_empty() { "no workflow is registered" } else { "no trigger matches" };
-            let (workflow, reason) = (only.unwrap_or_default(), Some(reason));
+            let (workflow, reason) = (only.unwrap_or_default(), Some(no_match(current)));
             let decision = Decision { workflow, decision: "unmatched", reason, ..Decision::default() };
             self.decide(seq, &decision);
         }
@@ -507,6 +506,11 @@ impl Round {
             }
         }
     }
+}
+
+/// Why an event that matches no trigger starts nothing.
+pub(super) fn no_match(current: &[CurrentWorkflow]) -> &'static str {
+    if current.is_empty() { "no workflow is registered" } else { "no trigger matches" }
 }
 
 /// What each trigger that the event matches makes of it.

@@ -137,9 +137,9 @@ impl Store {
         self.durably(move |store| {
             let (target, holder) = (target.clone(), holder.clone());
             async move {
-                let now = store.clock().now();
                 let duty = duty(&target);
                 let mut tx = store.database().begin().await?;
+                let now = store.clock().now();
                 tx.execute(sql(KEEP_DUTY).bind(&duty)).await?;
                 let take = sql(TAKE_DUTY)
                     .bind(&duty)
@@ -211,8 +211,8 @@ impl Store {
         self.durably(move |store| {
             let (target, results, standing) = (target.clone(), Arc::clone(&results), standing.clone());
             async move {
-                let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
+                let now = store.clock().now();
                 let mut sent = 0;
                 for (outbound, result) in results.iter() {
                     match result {
@@ -239,10 +239,11 @@ impl Store {
     pub async fn outbox_again(&self, target: &str) -> Result<(), StoreError> {
         let target = target.to_owned();
         self.durably(move |store| {
-            let again = sql(AGAIN).bind(&target).bind(store.clock().now().as_millis());
+            let target = target.clone();
             async move {
                 let mut tx = store.database().begin().await?;
-                tx.execute(again).await?;
+                let now = store.clock().now();
+                tx.execute(sql(AGAIN).bind(&target).bind(now.as_millis())).await?;
                 tx.commit().await
             }
         })
@@ -256,8 +257,8 @@ impl Store {
         self.durably(move |store| {
             let target = target.clone();
             async move {
-                let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
+                let now = store.clock().now();
                 let given_up = sql(GIVEN_UP)
                     .bind(&target)
                     .bind(which.tries)

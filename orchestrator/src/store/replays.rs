@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::database::{Row, Sql, Statement, Transaction, sql};
-use super::dispatch::{Decision, Round, considered};
+use super::dispatch::{Decision, Round, considered, no_match};
+use super::workflows::CurrentWorkflow;
 use super::{ChangeError, Hints, Store, StoreError, to_json};
 
 /// How many events one transaction routes.
@@ -118,14 +119,15 @@ impl Store {
         self.durably(move |store| {
             let (filter, by) = (filter.clone(), by.clone());
             async move {
-                let now = store.clock().now();
-                let (total, first, last) = store.count_chosen(&filter).await?;
-                let mut tx = store.database().begin().await?;
-                store.must_know(&mut tx, &filter).await?;
-                if tx.one(sql(COUNT_OPEN)).await?.int("open")? >= OPEN_MAX {
+                // Nobody else asks or routes meanwhile.
+                let mut round = Round::begin(store).await?;
+                let now = round.now;
+                round.store.must_know(&mut round.tx, &filter).await?;
+                if round.tx.one(sql(COUNT_OPEN)).await?.int("open")? >= OPEN_MAX {
                     let full = format!("{OPEN_MAX} replays are under way: wait for some, or stop them");
                     return Err(ChangeError::Invalid(full));
                 }
+                let (total, first, last) = count_chosen(&mut round.tx, &filter).await?;
                 let replay = Replay { filter, events: total, routed: 0, stopped: false };
                 let ask = sql(ASK)
                     .bind(now.as_millis())
@@ -134,10 +136,10 @@ impl Store {
                     .bind(last)
                     .bind((total == 0).then_some(now.as_millis()))
                     .bind(to_json(&replay)?);
-                let seq = tx.one(ask).await?.int("seq")?;
-                let view = view_of(&mut tx, seq).await?;
-                tx.commit().await?;
-                Ok((view, Hints { events: true, ..Hints::default() }))
+                let seq = round.tx.one(ask).await?.int("seq")?;
+                let view = view_of(&mut round.tx, seq).await?;
+                round.hints.events = true;
+                Ok((view, round.commit().await?))
             }
         })
         .await
@@ -148,9 +150,10 @@ impl Store {
         self.durably(move |store| {
             let filter = filter.clone();
             async move {
-                let (events, first, last) = store.count_chosen(&filter).await?;
                 let mut tx = store.database().read().await?;
+                let now = store.clock().now();
                 store.must_know(&mut tx, &filter).await?;
+                let (events, first, last) = count_chosen(&mut tx, &filter).await?;
                 let current = store.current_workflows(&mut tx).await?;
                 let triggers = store.triggers_of(&current);
                 let mut plan = Plan::default();
@@ -164,12 +167,15 @@ impl Store {
                     for row in &rows {
                         let event: CloudEvent = row.json("body")?;
                         let found = considered(&event, &current, &triggers);
-                        let found = found.into_iter().map(|(matched, considered)| {
-                            let workflow = &current[matched.workflow].workflow;
-                            let gathers = workflow.triggers[matched.trigger].gathers();
-                            (workflow.name.as_str(), matched.trigger, considered, gathers)
-                        });
-                        plan.note(&event, found.filter(|(name, ..)| is_for(&filter, name)));
+                        let found = found
+                            .into_iter()
+                            .map(|(matched, considered)| {
+                                (&current[matched.workflow], matched.trigger, considered)
+                            })
+                            .filter(|(current, ..)| is_for(&filter, &current.workflow.name));
+                        if !plan.note(&event, now, found) {
+                            plan.list(&event, "", None, "unmatched", Some(no_match(&current).to_owned()));
+                        }
                     }
                 }
                 Ok(plan.finish(events))
@@ -298,14 +304,6 @@ impl Store {
         }
         Ok(())
     }
-
-    /// How many events a filter chooses, and between which places.
-    async fn count_chosen(&self, filter: &ReplayFilter) -> Result<(u64, i64, i64), StoreError> {
-        let mut tx = self.database().read().await?;
-        let row = tx.one(page(COUNT, filter, i64::MIN, i64::MAX)).await?;
-        let total = row.int("total")?.unsigned_abs().min(filter.limit.unwrap_or(u64::MAX));
-        Ok((total, row.opt_int("first")?.unwrap_or_default(), row.opt_int("last")?.unwrap_or_default()))
-    }
 }
 
 impl Round {
@@ -345,6 +343,13 @@ impl Round {
 /// Whether a replay is for this workflow.
 fn is_for(filter: &ReplayFilter, workflow: &str) -> bool {
     filter.workflow.as_deref().is_none_or(|only| only == workflow)
+}
+
+/// How many events a filter chooses, and between which places.
+async fn count_chosen(tx: &mut Transaction, filter: &ReplayFilter) -> Result<(u64, i64, i64), StoreError> {
+    let row = tx.one(page(COUNT, filter, i64::MIN, i64::MAX)).await?;
+    let total = row.int("total")?.unsigned_abs().min(filter.limit.unwrap_or(u64::MAX));
+    Ok((total, row.opt_int("first")?.unwrap_or_default(), row.opt_int("last")?.unwrap_or_default()))
 }
 
 /// A statement about what a filter chooses between two places.
@@ -409,19 +414,23 @@ async fn views(
 struct Plan {
     looked_at: u64,
     triggers: BTreeMap<(String, usize), PlannedTrigger>,
-    matches: Vec<PlannedEvent>,
+    decisions: Vec<PlannedEvent>,
 }
 
 impl Plan {
+    /// Notes what the triggers that an event matches would make of it when it is replayed at `now`. False: there are none.
     fn note<'a>(
         &mut self,
         event: &CloudEvent,
-        found: impl Iterator<Item = (&'a str, usize, Considered, bool)>,
-    ) {
+        now: Timestamp,
+        found: impl Iterator<Item = (&'a CurrentWorkflow, usize, Considered)>,
+    ) -> bool {
         self.looked_at += 1;
         let mut matched = false;
-        for (workflow, trigger, considered, gathers) in found {
+        for (current, trigger, considered) in found {
             matched = true;
+            let workflow = current.workflow.name.as_str();
+            let gathers = current.workflow.triggers[trigger].gathers();
             let place = i64::try_from(trigger).unwrap_or_default();
             let counts =
                 self.triggers.entry((workflow.to_owned(), trigger)).or_insert_with(|| PlannedTrigger {
@@ -429,21 +438,23 @@ impl Plan {
                     trigger: place,
                     fires: 0,
                     gathers: 0,
-                    filtered: 0,
+                    paused: 0,
+                    unmatched: 0,
                     errors: 0,
                 });
-            let (count, decision, reason) = match considered {
-                Considered::Accepted(_) if gathers => (&mut counts.gathers, "gathers", None),
-                Considered::Accepted(_) => (&mut counts.fires, "fires", None),
-                Considered::Filtered(reason) => (&mut counts.filtered, "filtered", Some(reason)),
-                Considered::FilterError(wrong) => (&mut counts.errors, "filter_error", Some(wrong)),
+            let (count, decision, reason) = match (considered, current.paused_for(now)) {
+                (Considered::Filtered(reason), _) => (&mut counts.unmatched, "unmatched", Some(reason)),
+                (Considered::FilterError(wrong), _) => (&mut counts.errors, "filter_error", Some(wrong)),
+                (Considered::Accepted(_), Some(paused)) => {
+                    (&mut counts.paused, "paused", Some(format!("paused {paused}")))
+                }
+                (Considered::Accepted(_), None) if gathers => (&mut counts.gathers, "gathers", None),
+                (Considered::Accepted(_), None) => (&mut counts.fires, "fires", None),
             };
             *count += 1;
             self.list(event, workflow, Some(place), decision, reason);
         }
-        if !matched {
-            self.list(event, "", None, "unmatched", None);
-        }
+        matched
     }
 
     fn list(
@@ -454,8 +465,8 @@ impl Plan {
         decision: &str,
         reason: Option<String>,
     ) {
-        if self.matches.len() < PLAN_LIST_MAX {
-            self.matches.push(PlannedEvent {
+        if self.decisions.len() < PLAN_LIST_MAX {
+            self.decisions.push(PlannedEvent {
                 id: event.id().to_owned(),
                 source: event.source().to_owned(),
                 kind: event.kind().to_owned(),
@@ -469,6 +480,6 @@ impl Plan {
 
     fn finish(self, events: u64) -> ReplayPlan {
         let triggers = self.triggers.into_values().collect();
-        ReplayPlan { events, looked_at: self.looked_at, triggers, matches: self.matches }
+        ReplayPlan { events, looked_at: self.looked_at, triggers, decisions: self.decisions }
     }
 }

@@ -1,6 +1,7 @@
 //! What has been kept long enough goes, a bounded piece a transaction, so that nobody waits for it. Must never happen here:
 //! an event that goes while a run under way, a model's version, an open batch, the outbox, a dead letter or a replay refers
-//! to it, or before it was routed; a run that goes while something can still follow from it.
+//! to it, while it is a slot that a paused workflow may catch up on, or before it was routed; a run that goes while
+//! something can still follow from it.
 
 use std::time::Duration;
 
@@ -46,7 +47,9 @@ const DROP_EVENTS: &str = "DELETE FROM events WHERE seq > $1 AND seq <= $2 AND r
     AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.event = events.seq)
     AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE l.event = events.seq)
     AND NOT EXISTS (SELECT 1 FROM replays p WHERE p.finished_at IS NULL
-        AND events.seq BETWEEN p.next_event AND p.last_event)";
+        AND events.seq BETWEEN p.next_event AND p.last_event)
+    AND NOT (events.type = 'refit.schedule' AND EXISTS (SELECT 1 FROM decisions d JOIN workflows w ON w.name = d.workflow
+        WHERE d.event = events.seq AND d.decision = 'paused' AND events.received_at >= w.paused_at))";
 const DROP_DECISIONS: &str = "DELETE FROM decisions WHERE event > $1 AND event <= $2
     AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = decisions.event)";
 
@@ -55,26 +58,45 @@ const BATCHES_PAGE: &str =
 const DROP_BATCHES: &str = "DELETE FROM batches WHERE seq > $1 AND seq <= $2 AND open = 0
     AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.batch = batches.seq)";
 
-const DROP_REPLAYS: &str = "DELETE FROM replays WHERE finished_at < $1";
+const REPLAYS_PAGE: &str =
+    "SELECT MAX(seq) AS last FROM (SELECT seq FROM replays WHERE seq > $1 ORDER BY seq LIMIT $2) AS page";
+const DROP_REPLAYS: &str = "DELETE FROM replays WHERE seq > $1 AND seq <= $2 AND finished_at < $3
+    AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.replay = replays.seq)";
 
 const NTH_RUN: &str = "SELECT id AS seq FROM runs ORDER BY id DESC LIMIT 1 OFFSET $1";
 const LAST_OLD_RUN: &str = "SELECT MAX(id) AS last FROM runs WHERE created_at < $1";
-// The latest start in a lane stays for as long as a cooldown may count from it.
-const OLD_RUNS: &str =
-    "SELECT id FROM runs WHERE id > $1 AND id <= $2 AND state NOT IN ('waiting', 'running')
-    AND (id <= $4 OR NOT EXISTS (SELECT 1 FROM journal j WHERE j.run = runs.id AND j.at >= $3))
-    AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.run = runs.id)
-    AND NOT EXISTS (SELECT 1 FROM alias_history h WHERE h.run = runs.id)
-    AND NOT EXISTS (SELECT 1 FROM children c WHERE c.parent = runs.id)
-    AND NOT EXISTS (SELECT 1 FROM children c WHERE c.child = runs.id)
-    AND (started_at IS NULL OR started_at < $5 OR EXISTS (SELECT 1 FROM runs n
-        WHERE n.workflow = runs.workflow AND n.lane = runs.lane AND n.started_at > runs.started_at))
-    ORDER BY id LIMIT $6";
-const DROP_LOGS_OF: &str =
-    "DELETE FROM logs WHERE seq IN (SELECT seq FROM logs WHERE run = $1 ORDER BY seq LIMIT $2)
-    AND EXISTS (SELECT 1 FROM runs r WHERE r.id = $1 AND r.state NOT IN ('waiting', 'running'))";
-// Asked once more: somebody may have retried it since.
-const DROP_RUN: &str = "DELETE FROM runs WHERE id = $1 AND state NOT IN ('waiting', 'running')";
+/// The runs between two places that may go: `$1` to `$5`. The latest start in a lane stays for as long as a cooldown may
+/// count from it.
+macro_rules! old_runs {
+    ($head:literal, $tail:literal) => {
+        concat!(
+            $head,
+            " FROM runs WHERE id > $1 AND id <= $2 AND state NOT IN ('waiting', 'running')
+            AND (id <= $4 OR NOT EXISTS (SELECT 1 FROM journal j WHERE j.run = runs.id AND j.at >= $3))
+            AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.run = runs.id)
+            AND NOT EXISTS (SELECT 1 FROM alias_history h WHERE h.run = runs.id)
+            AND NOT EXISTS (SELECT 1 FROM children c WHERE c.parent = runs.id)
+            AND NOT EXISTS (SELECT 1 FROM children c WHERE c.child = runs.id)
+            AND (started_at IS NULL OR started_at < $5 OR EXISTS (SELECT 1 FROM runs n
+                WHERE n.workflow = runs.workflow AND n.lane = runs.lane AND n.started_at > runs.started_at))",
+            $tail
+        )
+    };
+}
+
+const OLD_RUNS: &str = old_runs!("SELECT id", " ORDER BY id LIMIT $6");
+// All of it is asked once more for each run: since it was chosen, somebody may have retried it, and it may be over again.
+const DROP_LOGS_OF: &str = old_runs!(
+    "DELETE FROM logs WHERE seq IN (SELECT seq FROM logs WHERE run = $2 ORDER BY seq LIMIT $6)
+    AND EXISTS (SELECT 1",
+    ")"
+);
+// What follows sees all that whoever had the run before has done.
+const LOCK_RUN: Sql = Sql {
+    sqlite: "SELECT id FROM runs WHERE id = $1",
+    postgres: "SELECT id FROM runs WHERE id = $1 FOR UPDATE",
+};
+const DROP_RUN: &str = old_runs!("DELETE", "");
 const DROP_OF_RUN: [&str; 4] = [
     "DELETE FROM live_metrics WHERE run = $1",
     "DELETE FROM run_events WHERE run = $1",
@@ -126,6 +148,7 @@ impl Store {
     pub async fn sweep(&self, retention: Retention, holder: &str) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         self.sweep_events(retention.events, holder, &mut swept).await?;
+        self.sweep_replays(retention.events, holder, &mut swept).await?;
         self.sweep_runs(retention.runs, holder, &mut swept).await?;
         self.sweep_logs(retention.logs, holder, &mut swept).await?;
         self.sweep_letters(retention.dead_letters, holder, &mut swept).await?;
@@ -157,15 +180,28 @@ impl Store {
         if swept.events > 0 {
             self.sweep_batches(holder, swept).await?;
         }
-        let before = bounds.before;
-        swept.replays += self
-            .piece(holder, move |mut tx: Transaction| async move {
-                let dropped = tx.execute(sql(DROP_REPLAYS).bind(before)).await?;
-                Ok((tx, Some(dropped)))
-            })
-            .await?
-            .unwrap_or_default();
         Ok(())
+    }
+
+    /// Those that nothing is left of to tell: the decisions that name them have gone with their events.
+    async fn sweep_replays(&self, keep: Keep, holder: &str, swept: &mut Swept) -> Result<(), StoreError> {
+        let before = self.before(keep);
+        let mut after = i64::MIN;
+        loop {
+            let Some((last, dropped)) = self
+                .piece(holder, move |mut tx: Transaction| async move {
+                    let page = tx.one(sql(REPLAYS_PAGE).bind(after).bind(PAGE)).await?;
+                    let Some(last) = page.opt_int("last")? else { return Ok((tx, None)) };
+                    let dropped = tx.execute(sql(DROP_REPLAYS).bind(after).bind(last).bind(before)).await?;
+                    Ok((tx, Some((last, dropped))))
+                })
+                .await?
+            else {
+                return Ok(());
+            };
+            swept.replays += dropped;
+            after = last;
+        }
     }
 
     async fn sweep_batches(&self, holder: &str, swept: &mut Swept) -> Result<(), StoreError> {
@@ -201,7 +237,7 @@ impl Store {
                 .await?;
             let Some(&last) = old.last() else { return Ok(()) };
             for run in old {
-                if !self.drop_run(run, holder, swept).await? {
+                if !self.drop_run(run, (bounds, cooled), holder, swept).await? {
                     return Ok(());
                 }
             }
@@ -210,11 +246,18 @@ impl Store {
     }
 
     /// Its logs first, piece by piece, then the run at once. False: another orchestrator is at it.
-    async fn drop_run(&self, run: i64, holder: &str, swept: &mut Swept) -> Result<bool, StoreError> {
+    async fn drop_run(
+        &self,
+        run: i64,
+        (bounds, cooled): (Bounds, i64),
+        holder: &str,
+        swept: &mut Swept,
+    ) -> Result<bool, StoreError> {
+        let about = move |text| bounds.of(text, run - 1, run).bind(cooled);
         loop {
             match self
                 .piece(holder, move |mut tx: Transaction| async move {
-                    let dropped = tx.execute(sql(DROP_LOGS_OF).bind(run).bind(PAGE)).await?;
+                    let dropped = tx.execute(about(DROP_LOGS_OF).bind(PAGE)).await?;
                     Ok((tx, Some(dropped)))
                 })
                 .await?
@@ -226,7 +269,8 @@ impl Store {
         }
         let Some(dropped) = self
             .piece(holder, move |mut tx: Transaction| async move {
-                let dropped = tx.execute(sql(DROP_RUN).bind(run)).await?;
+                tx.first(sql(LOCK_RUN).bind(run)).await?;
+                let dropped = tx.execute(about(DROP_RUN)).await?;
                 if dropped > 0 {
                     for part in DROP_OF_RUN {
                         tx.execute(sql(part).bind(run)).await?;
@@ -319,8 +363,8 @@ impl Store {
 
     /// A transaction that has the duty.
     async fn begin_sweep(&self, holder: &str) -> Result<Option<Transaction>, StoreError> {
-        let now = self.clock().now();
         let mut tx = self.database().begin().await?;
+        let now = self.clock().now();
         tx.execute(sql(KEEP_DUTY).bind(DUTY_NAME)).await?;
         let until = now.plus(DUTY).as_millis();
         let take = sql(TAKE_DUTY).bind(DUTY_NAME).bind(holder).bind(until).bind(now.as_millis());

@@ -177,8 +177,8 @@ impl Store {
         self.durably(move |store| {
             let listed = Arc::clone(&listed);
             async move {
-                let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
+                let now = store.clock().now();
                 tx.execute(sql(LOCK)).await?;
                 for target in listed.iter() {
                     let events: Vec<&Value> = target.events.iter().map(Pattern::source).collect();
@@ -203,8 +203,8 @@ impl Store {
         self.durably(move |store| {
             let names = Arc::clone(&names);
             async move {
-                let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
+                let now = store.clock().now();
                 tx.execute(sql(LOCK)).await?;
                 for name in names.iter() {
                     tx.execute(sql(SEEN).bind(name).bind(now.as_millis())).await?;
@@ -302,8 +302,8 @@ impl Store {
         self.durably(move |store| {
             let name = name.clone();
             async move {
-                let now = store.clock().now();
                 let mut tx = store.database().begin().await?;
+                let now = store.clock().now();
                 tx.execute(sql(LOCK)).await?;
                 let row = tx.first(sql(VIEWS).bind(&name)).await?;
                 let row = row.ok_or_else(|| ChangeError::NotFound(format!("target {name}")))?;

@@ -1,5 +1,9 @@
 //! Pausing, resuming and deleting a workflow: nothing that was gathered is lost, and nothing is started that should not be.
 
+use std::time::Duration;
+
+use refit_orchestrator::config::{Keep, Retention};
+
 use super::*;
 
 on_both_databases! {
@@ -7,6 +11,7 @@ on_both_databases! {
     what_was_due_before_the_pause_fires
     only_triggers_are_paused
     slots_that_came_while_paused_are_caught_up_as_the_schedule_says
+    what_is_held_by_a_pause_outlives_what_is_kept_of_events
     a_pause_outlives_a_change_of_the_workflow
     a_workflow_with_active_runs_is_deleted_only_by_force
     a_deleted_workflow_goes_on_with_its_numbers
@@ -154,6 +159,45 @@ async fn slots_that_came_while_paused_are_caught_up_as_the_schedule_says(databas
     for run in ["none/1", "last/2", "all/4", "listens/4"] {
         assert!(house.exists(run).await, "{run}");
     }
+}
+
+async fn what_is_held_by_a_pause_outlives_what_is_kept_of_events(database: Database) {
+    let house = House::open(&database).await;
+    house
+        .apply(
+            "workflow: all\non: [{ cron: '0 * * * *', catch_up: all }]\n\
+             concurrency: { on_conflict: parallel }\nsteps: { a: { run: [x] } }\n",
+        )
+        .await;
+    house.apply(GATHERS).await;
+    house.send("e1", "t", json!(1)).await;
+    house.pause("all", None).await;
+    house.pause("gathers", None).await;
+    house.send("told", "t", json!(1)).await;
+    for hour in 1..=3 {
+        house.at(hour * 3600 + 1);
+        house.look().await;
+    }
+    house.at(4 * 3600 - 1800);
+    let minute = Keep { age: Some(Duration::from_secs(60)), count: None };
+    let retention = Retention { events: minute, ..Retention::ALL };
+    let paused = || EventFilter { decision: Some("paused".to_owned()), ..EventFilter::default() };
+    assert_eq!(house.list(paused()).await.len(), 4);
+    house.store.sweep(retention, "here").await.unwrap();
+    let left = house.list(paused()).await;
+    assert!(left.len() == 3 && !left.contains(&"told".to_owned()), "{left:?}");
+
+    house.resume("all").await;
+    house.resume("gathers").await;
+    assert_eq!(house.run("gathers/1").await.events.unwrap(), ["e1"]);
+    // Neither the pause that is over nor a later one holds them.
+    for run in ["all/1", "all/2", "all/3"] {
+        house.change(run, Input::Cancelled { by: "ada".to_owned() }).await;
+    }
+    house.at(4 * 3600 - 900);
+    house.pause("all", None).await;
+    house.store.sweep(retention, "here").await.unwrap();
+    assert!(house.list(paused()).await.is_empty());
 }
 
 async fn a_pause_outlives_a_change_of_the_workflow(database: Database) {

@@ -5,6 +5,8 @@ use super::*;
 on_both_databases! {
     a_replay_routes_stored_events_by_todays_triggers_and_records_nothing
     a_plan_says_what_the_replay_then_does
+    to_a_paused_workflow_a_replay_tells_so_and_its_plan_does
+    no_more_replays_are_under_way_than_may_be_whoever_asks_at_once
     two_orchestrators_share_a_replay_and_a_kill_repeats_nothing
     a_batch_counts_an_event_once_although_it_is_replayed
     an_event_that_cannot_be_read_is_set_aside_and_the_replay_goes_on
@@ -101,10 +103,20 @@ async fn a_plan_says_what_the_replay_then_does(database: Database) {
     let plan = house.engine.plan_replay(filter.clone()).await.unwrap();
     assert_eq!((plan.events, plan.looked_at, plan.triggers.len()), (452, 452, 1));
     let trigger = &plan.triggers[0];
-    assert_eq!((trigger.fires, trigger.gathers, trigger.filtered, trigger.errors), (150, 0, 300, 1));
-    let wrong = plan.matches.iter().find(|found| found.decision == "filter_error").unwrap();
+    assert_eq!((trigger.fires, trigger.gathers, trigger.unmatched, trigger.errors), (150, 0, 300, 1));
+    let wrong = plan.decisions.iter().find(|found| found.decision == "filter_error").unwrap();
     assert!(wrong.id == "wrong" && wrong.reason.as_ref().unwrap().contains("where"), "{wrong:?}");
-    assert_eq!(plan.matches.iter().filter(|found| found.decision == "unmatched").count(), 1);
+    let reasons = |workflow: &str| {
+        let found =
+            plan.decisions.iter().filter(|found| found.decision == "unmatched" && found.workflow == workflow);
+        found.map(|found| found.reason.clone().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(""), ["no trigger matches"]);
+    assert!(
+        reasons("fires").len() == 300 && reasons("fires")[0].contains("where"),
+        "{:?}",
+        reasons("fires")[0]
+    );
     assert_eq!(database.number(counts).await, before, "a plan changes nothing");
     let everywhere = house.engine.plan_replay(ReplayFilter::default()).await.unwrap();
     assert_eq!(everywhere.triggers.iter().map(|one| one.gathers).sum::<u64>(), 451);
@@ -115,6 +127,48 @@ async fn a_plan_says_what_the_replay_then_does(database: Database) {
     let expected = [("filter_error", 1), ("started", 150), ("unmatched", 301)];
     assert_eq!(done.decisions, expected.map(|(word, times)| (word.to_owned(), times)).into());
     assert_eq!(database.number("SELECT COUNT(*) FROM runs").await, runs + 150);
+}
+
+async fn to_a_paused_workflow_a_replay_tells_so_and_its_plan_does(database: Database) {
+    let house = House::open(&database).await;
+    for n in 1..=2 {
+        house.send(&format!("e{n}"), "t", json!({ "n": n })).await;
+    }
+    settle(&house).await;
+    house.apply(FIRES).await;
+    let pause = PauseWorkflow { reason: Some("slow".to_owned()) };
+    house.engine.pause_workflow("fires", pause, &somebody()).await.unwrap();
+    let plan = house.engine.plan_replay(ReplayFilter::default()).await.unwrap();
+    let trigger = &plan.triggers[0];
+    assert_eq!((trigger.fires, trigger.paused, trigger.unmatched), (0, 1, 1));
+    let told = plan.decisions.iter().find(|found| found.decision == "paused").unwrap();
+
+    let asked = replay(&house, ReplayFilter::default()).await.replay;
+    settle(&house).await;
+    let done = house.engine.replay(asked).await.unwrap().decisions;
+    assert_eq!(done, [("paused", 1), ("unmatched", 1)].map(|(word, n)| (word.to_owned(), n)).into());
+    assert_eq!(house.decisions("e2").await.last().unwrap().reason, told.reason, "in the same words");
+    house.engine.resume_workflow("fires").await.unwrap();
+    let plan = house.engine.plan_replay(ReplayFilter::default()).await.unwrap();
+    assert_eq!((plan.triggers[0].fires, plan.triggers[0].paused), (1, 0));
+}
+
+async fn no_more_replays_are_under_way_than_may_be_whoever_asks_at_once(database: Database) {
+    let house = House::open(&database).await;
+    house.send("e1", "t", json!({})).await;
+    settle(&house).await;
+    let others = "INSERT INTO replays (asked_at, asked_by, next_event, last_event, body)
+        WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 99)
+        SELECT 0, 'bob', 1, 1, '{\"filter\": {}, \"events\": 1, \"routed\": 0, \"stopped\": false}' FROM n";
+    execute(&database, others.to_owned()).await;
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let engine = house.engine.clone();
+        asking.spawn(async move { engine.ask_replay(ReplayFilter::default(), &somebody()).await.is_ok() });
+    }
+    let asked = asking.join_all().await;
+    assert_eq!(asked.iter().filter(|asked| **asked).count(), 1, "{asked:?}");
+    assert_eq!(database.number("SELECT COUNT(*) FROM replays WHERE finished_at IS NULL").await, 100);
 }
 
 async fn two_orchestrators_share_a_replay_and_a_kill_repeats_nothing(database: Database) {

@@ -12,6 +12,8 @@ on_both_databases! {
     nothing_is_lost_of_what_comes_in_while_old_things_go
     what_is_kept_by_number_is_the_newest
     a_run_says_which_of_its_events_are_gone
+    a_run_that_has_come_to_something_since_it_was_chosen_stays
+    a_replay_stays_while_a_decision_names_it
 }
 
 const NOTHING: Keep = Keep { age: Some(Duration::ZERO), count: None };
@@ -273,4 +275,71 @@ async fn a_run_says_which_of_its_events_are_gone(database: Database) {
     house.engine.sweep().await.unwrap();
     let run = house.run("told/1").await;
     assert_eq!((run.event_count, run.events_gone, run.events), (1, 1, Some(Vec::new())));
+}
+
+async fn a_run_that_has_come_to_something_since_it_was_chosen_stays(database: Database) {
+    let house = keeping(&database, Retention { runs: NOTHING, ..Retention::ALL }).await;
+    house.apply(ONE_STEP).await;
+    house.register("w", "s").await;
+    for number in 1..=3 {
+        house.start_run("one").await;
+        let order = house.lease_one("w", "s").await;
+        if number == 1 {
+            let chunk =
+                LogChunk { seq: 0, at: house.engine.store().clock().now(), text: "line\n".to_owned() };
+            let key = order.key.clone();
+            let report = Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new() };
+            house.engine.report(report).await.unwrap();
+        }
+        house.finish(&order.key, success()).await.unwrap();
+        let_the_clock_move(&house).await;
+    }
+    // Between the last piece of its log and itself, as if somebody had retried it and it were over again.
+    let insert =
+        "INSERT INTO versions (model, version, run, artifact, artifact_ref, metrics, evidence, created_at)
+        VALUES ('m', 1, OLD.run, '', '{}', '{}', '{}', 0);";
+    if database.kind() == "sqlite" {
+        let trigger = format!("CREATE TRIGGER retried AFTER DELETE ON logs BEGIN {insert} END");
+        execute(&database, trigger).await;
+    } else {
+        let function = format!(
+            "CREATE FUNCTION retried() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {insert} RETURN NULL; END $$"
+        );
+        execute(&database, function).await;
+        let trigger = "CREATE TRIGGER retried AFTER DELETE ON logs FOR EACH ROW EXECUTE FUNCTION retried()";
+        execute(&database, trigger.to_owned()).await;
+    }
+    let swept = house.engine.sweep().await.unwrap();
+    let left = database.texts("SELECT CAST(number AS TEXT) FROM runs ORDER BY number").await;
+    assert_eq!(left, ["1", "3"], "the second goes, and the latest stays for cooldowns");
+    assert_eq!(swept.runs, 1);
+    assert_eq!(house.run("one/1").await.state, "succeeded");
+}
+
+async fn a_replay_stays_while_a_decision_names_it(database: Database) {
+    let house = keeping(&database, Retention { events: NOTHING, ..Retention::ALL }).await;
+    house.apply(TOLD).await;
+    house.apply(GATHER).await;
+    house.send("e1", "told", json!({})).await;
+    house.send("e2", "gather", json!({ "key": 1 })).await;
+    settle(&house).await;
+    let mut asked = Vec::new();
+    for kind in ["told", "gather", "none"] {
+        let filter = ReplayFilter { kind: Some(kind.to_owned()), ..ReplayFilter::default() };
+        asked.push(house.engine.ask_replay(filter, &somebody()).await.unwrap().replay);
+        settle(&house).await;
+    }
+    let under_way = "INSERT INTO replays (asked_at, asked_by, next_event, last_event, body)
+        VALUES (0, 'ada', 1000000, 1000001,
+            '{\"filter\": {}, \"events\": 1, \"routed\": 0, \"stopped\": false}')";
+    execute(&database, under_way.to_owned()).await;
+    execute(&database, "DELETE FROM outbox".to_owned()).await;
+    let_the_clock_move(&house).await;
+
+    let swept = house.engine.sweep().await.unwrap();
+    let left =
+        numbers(&database, "SELECT CAST(seq AS TEXT) FROM replays WHERE finished_at IS NOT NULL").await;
+    assert_eq!((swept.replays, left), (2, BTreeSet::from([asked[1]])), "an open batch keeps its event");
+    assert_eq!(house.decisions("e2").await.last().unwrap().replay, Some(asked[1]));
+    assert_eq!(database.number("SELECT COUNT(*) FROM replays WHERE finished_at IS NULL").await, 1);
 }

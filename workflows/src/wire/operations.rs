@@ -144,7 +144,7 @@ pub struct ReplayPlan {
     /// What each trigger would make of them.
     pub triggers: Vec<PlannedTrigger>,
     /// The same event by event; the first.
-    pub matches: Vec<PlannedEvent>,
+    pub decisions: Vec<PlannedEvent>,
 }
 
 /// What a trigger would make of the events of a replay.
@@ -158,8 +158,10 @@ pub struct PlannedTrigger {
     pub fires: u64,
     /// How many it would gather.
     pub gathers: u64,
+    /// How many would start nothing because the workflow is paused.
+    pub paused: u64,
     /// How many its `where` would leave out.
-    pub filtered: u64,
+    pub unmatched: u64,
     /// For how many an expression would fail.
     pub errors: u64,
 }
@@ -174,13 +176,13 @@ pub struct PlannedEvent {
     /// CloudEvents `type`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The workflow; empty for `unmatched`.
+    /// The workflow; empty where the event matches no trigger.
     pub workflow: String,
     /// The trigger's place in the file, from 0.
     pub trigger: Option<i64>,
-    /// `fires | gathers | filtered | filter_error | unmatched`.
+    /// `fires | gathers | paused | unmatched | filter_error`.
     pub decision: String,
-    /// Why an expression would fail.
+    /// Why it would start nothing: which `where` is false, which pause it falls into, what is wrong with an expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
