@@ -1,6 +1,6 @@
 //! `refit event replay` and `refit event replays`: stored events through today's triggers once more.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use refit_workflows::wire::{ReplayFilter, ReplayView};
@@ -12,6 +12,9 @@ use crate::render::{self, count, time::now};
 
 /// How often a replay under way is asked after.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How long a server that does not answer is waited for, and after how long that is told.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+const AWAY_TOLD: Duration = Duration::from_secs(2);
 
 /// Asks for a replay and waits for its end, or shows what it would do.
 pub(crate) async fn run(args: EventReplayArgs, client: &Client) -> anyhow::Result<Exit> {
@@ -46,13 +49,28 @@ pub(crate) async fn run(args: EventReplayArgs, client: &Client) -> anyhow::Resul
     Ok(if replay.state == "stopped" { Exit::Failed } else { Exit::Ok })
 }
 
-/// Waits until a replay is over; a server that is away for the moment is waited for as well.
+/// Waits until a replay is over; for a server that is away only a while, for it goes on without anybody who waits.
 async fn follow(client: &Client, mut replay: ReplayView) -> anyhow::Result<ReplayView> {
+    let (mut away, mut told): (Option<Instant>, bool) = (None, false);
     while replay.state == "running" {
         tokio::time::sleep(LOOK_EVERY).await;
         match client.replay(replay.replay).await {
-            Ok(now) => replay = now,
-            Err(wrong) if wrong.is_away() => {}
+            Ok(now) => (replay, away) = (now, None),
+            Err(wrong) if wrong.is_away() => {
+                let since = *away.get_or_insert_with(Instant::now);
+                if since.elapsed() > AWAY_MAX {
+                    let number = replay.replay;
+                    return Err(wrong).context(format!(
+                        "failed to follow replay {number}; it goes on when the server is back: `refit event replays` tells"
+                    ));
+                }
+                if since.elapsed() > AWAY_TOLD && !std::mem::replace(&mut told, true) {
+                    render::note(format_args!(
+                        "no answer from the server; trying again for {} s",
+                        AWAY_MAX.as_secs()
+                    ));
+                }
+            }
             Err(wrong) => return Err(wrong).context("failed to follow the replay; it goes on all the same"),
         }
     }

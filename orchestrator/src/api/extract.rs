@@ -166,9 +166,22 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Lenient<T> {
     }
 }
 
-/// Any JSON value; a syntax error with its place.
+/// Any JSON value without NUL characters, which the database cannot keep; a syntax error with its place.
 fn parse_json(body: &[u8]) -> Result<Value, Problem> {
-    serde_json::from_slice(body).map_err(|error| not_json(&error))
+    let value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+    if holds_nul(&value) {
+        return Err(Problem::invalid("the body holds a NUL character (\\u0000), which cannot be stored"));
+    }
+    Ok(value)
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(holds_nul),
+        Value::Object(object) => object.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 fn not_json(error: &serde_json::Error) -> Problem {

@@ -61,11 +61,21 @@ pub(crate) async fn same_site(State(guard): State<Arc<Guard>>, request: Request,
     let checked = guard
         .hosts
         .check(request.uri(), request.headers())
-        .and_then(|()| check_origin(request.uri(), request.headers()));
+        .and_then(|()| check_origin(request.uri(), request.headers()))
+        .and_then(|()| check_text(request.uri()));
     match checked {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
+}
+
+/// NUL is text that no database here keeps, so nothing has a name that holds it.
+fn check_text(uri: &axum::http::Uri) -> Result<(), Problem> {
+    let query = uri.query().unwrap_or_default();
+    if uri.path().contains("%00") || query.contains("%00") {
+        return Err(Problem::invalid("the address holds a NUL character (%00), which no name here has"));
+    }
+    Ok(())
 }
 
 /// What the guard of one route is told.

@@ -374,7 +374,12 @@ fn explain(event: &EventView, current: &[CurrentWorkflow], batches: &HashMap<i64
     let sentences = event.decisions.iter().enumerate().map(|(place, decision)| {
         let before = event.decisions.iter().take(place).any(|earlier| earlier.workflow == decision.workflow);
         let told = told(decision, before, current, batches);
-        sentence(decision, &Told { received_at: event.received_at, ..told })
+        let sentence = sentence(decision, &Told { received_at: event.received_at, ..told });
+        match (decision.replay, &decision.replayed_by) {
+            (Some(replay), Some(by)) => format!("In replay {replay}, asked for by {by}: {sentence}"),
+            (Some(replay), None) => format!("In replay {replay}: {sentence}"),
+            (None, _) => sentence,
+        }
     });
     sentences.collect()
 }

@@ -116,7 +116,7 @@ async fn every_kind_of_decision_is_told(database: Database) {
         (
             "s3",
             vec![
-                "It matches trigger 1 of `skips` (event s), but starts nothing, because `skips` is paused: paused since \
+                "It matches trigger 1 of `skips` (event s), but starts nothing, because `skips` was paused then: paused since \
                      T by ada: moving house.",
             ],
         ),

@@ -118,7 +118,7 @@ pub fn sentence(decision: &DecisionView, told: &Told) -> String {
         "cooldown" => {
             format!("{matched}, but starts nothing, because `{workflow}` skips during its cooldown{because}.")
         }
-        "paused" => format!("{matched}, but starts nothing, because `{workflow}` is paused{because}."),
+        "paused" => format!("{matched}, but starts nothing, because `{workflow}` was paused then{because}."),
         "filter_error" if workflow.is_empty() => format!("It is set aside{because}."),
         "filter_error" => {
             format!(
