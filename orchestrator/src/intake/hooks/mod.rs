@@ -193,8 +193,7 @@ impl Hook {
     pub(crate) fn dead_letter(&self, headers: &HeaderMap, body: &[u8], reason: String) -> DeadLetter {
         DeadLetter {
             source: self.name.clone(),
-            // PostgreSQL cannot store the NUL character.
-            reason: reason.replace('\0', "\u{fffd}"),
+            reason,
             body: body[..body.len().min(BODY_BYTES_MAX)].to_vec(),
             context: json!({
                 "transport": HTTP,
