@@ -1,5 +1,6 @@
-//! What was set aside because it could not be taken: kept with the reason, read again, dropped. Must never happen here: a
-//! letter that goes without its events being recorded, unless somebody dropped it.
+//! What was set aside because it could not be taken, by Refit or by a target: kept with the reason, read or sent again,
+//! dropped. Must never happen here: a letter that goes without its events being recorded or being in the outbox again,
+//! unless somebody dropped it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -40,6 +41,13 @@ const DROP: &str = "DELETE FROM dead_letters WHERE seq = $1";
 pub enum Retried {
     /// Its events are recorded, and the letter is gone.
     Recorded(Vec<Receipt>, Hints),
+    /// Its event is in the outbox again, for the target that refused it, and the letter is gone.
+    Posted {
+        /// The event.
+        receipt: Receipt,
+        /// The target.
+        target: String,
+    },
     /// It is still no event, and why; it stays.
     StillDead(String),
 }
@@ -164,7 +172,7 @@ impl Store {
         };
         tx.execute(sql(DROP).bind(seq)).await?;
         let receipt = Receipt { id, source, duplicate: false };
-        Ok(Retried::Recorded(vec![receipt], Hints { outbox: true, ..Hints::default() }))
+        Ok(Retried::Posted { receipt, target: target.to_owned() })
     }
 
     /// Drops a dead letter; answers whether it was there.

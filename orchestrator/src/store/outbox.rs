@@ -40,7 +40,7 @@ const GIVEN_UP: Sql = Sql {
 };
 const BURY: &str = "INSERT INTO dead_letters
     (direction, source, reason, received_at, tries, context, body, target, event)
-    VALUES ('out', 'outbox', $1, $2, 0, $3, $4, $5, $6)";
+    VALUES ('out', $1, $2, $3, 0, $4, $5, $6, $7)";
 const EVENT: &str = "SELECT id, source FROM events WHERE seq = $1";
 const DROP: &str = "DELETE FROM outbox WHERE target = $1";
 
@@ -282,6 +282,7 @@ impl Store {
         let reason =
             reason.unwrap_or_else(|| "its target took nothing for too long; it was not tried".to_owned());
         let bury = sql(BURY)
+            .bind(format!("target:{target}"))
             .bind(reason)
             .bind(now.as_millis())
             .bind(context.to_string())

@@ -158,10 +158,16 @@ async fn what_is_given_up_is_a_dead_letter_and_goes_back_behind_its_stream(datab
     let letters =
         house.engine.dead_letters(refit_orchestrator::engine::DeadLetterFilter::default()).await.unwrap();
     assert_eq!(
-        (letters.len(), letters[0].direction.as_str(), letters[0].reason.as_str()),
-        (1, "out", "away")
+        (
+            letters.len(),
+            letters[0].direction.as_str(),
+            letters[0].source.as_str(),
+            letters[0].reason.as_str()
+        ),
+        (1, "out", "target:hook", "away")
     );
-    house.engine.retry_dead_letter(letters[0].seq, None).await.unwrap();
+    let retried = house.engine.retry_dead_letter(letters[0].seq, None).await.unwrap();
+    assert_eq!((retried.events.len(), retried.sent_again_to.as_deref()), (1, Some("hook")));
     assert_eq!(kinds(&database, "hook").await, ["second", "refit.run.succeeded", "first"]);
     assert_eq!(database.number("SELECT COUNT(*) FROM dead_letters").await, 0);
     assert_eq!(database.number("SELECT COUNT(*) FROM events").await, events, "no event of its own");
