@@ -22,8 +22,9 @@ mod secret;
 mod sources;
 mod targets;
 
-use broker::{BrokerUrl, TlsSettings};
+use broker::TlsSettings;
 use retention::RetentionSettings;
+use secret::SecretUrl;
 use sources::SourceSettings;
 use targets::TargetSettings;
 
@@ -55,7 +56,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct AmqpSettings {
-    url: Option<BrokerUrl>,
+    url: Option<SecretUrl>,
     tls: Option<TlsSettings>,
     /// Without sources, the queue that events come from.
     queue: Option<String>,
@@ -158,7 +159,7 @@ impl Settings {
 
     /// The broker that flags and variables name, else `amqp` of the file; its TLS is the file's.
     fn broker(&self, named: &Broker) -> anyhow::Result<Option<refit_orchestrator::config::Broker>> {
-        let flag = given(&named.amqp_url).map(|url| BrokerUrl::Text(Secret::new(url)));
+        let flag = given(&named.amqp_url).map(|url| SecretUrl::Text(Secret::new(url)));
         let url = flag.as_ref().or(self.amqp.url.as_ref());
         url.map(|url| broker::configured("amqp", Some(url), self.amqp.tls.as_ref(), None)).transpose()
     }
