@@ -9,8 +9,8 @@ use refit_workflows::names::RunName;
 use refit_workflows::wire::{
     Accepted, Apply, CreateToken, DeadLetterView, Decide, DeletedWorkflow, EventExplanation, EventView,
     HistoryView, LogPage, MissingReply, MissingRequest, ModelView, PauseWorkflow, ProblemDetails,
-    ReplayFilter, ReplayPlan, ReplayView, RetryDeadLetter, RetryRun, Rollback, RunView, ServerView, StartRun,
-    TargetDropped, TargetView, TokenView, WorkerView, WorkflowView,
+    ReplayFilter, ReplayPlan, ReplayView, RetriedDeadLetter, RetryDeadLetter, RetryRun, Rollback, RunView,
+    ServerView, StartRun, TargetDropped, TargetView, TokenView, WorkerView, WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -257,7 +257,11 @@ impl Client {
     }
 
     /// `POST /deadletters/{seq}/retry`
-    pub(crate) async fn retry_dead_letter(&self, seq: i64, retry: &RetryDeadLetter) -> Answer<Accepted> {
+    pub(crate) async fn retry_dead_letter(
+        &self,
+        seq: i64,
+        retry: &RetryDeadLetter,
+    ) -> Answer<RetriedDeadLetter> {
         self.post(&format!("/deadletters/{seq}/retry"), retry).await
     }
 

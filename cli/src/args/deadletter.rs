@@ -13,6 +13,7 @@ pub(crate) enum DeadLetterCommand {
     /// List dead letters, newest first
     #[command(after_help = "Examples:
   refit deadletter list --since 2h
+  refit deadletter list --source target:audit
   refit deadletter list --source amqp:refit.events -o json")]
     List {
         /// Only those from this source, as the listing shows it
@@ -33,7 +34,8 @@ pub(crate) enum DeadLetterCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Read dead letters again, as their source would today; what is an event now is recorded, and its letter is gone
+    /// Read dead letters again, as their source would today; what is an event now is recorded, and its letter is gone;
+    /// what a target refused is sent again
     #[command(after_help = "Examples:
   refit deadletter retry 12 13
   refit deadletter retry --source amqp:refit.events --since 2h

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use refit_workflows::event::EVENT_BYTES_MAX;
-use refit_workflows::wire::{DeadLetterView, Receipt, RetryDeadLetter};
+use refit_workflows::wire::{DeadLetterView, Receipt, RetriedDeadLetter, RetryDeadLetter};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,9 +23,9 @@ const PAGE: usize = 1000;
 pub(crate) struct Became {
     /// Its number.
     pub(crate) seq: i64,
-    /// `recorded | dropped | still_dead | gone`.
+    /// `recorded | sent_again | dropped | still_dead | gone`.
     pub(crate) became: &'static str,
-    /// What was recorded.
+    /// What was recorded, or is sent again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) events: Vec<Receipt>,
     /// Why it is still dead, or what is wrong.
@@ -60,8 +60,11 @@ pub(crate) async fn run(command: DeadLetterCommand, client: &Client) -> anyhow::
             let mut became = Vec::new();
             for seq in choose(client, &chosen).await? {
                 let answer = client.retry_dead_letter(seq, &retry).await;
-                let recorded = |events| Became { seq, became: "recorded", events, reason: None };
-                became.push(judge(seq, answer.map(|accepted| recorded(accepted.events)))?);
+                let gone = |RetriedDeadLetter { events, sent_again_to }| {
+                    let became = if sent_again_to.is_some() { "sent_again" } else { "recorded" };
+                    Became { seq, became, events, reason: None }
+                };
+                became.push(judge(seq, answer.map(gone))?);
             }
             tell(output.format, &became)
         }

@@ -26,7 +26,7 @@ pub(crate) fn list(letters: &[DeadLetterView], now: Timestamp) -> String {
     for letter in letters {
         grid.row(vec![
             table::number(letter.seq),
-            table::text(letter.target.as_deref().unwrap_or(&letter.source)),
+            table::text(&letter.source),
             table::text(relative(letter.received_at, now)),
             table::text(bytes(letter.bytes)),
             table::number(letter.tries),
@@ -99,7 +99,7 @@ pub(crate) fn became(letters: &[Became]) -> String {
     let mut text = String::new();
     for Became { seq, became, events, reason } in letters {
         let (glyph, style) = match *became {
-            "recorded" | "dropped" => ('✓', GOOD),
+            "recorded" | "sent_again" | "dropped" => ('✓', GOOD),
             "gone" => ('–', WARN),
             _ => ('✗', BAD),
         };
@@ -128,6 +128,19 @@ mod tests {
             "body": body, "body_base64": body_base64,
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_listing_shows_the_source_that_can_be_asked_for() {
+        let now = Timestamp::parse("2027-01-15T08:03:00Z").unwrap();
+        let out = DeadLetterView {
+            direction: "out".to_owned(),
+            source: "target:audit".to_owned(),
+            target: Some("audit".to_owned()),
+            ..letter(None, None)
+        };
+        let text = plain(&list(&[letter(None, None), out], now));
+        assert!(text.contains(" amqp:q ") && text.contains(" target:audit "), "{text}");
     }
 
     #[test]

@@ -3,19 +3,11 @@
 
 use std::path::PathBuf;
 
-use refit_orchestrator::config::{Broker, ClientCertificate, Secret, Tls};
+use refit_orchestrator::config::{Broker, ClientCertificate, Tls};
 use serde::Deserialize;
-use serde::de::{self, value::MapAccessDeserializer};
 
-use super::secret::SecretPlace;
+use super::secret::SecretUrl;
 use crate::exit::Usage;
-
-/// A broker's URL: itself, or `{ env: VARIABLE }` or `{ file: PATH }`.
-#[derive(Clone, Debug)]
-pub(super) enum BrokerUrl {
-    Text(Secret),
-    Place(SecretPlace),
-}
 
 /// `tls` of a broker.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -25,38 +17,6 @@ pub(super) struct TlsSettings {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     server_name: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for BrokerUrl {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = BrokerUrl;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a URL, `{ env: VARIABLE }` or `{ file: PATH }`")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(BrokerUrl::Text(Secret::new(text)))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                SecretPlace::deserialize(MapAccessDeserializer::new(map)).map(BrokerUrl::Place)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl BrokerUrl {
-    /// Fetches it. `whose` begins the errors: "source `orders`".
-    pub(super) fn fetch(&self, whose: &str) -> anyhow::Result<Secret> {
-        match self {
-            Self::Text(url) => Ok(url.clone()),
-            Self::Place(place) => place.fetch(whose),
-        }
-    }
 }
 
 impl TlsSettings {
@@ -86,7 +46,7 @@ impl TlsSettings {
 /// None is named, or it cannot be used.
 pub(super) fn configured(
     whose: &str,
-    url: Option<&BrokerUrl>,
+    url: Option<&SecretUrl>,
     tls: Option<&TlsSettings>,
     default: Option<&Broker>,
 ) -> anyhow::Result<Broker> {

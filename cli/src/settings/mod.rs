@@ -22,8 +22,9 @@ mod secret;
 mod sources;
 mod targets;
 
-use broker::{BrokerUrl, TlsSettings};
+use broker::TlsSettings;
 use retention::RetentionSettings;
+use secret::SecretUrl;
 use sources::SourceSettings;
 use targets::TargetSettings;
 
@@ -55,7 +56,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct AmqpSettings {
-    url: Option<BrokerUrl>,
+    url: Option<SecretUrl>,
     tls: Option<TlsSettings>,
     /// Without sources, the queue that events come from.
     queue: Option<String>,
@@ -158,7 +159,7 @@ impl Settings {
 
     /// The broker that flags and variables name, else `amqp` of the file; its TLS is the file's.
     fn broker(&self, named: &Broker) -> anyhow::Result<Option<refit_orchestrator::config::Broker>> {
-        let flag = given(&named.amqp_url).map(|url| BrokerUrl::Text(Secret::new(url)));
+        let flag = given(&named.amqp_url).map(|url| SecretUrl::Text(Secret::new(url)));
         let url = flag.as_ref().or(self.amqp.url.as_ref());
         url.map(|url| broker::configured("amqp", Some(url), self.amqp.tls.as_ref(), None)).transpose()
     }
@@ -289,46 +290,6 @@ worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
         assert_eq!(config.data, PathBuf::from(".refit"));
         assert_eq!((config.sources.len(), config.targets.len(), config.database_url), (0, 0, None));
         assert!(Settings::parse("# nothing yet\n").is_ok());
-    }
-
-    /// Secrets are somewhere else there; everything else must be as it stands.
-    #[test]
-    fn every_example_of_the_page_of_events_works() {
-        let page = include_str!("../../../docs/events.md");
-        let folder = tempfile::tempdir().unwrap();
-        let secret = folder.path().join("secret");
-        std::fs::write(&secret, "hunter2").unwrap();
-        let place = serde_json::json!({ "file": secret });
-        let mut examples = 0;
-        for text in page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
-            if !text.starts_with("targets:") {
-                continue;
-            }
-            Settings::parse(text).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
-            let mut written: serde_json::Value = serde_yaml::from_str(text).unwrap();
-            put_secrets(&mut written, &place);
-            let settings = Settings::parse(&written.to_string()).unwrap();
-            let config = settings.orchestrator(&Place::default(), &Broker::default(), None, &[]);
-            let config = config.unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
-            assert!(!config.targets.is_empty());
-            examples += 1;
-        }
-        assert!(examples >= 3, "only {examples} examples");
-    }
-
-    fn put_secrets(value: &mut serde_json::Value, place: &serde_json::Value) {
-        match value {
-            serde_json::Value::Object(fields)
-                if fields.contains_key("env") || fields.contains_key("file") =>
-            {
-                *value = place.clone();
-            }
-            serde_json::Value::Object(fields) => {
-                fields.values_mut().for_each(|field| put_secrets(field, place))
-            }
-            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| put_secrets(item, place)),
-            _ => {}
-        }
     }
 
     #[test]
@@ -466,14 +427,18 @@ sources:
 
     #[test]
     fn every_example_on_the_page_of_events_is_sound() {
-        let mut settings = 0;
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "hunter2").unwrap();
+        let place = serde_json::json!({ "file": secret });
+        let (mut settings, mut targets) = (0, 0);
         for (mark, code) in examples() {
             match mark {
                 "" => {
-                    if let Err(wrong) = Settings::parse(&format!("{code}\n")) {
-                        panic!("{wrong}:\n{code}");
-                    }
+                    let read = Settings::parse(&format!("{code}\n"));
+                    read.unwrap_or_else(|wrong| panic!("{wrong}:\n{code}"));
                     settings += 1;
+                    targets += targets_of(code, &place);
                 }
                 "workflow" => {
                     let sound = refit_workflows::definition::Workflow::parse_all(code);
@@ -482,7 +447,34 @@ sources:
                 other => panic!("`yaml {other}` is no kind of example:\n{code}"),
             }
         }
-        assert!(settings >= 5, "only {settings} examples were found");
+        assert!(settings >= 15 && targets >= 5, "only {settings} examples with {targets} targets were found");
+    }
+
+    /// How many targets an example configures. Its secrets are at `place`; everything else must be as it stands.
+    fn targets_of(code: &str, place: &serde_json::Value) -> usize {
+        let mut written: serde_json::Value = serde_yaml::from_str(code).unwrap();
+        if written.get("targets").is_none() {
+            return 0;
+        }
+        put_secrets(&mut written, place);
+        let settings = Settings::parse(&written.to_string()).unwrap();
+        let config = settings.orchestrator(&Place::default(), &Broker::default(), None, &[]);
+        config.unwrap_or_else(|wrong| panic!("{wrong}:\n{code}")).targets.len()
+    }
+
+    fn put_secrets(value: &mut serde_json::Value, place: &serde_json::Value) {
+        match value {
+            serde_json::Value::Object(fields)
+                if fields.contains_key("env") || fields.contains_key("file") =>
+            {
+                *value = place.clone();
+            }
+            serde_json::Value::Object(fields) => {
+                fields.values_mut().for_each(|field| put_secrets(field, place))
+            }
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| put_secrets(item, place)),
+            _ => {}
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! Secrets in `refit.yaml`: never themselves, only where they are. Must never happen here: a secret in an error.
+//! Secrets in `refit.yaml`: never themselves, only where they are; a URL may be itself, because most hold none. Must never
+//! happen here: a secret in an error.
 
 use std::path::{Path, PathBuf};
 
 use refit_orchestrator::config::Secret;
 use serde::Deserialize;
+use serde::de::{self, value::MapAccessDeserializer};
 
 use crate::exit::Usage;
 
@@ -41,6 +43,48 @@ impl SecretPlace {
                 "{whose}: say where its secret is, either `{{ env: VARIABLE }}` or `{{ file: PATH }}`"
             ))
             .into()),
+        }
+    }
+}
+
+/// A URL that may hold a password: itself, or `{ env: VARIABLE }` or `{ file: PATH }`.
+#[derive(Clone, Debug)]
+pub(super) enum SecretUrl {
+    Text(Secret),
+    Place(SecretPlace),
+}
+
+impl<'de> Deserialize<'de> for SecretUrl {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = SecretUrl;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a URL, `{ env: VARIABLE }` or `{ file: PATH }`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(SecretUrl::Text(Secret::new(text)))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                SecretPlace::deserialize(MapAccessDeserializer::new(map)).map(SecretUrl::Place)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl SecretUrl {
+    /// Fetches it. `whose` begins the errors: "source `orders`".
+    ///
+    /// # Errors
+    /// It is not where it is said to be.
+    pub(super) fn fetch(&self, whose: &str) -> anyhow::Result<Secret> {
+        match self {
+            Self::Text(url) => Ok(url.clone()),
+            Self::Place(place) => place.fetch(whose),
         }
     }
 }

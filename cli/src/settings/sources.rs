@@ -10,9 +10,10 @@ use refit_workflows::names::check_name;
 use serde::Deserialize;
 use serde_yaml::Spanned;
 
-use super::broker::{self, BrokerUrl, TlsSettings};
+use super::broker::{self, TlsSettings};
 use super::format::{self, MappingSettings, Wrong};
 use super::hooks::HookSettings;
+use super::secret::SecretUrl;
 use crate::exit::Usage;
 
 /// What a source is made of.
@@ -38,7 +39,7 @@ pub(super) struct SourceSettings {
 #[serde(deny_unknown_fields)]
 struct QueueSettings {
     /// The broker, where it is another than that of `amqp.url`.
-    url: Option<BrokerUrl>,
+    url: Option<SecretUrl>,
     tls: Option<TlsSettings>,
     queue: String,
     #[serde(default = "yes")]

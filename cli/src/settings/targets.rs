@@ -10,9 +10,9 @@ use refit_workflows::names::check_name;
 use refit_workflows::pattern::Pattern;
 use serde::Deserialize;
 
-use super::broker::{self, BrokerUrl, TlsSettings};
+use super::broker::{self, TlsSettings};
 use super::duration;
-use super::secret::SecretPlace;
+use super::secret::{SecretPlace, SecretUrl};
 use crate::exit::Usage;
 
 /// One target, under its name: an exchange or a webhook.
@@ -32,7 +32,7 @@ pub(super) struct TargetSettings {
 #[serde(deny_unknown_fields)]
 struct ExchangeSettings {
     /// The broker, where it is another than that of `amqp.url`.
-    url: Option<BrokerUrl>,
+    url: Option<SecretUrl>,
     tls: Option<TlsSettings>,
     exchange: String,
     /// Whether to declare it; true by default.
@@ -45,7 +45,7 @@ struct ExchangeSettings {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WebhookSettings {
-    url: String,
+    url: SecretUrl,
     secret: Option<SecretPlace>,
     #[serde(default)]
     secrets: Vec<SecretPlace>,
@@ -136,7 +136,7 @@ impl WebhookSettings {
             format!("{whose}: `timeout` must be between 1s and 30s")
         })?;
         Ok(Webhook {
-            url: self.url.clone(),
+            url: self.url.fetch(whose)?,
             secrets,
             timeout,
             allow: Allow::parse(&self.allow).map_err(|wrong| Usage(format!("{whose}: {wrong}")))?,
@@ -173,6 +173,7 @@ mod tests {
                 "a: { webhook: { url: 'http://h', headers: { X-Key: { env: REFIT_TEST_UNSET } } } }",
                 "header `X-Key`",
             ),
+            ("a: { webhook: { url: { env: REFIT_TEST_UNSET } } }", "REFIT_TEST_UNSET"),
             ("a: { webhook: { url: 'http://h', timeout: 31s } }", "`timeout`"),
             ("a: { give_up_after: 500ms, webhook: { url: 'http://h' } }", "`give_up_after`"),
             ("a: { webhook: { url: 'http://h', allow: [10.0.0.0/99] } }", "10.0.0.0/99"),
@@ -194,7 +195,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "hunter2").unwrap();
-        let secret = secret.display();
+        let url = folder.path().join("url");
+        std::fs::write(&url, "http://hunter2@127.0.0.1/hook\n").unwrap();
+        let (secret, url) = (secret.display(), url.display());
         let targets = read(&format!(
             "
 bus: {{ amqp: {{ exchange: x, declare: false, routing_key: \"'ml.' + type\" }} }}
@@ -207,10 +210,12 @@ hook:
     timeout: 3s
     allow: [127.0.0.0/8]
     headers: {{ Authorization: {{ file: {secret} }} }}
+kept: {{ webhook: {{ url: {{ file: {url} }}, allow: [127.0.0.0/8] }} }}
+plain: {{ webhook: {{ url: 'http://h/?key=hunter2' }} }}
 "
         ))
         .unwrap();
-        let [bus, hook] = targets.as_slice() else { panic!("{targets:?}") };
+        let [bus, hook, kept, plain] = targets.as_slice() else { panic!("{targets:?}") };
         let Destination::Exchange(exchange) = &bus.destination else { panic!("{bus:?}") };
         assert!(!exchange.declare && exchange.routing_key.is_some() && bus.events.is_empty());
         assert_eq!(bus.give_up_after, Target::GIVE_UP_AFTER_DEFAULT);
@@ -218,6 +223,10 @@ hook:
         assert_eq!((webhook.secrets.len(), webhook.timeout), (2, Duration::from_secs(3)));
         assert_eq!(webhook.headers[0].1.reveal(), "hunter2");
         assert_eq!((hook.events.len(), hook.give_up_after), (1, Duration::from_secs(7200)));
+        for (target, url) in [(kept, "http://hunter2@127.0.0.1/hook"), (plain, "http://h/?key=hunter2")] {
+            let Destination::Webhook(webhook) = &target.destination else { panic!("{target:?}") };
+            assert_eq!(webhook.url.reveal(), url);
+        }
         assert!(!format!("{targets:?}").contains("hunter2"));
     }
 }

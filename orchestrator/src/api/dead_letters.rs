@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{Accepted, DeadLetterView, RetryDeadLetter};
+use refit_workflows::wire::{DeadLetterView, RetriedDeadLetter, RetryDeadLetter};
 use serde::Deserialize;
 
 use super::events::{event, limit, oldest_first};
@@ -44,15 +44,14 @@ pub(super) async fn show(
     Ok(Json(engine.dead_letter(seq).await?))
 }
 
-/// 202 with a receipt for each event that was recorded; 422 where it is still no event.
+/// 202 with a receipt for each event that was recorded or is sent again; 422 where it is still no event.
 pub(super) async fn retry(
     State(engine): State<Engine>,
     SeqPath(seq): SeqPath,
     Strict(retry): Strict<RetryDeadLetter>,
-) -> Result<(StatusCode, Json<Accepted>), Problem> {
+) -> Result<(StatusCode, Json<RetriedDeadLetter>), Problem> {
     let mended = retry.event.map(event).transpose()?;
-    let events = engine.retry_dead_letter(seq, mended).await?;
-    Ok((StatusCode::ACCEPTED, Json(Accepted { events })))
+    Ok((StatusCode::ACCEPTED, Json(engine.retry_dead_letter(seq, mended).await?)))
 }
 
 pub(super) async fn drop(

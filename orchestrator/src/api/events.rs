@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use refit_workflows::event::CloudEvent;
-use refit_workflows::format::{Delivery, Format, Malformed, Transport};
+use refit_workflows::format::{Delivery, Format, HTTP_ATTRIBUTE_PREFIX, Malformed, Transport};
 use refit_workflows::names::RunName;
 use refit_workflows::time::Timestamp;
 use refit_workflows::trigger::DECISIONS;
@@ -40,12 +40,9 @@ pub(super) async fn send(
     Ok((StatusCode::ACCEPTED, Json(Accepted { events })))
 }
 
-/// What an attribute's header begins with in binary mode (CloudEvents 1.0.2, HTTP protocol binding).
-const ATTRIBUTE: &str = "ce-";
-
 /// Before a byte of the body is read: with attributes among the headers it may be anything, else it is JSON.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let is_binary = headers.keys().any(|name| name.as_str().starts_with(ATTRIBUTE));
+    let is_binary = headers.keys().any(|name| name.as_str().starts_with(HTTP_ATTRIBUTE_PREFIX));
     match media_type(headers).as_deref() {
         Some("application/json" | "application/cloudevents+json" | "application/cloudevents-batch+json") => {
             Ok(())
@@ -71,7 +68,7 @@ pub(super) fn event(value: Value) -> Result<CloudEvent, Problem> {
 
 fn read(headers: &HeaderMap, body: &[u8]) -> Result<Vec<CloudEvent>, Problem> {
     let mut given = Map::new();
-    let is_read = |name: &str| name.starts_with(ATTRIBUTE) || name == header::CONTENT_ENCODING;
+    let is_read = |name: &str| name.starts_with(HTTP_ATTRIBUTE_PREFIX) || name == header::CONTENT_ENCODING;
     for name in headers.keys().filter(|name| is_read(name.as_str())) {
         let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
         given.insert(name.as_str().to_owned(), Value::from(values.collect::<Vec<_>>().join(", ")));

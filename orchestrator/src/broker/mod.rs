@@ -114,6 +114,12 @@ pub(crate) async fn connect(broker: &Broker, name: &str) -> Result<Connection, B
     }
 }
 
+/// Which virtual host of which broker this is: host, port and name, whoever connects to it. None: its URL is none.
+pub(crate) fn place(broker: &Broker) -> Option<(String, u16, String)> {
+    let uri: AMQPUri = broker.url.reveal().parse().ok()?;
+    Some((uri.authority.host, uri.authority.port, uri.vhost))
+}
+
 /// Whether a URL says who connects; lapin's reading fills in `guest` where it does not.
 fn names_user(url: &str) -> bool {
     reqwest::Url::parse(url).is_ok_and(|url| !url.username().is_empty())

@@ -58,8 +58,8 @@ pub struct Exchange {
 /// A webhook (Standard Webhooks 1.0 signatures).
 #[derive(Clone, Debug)]
 pub struct Webhook {
-    /// Where to POST.
-    pub url: String,
+    /// Where to POST. What is in it may be all that a receiver asks for.
+    pub url: Secret,
     /// The shared secrets: `whsec_` and base64, or plain text. Each signs, so that receivers can change over from one to
     /// another. None: unsigned.
     pub secrets: Vec<Secret>,
@@ -82,7 +82,7 @@ impl Webhook {
     /// An unsigned webhook at a public address.
     pub fn at(url: impl Into<String>) -> Self {
         Self {
-            url: url.into(),
+            url: Secret::new(url),
             secrets: Vec::new(),
             timeout: Self::TIMEOUT_DEFAULT,
             allow: Allow::default(),

@@ -1,11 +1,11 @@
 //! What people do with dead letters.
 
 use refit_workflows::event::CloudEvent;
-use refit_workflows::wire::{DeadLetterView, Receipt};
+use refit_workflows::wire::{DeadLetterView, RetriedDeadLetter};
 
 use super::{Engine, EngineError};
 use crate::intake;
-use crate::store::{DeadLetterFilter, Retried};
+use crate::store::{DeadLetterFilter, Hints, Retried};
 
 impl Engine {
     /// Dead letters, newest first unless the filter says otherwise, without their bodies.
@@ -25,7 +25,7 @@ impl Engine {
         &self,
         seq: i64,
         mended: Option<CloudEvent>,
-    ) -> Result<Vec<Receipt>, EngineError> {
+    ) -> Result<RetriedDeadLetter, EngineError> {
         let retried = match mended {
             Some(event) => {
                 if self.dead_letter(seq).await?.target.is_some() {
@@ -46,9 +46,13 @@ impl Engine {
             }
         };
         match retried {
-            Retried::Recorded(receipts, hints) => {
+            Retried::Recorded(events, hints) => {
                 self.wake(hints);
-                Ok(receipts)
+                Ok(RetriedDeadLetter { events, sent_again_to: None })
+            }
+            Retried::Posted { receipt, target } => {
+                self.wake(Hints { outbox: true, ..Hints::default() });
+                Ok(RetriedDeadLetter { events: vec![receipt], sent_again_to: Some(target) })
             }
             Retried::StillDead(reason) => Err(EngineError::Malformed(reason)),
         }

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::broker;
 use crate::config::{Config, Destination, Target};
 use crate::engine::{Engine, Outbound};
 use crate::health::{Health, Part, PartKind};
@@ -40,11 +41,11 @@ pub fn listed(config: &Config) -> Vec<ListedTarget> {
 fn list(target: &Target) -> ListedTarget {
     let events: Vec<_> = target.events.iter().map(Pattern::source).collect();
     let place = match &target.destination {
-        Destination::Exchange(exchange) => json!([exchange.broker.url.reveal(), exchange.exchange]),
-        Destination::Webhook(webhook) => json!([webhook.url]),
+        Destination::Exchange(exchange) => json!([broker::place(&exchange.broker), exchange.exchange]),
+        Destination::Webhook(webhook) => json!([webhook::place(webhook)]),
     };
     let kind = target.destination.kind();
-    // Secrets and headers are left out: a digest of what is short can be guessed.
+    // Whatever proves who sends is left out, in URLs too: a digest of what is short can be guessed.
     let digest = Digest::of(json!([kind, events, place]).to_string().as_bytes()).to_string();
     ListedTarget { name: target.name.clone(), kind, events: target.events.clone(), digest }
 }
@@ -175,6 +176,40 @@ impl Way {
         match self {
             Self::Exchange(exchange) => exchange.disconnect(),
             Self::Webhook(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Broker};
+
+    fn digest(destination: Destination) -> String {
+        list(&Target::new("t", destination)).digest
+    }
+
+    #[test]
+    fn what_is_listed_of_a_target_is_where_it_is_and_never_who_sends() {
+        let exchange = |url: &str, exchange: &str| {
+            let Destination::Exchange(exchange) = Target::exchange(Broker::at(url), exchange).destination
+            else {
+                panic!("an exchange")
+            };
+            digest(Destination::Exchange(exchange))
+        };
+        let one = exchange("amqp://refit:secret@h/v", "x");
+        assert_eq!(one, exchange("amqp://other:hunter2@h:5672/v?heartbeat=9", "x"));
+        for (url, name) in
+            [("amqp://i/v", "x"), ("amqp://h:1/v", "x"), ("amqp://h/w", "x"), ("amqp://h/v", "y")]
+        {
+            assert_ne!(one, exchange(url, name), "{url} {name}");
+        }
+        let webhook = |url: &str| digest(Destination::Webhook(config::Webhook::at(url)));
+        let one = webhook("https://refit:secret@h/p?key=a");
+        assert_eq!(one, webhook("https://h:443/p?key=b#c"));
+        for url in ["http://h/p", "https://i/p", "https://h:1/p", "https://h/q"] {
+            assert_ne!(one, webhook(url), "{url}");
         }
     }
 }

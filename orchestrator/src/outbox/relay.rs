@@ -348,7 +348,8 @@ impl Relay {
             tracing::warn!(
                 target_name = self.name,
                 given_up,
-                "outbound events became dead letters: `refit deadletter list`"
+                "outbound events became dead letters: `refit deadletter list --source target:{}`",
+                self.name
             );
         }
         Ok(())

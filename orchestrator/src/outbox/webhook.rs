@@ -68,6 +68,12 @@ pub(super) fn check(settings: &config::Webhook) -> Result<(), String> {
     headers_of(settings).map(drop)
 }
 
+/// Which endpoint it is, without user, password and query. None: its URL is none.
+pub(super) fn place(settings: &config::Webhook) -> Option<String> {
+    let url: Url = settings.url.reveal().parse().ok()?;
+    Some(format!("{}{}", url.origin().ascii_serialization(), url.path()))
+}
+
 impl Webhook {
     pub(super) fn new(settings: &config::Webhook) -> Self {
         Self { settings: settings.clone(), ready: None }
@@ -187,8 +193,11 @@ impl Resolve for Allowed {
 /// The URL. A host that is written as an address is judged here, because no name is resolved for it; the URL's reader has
 /// brought it into one form before, be it decimal, hexadecimal or IPv6 (WHATWG URL, "host parsing").
 fn url_of(settings: &config::Webhook) -> Result<Url, String> {
-    let url: Url =
-        settings.url.parse().map_err(|error| format!("the webhook's `url` is not a URL: {error}"))?;
+    let url: Url = settings
+        .url
+        .reveal()
+        .parse()
+        .map_err(|error| format!("the webhook's `url` is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("the webhook's `url` must begin with https:// or http://".to_owned());
     }

@@ -1,11 +1,13 @@
-//! What was set aside because it could not be taken: kept with the reason, read again, dropped. Must never happen here: a
-//! letter that goes without its events being recorded, unless somebody dropped it.
+//! What was set aside because it could not be taken, by Refit or by a target: kept with the reason, read or sent again,
+//! dropped. Must never happen here: a letter that goes without its events being recorded or being in the outbox again,
+//! unless somebody dropped it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{DeadLetterView, Receipt};
+use serde_json::Value;
 
 use super::database::{Row, Sql, Transaction, sql};
 use super::{ChangeError, DeadLetter, DeadLetterFilter, Hints, Store, StoreError, to_json};
@@ -39,6 +41,13 @@ const DROP: &str = "DELETE FROM dead_letters WHERE seq = $1";
 pub enum Retried {
     /// Its events are recorded, and the letter is gone.
     Recorded(Vec<Receipt>, Hints),
+    /// Its event is in the outbox again, for the target that refused it, and the letter is gone.
+    Posted {
+        /// The event.
+        receipt: Receipt,
+        /// The target.
+        target: String,
+    },
     /// It is still no event, and why; it stays.
     StillDead(String),
 }
@@ -55,9 +64,9 @@ impl Store {
         tx.execute(
             sql(BURY)
                 .bind(&letter.source)
-                .bind(&letter.reason)
+                .bind(without_nul(&letter.reason))
                 .bind(now.as_millis())
-                .bind(to_json(&letter.context)?)
+                .bind(to_json(&json_without_nul(&letter.context))?)
                 .bind(body.to_vec()),
         )
         .await?;
@@ -135,6 +144,7 @@ impl Store {
                         Retried::Recorded(receipts, Hints { events, ..Hints::default() })
                     }
                     Err(reason) => {
+                        let reason = without_nul(&reason);
                         tx.execute(sql(STILL_DEAD).bind(seq).bind(&reason)).await?;
                         Retried::StillDead(reason)
                     }
@@ -154,7 +164,7 @@ impl Store {
         row: &Row,
         now: Timestamp,
     ) -> Result<Retried, ChangeError> {
-        let context: serde_json::Value = row.json("context")?;
+        let context: Value = row.json("context")?;
         let stream = context["stream"].as_str().unwrap_or_default();
         let Some((id, source)) = self.repost_in(tx, target, stream, row.int("event")?, now).await? else {
             let wrong = format!("dead letter {seq} cannot be sent again: its event is not kept any more");
@@ -162,7 +172,7 @@ impl Store {
         };
         tx.execute(sql(DROP).bind(seq)).await?;
         let receipt = Receipt { id, source, duplicate: false };
-        Ok(Retried::Recorded(vec![receipt], Hints { outbox: true, ..Hints::default() }))
+        Ok(Retried::Posted { receipt, target: target.to_owned() })
     }
 
     /// Drops a dead letter; answers whether it was there.
@@ -174,6 +184,22 @@ impl Store {
             Ok(dropped > 0)
         })
         .await
+    }
+}
+
+/// PostgreSQL cannot store the NUL character.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+fn json_without_nul(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::from(without_nul(text)),
+        Value::Array(items) => items.iter().map(json_without_nul).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (without_nul(name), json_without_nul(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
 

@@ -8,7 +8,7 @@ use refit_workflows::time::Timestamp;
 use refit_workflows::wire::Receipt;
 use serde_json::{Value, json};
 
-use super::database::{Sql, Transaction, sql};
+use super::database::{Sql, Statement, Transaction, sql};
 use super::{DeadLetter, Hints, Store, StoreError};
 
 /// What recording a delivery came to.
@@ -42,12 +42,24 @@ const RECORD_ALL: Sql = Sql {
 /// The most bytes of events in one statement.
 const STATEMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// A second delivery is counted and changes nothing else.
+/// A second delivery is counted and changes nothing else. Tells which list of targets is in force as well: in the same
+/// statement, because most of Refit's own events cost no more.
 const RECORD: &str = "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
-    VALUES ($1, $2, $3, $4, $5, $6, 0, $7)
+    VALUES ($1, $2, $3, $4, $5, 0, 0, $6)
     ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + 1,
         duplicate_at = excluded.received_at
-    RETURNING seq, duplicates";
+    RETURNING seq, duplicates, (SELECT COALESCE(MAX(revision), 0) FROM targets) AS revision";
+
+/// Records one event, to be routed; answers with `seq`, `duplicates` and the targets' `revision`.
+pub(super) fn record(event: &CloudEvent, now: Timestamp) -> Statement {
+    sql(RECORD)
+        .bind(event.id())
+        .bind(event.source())
+        .bind(event.kind())
+        .bind(event.subject())
+        .bind(now.as_millis())
+        .bind(event.to_json())
+}
 
 impl Store {
     /// Records events and dead letters in one transaction.
@@ -135,18 +147,7 @@ impl Store {
         event: &CloudEvent,
         now: Timestamp,
     ) -> Result<(i64, bool), StoreError> {
-        let row = tx
-            .one(
-                sql(RECORD)
-                    .bind(event.id())
-                    .bind(event.source())
-                    .bind(event.kind())
-                    .bind(event.subject())
-                    .bind(now.as_millis())
-                    .bind(0)
-                    .bind(event.to_json()),
-            )
-            .await?;
+        let row = tx.one(record(event, now)).await?;
         Ok((row.int("seq")?, row.int("duplicates")? > 0))
     }
 }

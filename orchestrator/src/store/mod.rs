@@ -154,7 +154,7 @@ pub struct RunFilter {
 /// What to list of the dead letters.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterFilter {
-    /// The source, as in [`DeadLetter::source`].
+    /// The source, as in [`DeadLetter::source`]; of those that targets refused, `target:NAME`.
     pub source: Option<String>,
     /// Received at or after.
     pub since: Option<Timestamp>,
@@ -169,7 +169,7 @@ pub struct DeadLetterFilter {
 /// A delivery that is not an event, kept with the reason.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// Where it came from: `amqp:refit.events`.
+    /// The source's name: `orders`, `amqp:refit.events`.
     pub source: String,
     /// Why it is dead.
     pub reason: String,

@@ -10,13 +10,8 @@ use refit_workflows::time::Timestamp;
 use serde_json::json;
 
 use super::database::{Row, Sql, Transaction, sql};
-use super::{Hints, Outbound, Sent, Store, StoreError, targets};
+use super::{Hints, Outbound, Sent, Store, StoreError, intake, targets};
 
-/// Like any event, and tells which list of targets is in force: in the same statement, because most events cost no more.
-const RECORD: &str = "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
-    VALUES ($1, $2, $3, $4, $5, 0, 0, $6)
-    ON CONFLICT (source, id) DO UPDATE SET duplicates = events.duplicates + 1
-    RETURNING seq, duplicates, (SELECT COALESCE(MAX(revision), 0) FROM targets) AS revision";
 const POST: &str = "INSERT INTO outbox (target, stream, event, attempts, created_at, due_at)
     VALUES ($1, $2, $3, 0, $4, $4)";
 const DUE: &str = "SELECT o.seq, o.attempts, e.body FROM outbox o JOIN events e ON e.seq = o.event
@@ -45,7 +40,7 @@ const GIVEN_UP: Sql = Sql {
 };
 const BURY: &str = "INSERT INTO dead_letters
     (direction, source, reason, received_at, tries, context, body, target, event)
-    VALUES ('out', 'outbox', $1, $2, 0, $3, $4, $5, $6)";
+    VALUES ('out', $1, $2, $3, 0, $4, $5, $6, $7)";
 const EVENT: &str = "SELECT id, source FROM events WHERE seq = $1";
 const DROP: &str = "DELETE FROM outbox WHERE target = $1";
 
@@ -112,14 +107,7 @@ impl Store {
         stream: &str,
         now: Timestamp,
     ) -> Result<Hints, StoreError> {
-        let record = sql(RECORD)
-            .bind(event.id())
-            .bind(event.source())
-            .bind(event.kind())
-            .bind(event.subject())
-            .bind(now.as_millis())
-            .bind(event.to_json());
-        let row = tx.one(record).await?;
+        let row = tx.one(intake::record(event, now)).await?;
         if row.int("duplicates")? > 0 {
             return Ok(Hints::default());
         }
@@ -295,6 +283,7 @@ impl Store {
         let reason =
             reason.unwrap_or_else(|| "its target took nothing for too long; it was not tried".to_owned());
         let bury = sql(BURY)
+            .bind(format!("target:{target}"))
             .bind(reason)
             .bind(now.as_millis())
             .bind(context.to_string())

@@ -60,7 +60,7 @@ pub struct ListedTarget {
     pub kind: &'static str,
     /// Which events it wants; none: all.
     pub events: Vec<Pattern>,
-    /// Changes with its settings.
+    /// Changes with what it wants and where it is.
     pub digest: String,
 }
 

@@ -168,6 +168,18 @@ async fn what_is_authentic_and_not_understood_is_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_in_headers_is_taken_by_hooks_as_by_the_api() {
+    let house = house().await;
+    for (path, id) in [("/api/v1/events", "1"), ("/hooks/open", "2")] {
+        let mut headers = vec![header("ce-id", id), header("ce-source", "/s"), header("ce-type", "t")];
+        headers.push(header("content-type", "text/plain"));
+        send(house.url(), Method::POST, path, &headers, "anything").await.taken(path);
+        let headers = vec![header("content-type", "text/plain")];
+        assert_eq!(send(house.url(), Method::POST, path, &headers, "anything").await.status, 415, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hook_that_is_not_there_is_like_any_path_that_is_not_there() {
     let house = house().await;
     for method in [Method::POST, Method::OPTIONS] {

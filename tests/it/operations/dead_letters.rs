@@ -13,6 +13,7 @@ use super::{PATIENCE, services};
 on_both_databases! {
     a_dead_letter_is_mended_once_and_by_one
     a_dead_letter_is_read_again_as_its_source_would
+    a_reason_may_quote_what_no_database_keeps
 }
 
 const EVENTS: &str = "SELECT COUNT(*) FROM events";
@@ -160,4 +161,30 @@ async fn a_dead_letter_is_read_again_as_its_source_would(database: Database) {
     assert!(code == Some(0) && out.contains("dropped"), "{out}");
     assert!(letters(&api, "").await.is_empty());
     assert_eq!(database.number("SELECT COUNT(*) FROM events WHERE source = '/tests'").await, 2);
+}
+
+async fn a_reason_may_quote_what_no_database_keeps(database: Database) {
+    let settings = Options { database_url: Some(database.url().to_owned()), ..Options::default() };
+    let orchestrator = Orchestrator::start(settings).await;
+    let api = orchestrator.api();
+    let store = Store::open(database.url(), Vec::new()).await.unwrap();
+    let letter = DeadLetter {
+        source: "amqp:q".to_owned(),
+        reason: "a\0b".to_owned(),
+        body: br#"{"id": "1", "source": "/s", "type": "t", "a\u0000b": 1}"#.to_vec(),
+        context: json!({ "content_type": "application/json", "headers": { "x\0": ["y\0"] } }),
+    };
+    store.record(Vec::new(), vec![letter]).await.unwrap();
+    store.database().close().await;
+    let kept = letters(&api, "").await.remove(0);
+    assert_eq!(kept["reason"], "a\u{fffd}b");
+    let path = format!("/api/v1/deadletters/{}", seq(&kept));
+    assert_eq!(api.get(&path).await.ok()["context"]["headers"], json!({ "x\u{fffd}": ["y\u{fffd}"] }));
+    let refused = retry(&api, seq(&kept), json!({})).await.refused(422);
+    assert!(
+        refused["detail"].as_str().unwrap().contains("`a\u{fffd}b` is not an attribute name"),
+        "{refused}"
+    );
+    let kept = api.get(&path).await.ok();
+    assert_eq!((&kept["reason"], &kept["tries"]), (&refused["detail"], &json!(1)));
 }

@@ -183,7 +183,7 @@ async fn an_event_that_is_never_taken_is_given_up_and_its_run_goes_on() {
     .await;
     let mut ops = webhook(&receiver);
     ops["give_up_after"] = json!("1s");
-    let (orchestrator, _folder) = start(&json!({ "ops": ops }), |_| {}).await;
+    let (orchestrator, folder) = start(&json!({ "ops": ops }), |_| {}).await;
     let api = orchestrator.api();
     go(&orchestrator, 0..5).await;
     receiver.wait_for(5 * TYPES.len() - 1).await;
@@ -210,8 +210,14 @@ async fn an_event_that_is_never_taken_is_given_up_and_its_run_goes_on() {
     api.post(&format!("/api/v1/deadletters/{}/retry", letter["seq"]), &mended).await.refused(400);
     // Tried again, it is the same event under the same id.
     receiver.heal();
-    let again = api.post(&format!("/api/v1/deadletters/{}/retry", letter["seq"]), &json!({})).await;
-    assert_eq!(again.ok()["events"][0]["id"], poison[0].id());
+    let mut command = refit(folder.path(), &["deadletter", "retry", "--source", "target:ops", "-o", "json"]);
+    command.env("REFIT_SERVER", orchestrator.base_url());
+    let said = run_to_end(command, PATIENCE);
+    let became: Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{}", said.err));
+    assert_eq!(
+        (&became[0]["became"], &became[0]["events"][0]["id"]),
+        (&json!("sent_again"), &json!(poison[0].id()))
+    );
     receiver.wait_for(5 * TYPES.len()).await;
     assert_eq!(receiver.accepted().last().unwrap(), &body);
     assert!(api.get("/api/v1/deadletters").await.ok().as_array().unwrap().is_empty());

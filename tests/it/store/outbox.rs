@@ -10,6 +10,7 @@ on_both_databases! {
     outbound_events_go_out_one_per_run_at_a_time
     an_event_goes_to_every_target_that_any_orchestrator_has
     what_is_given_up_is_a_dead_letter_and_goes_back_behind_its_stream
+    an_event_of_refits_own_that_is_there_already_is_counted_with_its_time
 }
 
 const EMITS: &str =
@@ -157,10 +158,16 @@ async fn what_is_given_up_is_a_dead_letter_and_goes_back_behind_its_stream(datab
     let letters =
         house.engine.dead_letters(refit_orchestrator::engine::DeadLetterFilter::default()).await.unwrap();
     assert_eq!(
-        (letters.len(), letters[0].direction.as_str(), letters[0].reason.as_str()),
-        (1, "out", "away")
+        (
+            letters.len(),
+            letters[0].direction.as_str(),
+            letters[0].source.as_str(),
+            letters[0].reason.as_str()
+        ),
+        (1, "out", "target:hook", "away")
     );
-    house.engine.retry_dead_letter(letters[0].seq, None).await.unwrap();
+    let retried = house.engine.retry_dead_letter(letters[0].seq, None).await.unwrap();
+    assert_eq!((retried.events.len(), retried.sent_again_to.as_deref()), (1, Some("hook")));
     assert_eq!(kinds(&database, "hook").await, ["second", "refit.run.succeeded", "first"]);
     assert_eq!(database.number("SELECT COUNT(*) FROM dead_letters").await, 0);
     assert_eq!(database.number("SELECT COUNT(*) FROM events").await, events, "no event of its own");
@@ -184,4 +191,17 @@ async fn what_is_given_up_is_a_dead_letter_and_goes_back_behind_its_stream(datab
 
 fn stream_of(event: &CloudEvent) -> String {
     event.id().split('/').take(2).collect::<Vec<_>>().join("/")
+}
+
+async fn an_event_of_refits_own_that_is_there_already_is_counted_with_its_time(database: Database) {
+    let house = with_targets(&database, vec![hook("hook", &[])]).await;
+    house.apply(EMITS).await;
+    house.start_run("e").await;
+    let id = database.texts("SELECT id FROM events WHERE type = 'first'").await.remove(0);
+    let next = json!({ "id": id.replace("e/1", "e/2"), "source": "/refit/workflows/e", "type": "first" });
+    house.engine.record(vec![CloudEvent::parse(next).unwrap()], Vec::new()).await.unwrap();
+    house.start_run("e").await;
+    let counted = "SELECT id FROM events WHERE duplicates = 1 AND duplicate_at >= received_at";
+    assert_eq!(database.texts(counted).await, [id.replace("e/1", "e/2")]);
+    assert_eq!(kinds(&database, "hook").await.iter().filter(|kind| *kind == "first").count(), 1);
 }

@@ -21,7 +21,9 @@ use crate::event::{CloudEvent, NotAnEvent};
 /// What attributes' names begin with over AMQP: 1.0.2 writes the colon, which JMS forbids, later drafts the other.
 const AMQP_PREFIXES: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
 
-const HTTP_PREFIX: &str = "ce-";
+/// What the names of the headers with an event's attributes begin with over HTTP, in lower case (CloudEvents 1.0.2, HTTP
+/// protocol binding). A request with any such header is in binary mode, unless its media type is one of CloudEvents.
+pub const HTTP_ATTRIBUTE_PREFIX: &str = "ce-";
 
 /// A body that says nothing of its type is taken for JSON, as in the JSON format.
 const JSON: &str = "application/json";
@@ -179,7 +181,7 @@ fn amqp_attributes(headers: &Map<String, Value>) -> Result<Map<String, Value>, M
 fn http_attributes(headers: &Map<String, Value>) -> Result<Map<String, Value>, Malformed> {
     let mut attributes = Map::new();
     for (header, value) in headers {
-        let Some(name) = header.strip_prefix(HTTP_PREFIX) else { continue };
+        let Some(name) = header.strip_prefix(HTTP_ATTRIBUTE_PREFIX) else { continue };
         let text = value.as_str().ok_or_else(|| of_attribute(name, "is not text"))?;
         attributes.insert(name.to_owned(), Value::from(decode(name, text)?));
     }

@@ -64,6 +64,7 @@ use serde_json::{Map, Value};
 use crate::definition::diagnostics::closest;
 use crate::event::{CloudEvent, EVENT_BYTES_MAX, NotAnEvent};
 
+pub use cloudevents::HTTP_ATTRIBUTE_PREFIX;
 pub use json::{Mapping, MappingProblem};
 
 /// The most events one delivery may carry.

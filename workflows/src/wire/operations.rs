@@ -45,21 +45,21 @@ pub struct ReadyView {
     pub parts: Vec<PartView>,
 }
 
-/// A delivery that was set aside because it could not be taken.
+/// A delivery that was set aside because it could not be taken, or an event that a target would not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetterView {
     /// Names it; grows from one to the next, with gaps.
     pub seq: i64,
     /// `in`: a source delivered it; `out`: a target refused it.
     pub direction: String,
-    /// The source it came from: `amqp:refit.events`.
+    /// Where it comes from: the source's name, `amqp:QUEUE`, or `target:NAME`.
     pub source: String,
     /// The target that refused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Why it is dead: as it was found the latest time it was read.
+    /// Why it is dead: as it was found the latest time it was read or sent.
     pub reason: String,
-    /// When it came.
+    /// When it came, or was given up.
     pub received_at: Timestamp,
     /// How often it was tried again.
     pub tries: i64,
@@ -76,12 +76,22 @@ pub struct DeadLetterView {
     pub body_base64: Option<String>,
 }
 
-/// `POST /api/v1/deadletters/{seq}/retry`, answered as events are that were sent ([`Accepted`]).
+/// `POST /api/v1/deadletters/{seq}/retry`, answered with [`RetriedDeadLetter`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RetryDeadLetter {
     /// A CloudEvent to record in its place; without it the letter is read again as its source would read it today.
     #[serde(default)]
     pub event: Option<Value>,
+}
+
+/// The letter is gone (202): its events are recorded, or its event is on its way again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RetriedDeadLetter {
+    /// One per event.
+    pub events: Vec<Receipt>,
+    /// The target that refused its event and is sent it again; none where the events are recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_again_to: Option<String>,
 }
 
 /// Which stored events a replay goes through, and for whom: `POST /api/v1/replays`, and `…/plan` for what it would do.

@@ -162,8 +162,7 @@ async fn acknowledge(part: &[Read<'_>]) -> Result<(), Ended> {
 fn dead_letter(source: &AmqpSource, delivery: &Delivery, envelope: &Envelope, reason: String) -> DeadLetter {
     DeadLetter {
         source: source.name.clone(),
-        // PostgreSQL cannot store the NUL character.
-        reason: reason.replace('\0', "\u{fffd}"),
+        reason,
         body: delivery.data[..delivery.data.len().min(BODY_BYTES_MAX)].to_vec(),
         context: envelope.context(delivery.redelivered),
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use axum::http::{HeaderMap, header};
 use refit_workflows::event::CloudEvent;
-use refit_workflows::format::{Delivery, Format, Malformed, Transport as Carrier};
+use refit_workflows::format::{Delivery, Format, HTTP_ATTRIBUTE_PREFIX, Malformed, Transport as Carrier};
 use refit_workflows::names::check_name;
 use refit_workflows::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -137,7 +137,7 @@ impl Hook {
             return Some("the Content-Type must be application/json (in UTF-8), not a form and not text");
         }
         // In binary mode the data may be anything.
-        let is_binary = headers.contains_key("ce-specversion");
+        let is_binary = headers.keys().any(|name| name.as_str().starts_with(HTTP_ATTRIBUTE_PREFIX));
         (!is_binary).then_some(
             "the Content-Type must be application/json, application/cloudevents+json or \
              application/cloudevents-batch+json (in UTF-8), or the attributes must be `ce-` headers",
@@ -193,8 +193,7 @@ impl Hook {
     pub(crate) fn dead_letter(&self, headers: &HeaderMap, body: &[u8], reason: String) -> DeadLetter {
         DeadLetter {
             source: self.name.clone(),
-            // PostgreSQL cannot store the NUL character.
-            reason: reason.replace('\0', "\u{fffd}"),
+            reason,
             body: body[..body.len().min(BODY_BYTES_MAX)].to_vec(),
             context: json!({
                 "transport": HTTP,

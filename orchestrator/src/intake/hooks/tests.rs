@@ -95,3 +95,17 @@ fn only_json_and_events_are_read() {
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     assert!(hook.unreadable(&headers, Some("application/json")).is_some());
 }
+
+#[test]
+fn an_event_in_headers_may_have_any_data() {
+    let events = Source { format: Format::CloudEvents, ..source("a", Scheme::None, 1000) };
+    let hooks = Hooks::new(&[events, source("b", Scheme::None, 1000)], true).unwrap();
+    let mut headers = HeaderMap::new();
+    let taken = |name: &str, headers: &HeaderMap| {
+        hooks.get(name).unwrap().unreadable(headers, Some("text/plain")).is_none()
+    };
+    assert!(!taken("a", &headers));
+    headers.insert("ce-id", HeaderValue::from_static("1"));
+    assert!(taken("a", &headers), "`ce-specversion` may be left out");
+    assert!(!taken("b", &headers), "its format has no attributes in headers");
+}
