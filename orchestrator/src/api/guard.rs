@@ -64,16 +64,18 @@ pub(crate) async fn same_site(State(guard): State<Arc<Guard>>, request: Request,
         .and_then(|()| check_origin(request.uri(), request.headers()))
         .and_then(|()| check_text(request.uri()));
     match checked {
+        // Bare, so that it becomes what every path gets that does not exist.
+        Ok(()) if request.uri().path().contains("%00") => StatusCode::NOT_FOUND.into_response(),
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-/// NUL is text that no database here keeps, so nothing has a name that holds it.
+/// NUL is text that no database here keeps, so that nothing has it in its name, and nothing can be asked for by it.
 fn check_text(uri: &axum::http::Uri) -> Result<(), Problem> {
     let query = uri.query().unwrap_or_default();
-    if uri.path().contains("%00") || query.contains("%00") {
-        return Err(Problem::invalid("the address holds a NUL character (%00), which no name here has"));
+    if query.contains("%00") {
+        return Err(Problem::invalid("the query holds a NUL character (%00), which nothing here can hold"));
     }
     Ok(())
 }
