@@ -286,7 +286,7 @@ impl Database {
     /// Waits until every transaction that has begun by now is over: what [`Database::begin`] gave before can be seen then,
     /// and what it gives afterwards has begun later than this was called. False: one of them takes longer than a few seconds.
     ///
-    /// It never asks for the lock of [`BEGIN_POSTGRES`] itself: whoever begins would queue behind it.
+    /// It never asks for the lock of `BEGIN_POSTGRES` itself: whoever begins would queue behind it.
     pub async fn settled(&self) -> Result<bool, StoreError> {
         // On SQLite, whoever may write has begun after the last one was over.
         let Self::Postgres(pool) = self else { return Ok(true) };
