@@ -84,7 +84,7 @@ fn headline(simulated: &Simulated, assumed: &Assumed) -> String {
     let lost = simulated.runs.iter().filter(|run| run.state == "failed").count() as u64;
     if lost > 0 {
         line(format!(
-            "What steps hand back is not known here: {} ended early, where an expression reads it (-o json tells which).",
+            "What steps hand back is not known here, which may be why {} failed (-o json has each step's reason).",
             count(lost, "run")
         ));
     }
@@ -123,25 +123,22 @@ fn runs(runs: &[RunView], limit: usize) -> String {
         grid.row(vec![
             table::text(run.run.to_string()),
             table::text(second(run.created_at)),
-            match run.state.as_str() {
-                "failed" => table::text("ended early"),
-                state => table::state(state),
-            },
+            table::state(&run.state),
             table::number(run.event_count),
             table::text(&run.trigger),
             table::maybe((!params.is_empty()).then(|| params.join(" "))),
             table::maybe(waited(run)),
-            table::maybe(super::run::result(run).or_else(|| ended_at(run))),
+            table::maybe(super::run::result(run).or_else(|| failed_at(run))),
         ]);
     }
     grid.to_string()
 }
 
-/// Where a run ended that read what a step would have handed back.
-fn ended_at(run: &RunView) -> Option<String> {
+/// At which step a run failed.
+fn failed_at(run: &RunView) -> Option<String> {
     let steps = run.steps.as_deref().unwrap_or_default();
     let failed = steps.iter().find(|step| step.state == "failed")?;
-    Some(format!("at `{}`, which reads what steps hand back", failed.step))
+    Some(format!("failed at `{}`", failed.step))
 }
 
 /// How long a run stood in its line.
