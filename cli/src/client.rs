@@ -114,9 +114,6 @@ pub(crate) struct Client {
     token: Option<String>,
 }
 
-/// Beyond what the server takes, and well within what an address may hold.
-const DELETE_REASON_MAX: usize = 3000;
-
 impl Client {
     /// A client for the orchestrator the command line names. Sends nothing yet.
     pub(crate) fn new(remote: &Remote) -> Answer<Self> {
@@ -316,9 +313,7 @@ impl Client {
         reason: Option<&str>,
     ) -> Answer<DeletedWorkflow> {
         let mut query = vec![("force", force.to_string())];
-        // In an address, more would not be understood at all; beyond the server's bound any length says so.
-        let reason = reason.map(|reason| reason.chars().take(DELETE_REASON_MAX).collect());
-        query.extend(reason.map(|reason| ("reason", reason)));
+        query.extend(reason.map(|reason| ("reason", reason.to_owned())));
         self.send(self.request(Method::DELETE, &format!("/workflows/{name}")).query(&query)).await
     }
 

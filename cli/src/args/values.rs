@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use refit_workflows::names::check_name;
 use refit_workflows::time::{Timestamp, parse_duration};
+use refit_workflows::wire::REASON_BYTES_MAX;
 use refit_workflows::wire::Role;
 
 use super::SERVER_DEFAULT;
@@ -47,6 +48,14 @@ pub(super) fn since(text: &str) -> Result<Since, String> {
 
 pub(super) fn name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned()).map_err(|wrong| format!("`{text}` {wrong}"))
+}
+
+/// As the server bounds it: a longer one might not even fit a request.
+pub(super) fn reason(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=REASON_BYTES_MAX => Ok(text.to_owned()),
+        long => Err(format!("the reason is {long} bytes long; at most {REASON_BYTES_MAX} are kept")),
+    }
 }
 
 pub(super) fn worker_name(text: &str) -> Result<String, String> {

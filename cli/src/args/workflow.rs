@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::common::{Limit, Output};
-use super::values::name;
+use super::values::{name, reason};
 
 /// `refit workflow`.
 #[derive(Debug, Subcommand)]
@@ -38,7 +38,7 @@ pub(crate) enum WorkflowCommand {
         #[arg(value_parser = name)]
         workflow: String,
         /// Why; told with every event that starts nothing
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: Option<String>,
         #[command(flatten)]
         output: Output,
@@ -66,7 +66,7 @@ pub(crate) enum WorkflowCommand {
         #[arg(long)]
         force: bool,
         /// Why; kept with the workflow, and told with the events it had gathered
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: Option<String>,
         #[command(flatten)]
         output: Output,

@@ -498,15 +498,16 @@ fn no_workflow(name: &str) -> String {
     format!("there is no workflow {name}: `refit workflow list` shows them, `refit apply` adds one")
 }
 
-/// The longest reason that people may give, in bytes.
-const REASON_BYTES_MAX: usize = 2000;
-
 fn checked_reason(reason: Option<String>) -> Result<Option<String>, EngineError> {
     let reason = reason.map(|reason| reason.trim().to_owned()).filter(|reason| !reason.is_empty());
     match &reason {
-        Some(long) if long.len() > REASON_BYTES_MAX => Err(EngineError::Invalid {
+        Some(long) if long.len() > refit_workflows::wire::REASON_BYTES_MAX => Err(EngineError::Invalid {
             field: Some("reason".to_owned()),
-            detail: format!("the reason is {} bytes long; at most {REASON_BYTES_MAX} are kept", long.len()),
+            detail: format!(
+                "the reason is {} bytes long; at most {} are kept",
+                long.len(),
+                refit_workflows::wire::REASON_BYTES_MAX
+            ),
             hint: None,
         }),
         Some(_) | None => Ok(reason),

@@ -161,6 +161,9 @@ impl std::fmt::Display for PausedView {
     }
 }
 
+/// The most bytes of a reason that is kept with a workflow.
+pub const REASON_BYTES_MAX: usize = 2000;
+
 /// `POST /api/v1/workflows/W/pause`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PauseWorkflow {
