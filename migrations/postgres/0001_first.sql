@@ -298,7 +298,8 @@ CREATE TABLE tokens (
 );
 
 -- What could not be taken: a delivery that is no event ('in'), or an event that a target refused for ever ('out'; target
--- and event are set). context is what came with the body, as JSON.
+-- and event are set). context is what came with the body, as JSON; bytes is how many it had, and body the first of them.
+-- digest names a delivery, so that one which comes again is no second letter.
 CREATE TABLE dead_letters (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     direction TEXT NOT NULL CHECK (direction IN ('in', 'out')),
@@ -308,6 +309,10 @@ CREATE TABLE dead_letters (
     tries BIGINT NOT NULL,
     context TEXT NOT NULL,
     body BYTEA NOT NULL,
+    bytes BIGINT NOT NULL,
+    digest TEXT UNIQUE,
+    duplicates BIGINT NOT NULL,
+    duplicate_at BIGINT,
     target TEXT,
     event BIGINT
 );

@@ -44,8 +44,12 @@ pub(crate) fn show(letter: &DeadLetterView, now: Timestamp) -> String {
     facts.line("source", clean(&letter.source));
     facts.some("target", letter.target.as_deref().map(clean));
     facts.line("received", exact(letter.received_at, now));
+    if let Some(at) = letter.duplicate_at {
+        facts.line("again", format!("{} times, last {}", letter.duplicates, exact(at, now)));
+    }
     facts.line("tries", letter.tries.to_string());
-    facts.line("size", bytes(letter.bytes));
+    let cut = if letter.cut { "; only the beginning is kept" } else { "" };
+    facts.line("size", format!("{}{cut}", bytes(letter.bytes)));
     for (name, value) in letter.context.iter().filter_map(|context| context.as_object()).flatten() {
         if !value.is_null() && value.as_object().is_none_or(|object| !object.is_empty()) {
             facts.line(&clean(name), super::value(value));
@@ -123,7 +127,8 @@ mod tests {
 
     fn letter(body: Option<&str>, body_base64: Option<&str>) -> DeadLetterView {
         serde_json::from_value(serde_json::json!({
-            "seq": 7, "direction": "in", "source": "amqp:q", "reason": "not JSON", "tries": 2, "bytes": 2048,
+            "seq": 7, "direction": "in", "source": "amqp:q", "reason": "not JSON", "tries": 2, "bytes": 2048, "duplicates": 3,
+            "duplicate_at": "2027-01-15T08:02:00Z", "cut": true,
             "received_at": "2027-01-15T08:00:00Z", "context": {"routing_key": "q", "headers": {}, "message_id": null},
             "body": body, "body_base64": body_base64,
         }))
@@ -148,7 +153,11 @@ mod tests {
         let now = Timestamp::parse("2027-01-15T08:03:00Z").unwrap();
         let text = plain(&show(&letter(Some("{ \"a\":\n\u{1b}[2Jb"), None), now));
         assert!(text.contains("    { \"a\":\n    \\u{1b}[2Jb\n"), "{text}");
-        assert!(text.contains("routing_key  q\n") && text.contains("2.0 KiB"), "{text}");
+        assert!(
+            text.contains("routing_key  q\n") && text.contains("2.0 KiB; only the beginning is kept"),
+            "{text}"
+        );
+        assert!(text.contains("3 times, last "), "{text}");
         assert!(!text.contains("headers") && !text.contains("message_id"), "{text}");
         let long = plain(&show(&letter(Some(&"x\n".repeat(1000)), None), now));
         assert!(long.lines().count() < 220 && long.contains("all of it with -o json"), "{long}");

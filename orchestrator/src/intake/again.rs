@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use refit_workflows::event::CloudEvent;
+use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
 use refit_workflows::format::{Delivery, Format, Transport};
 use serde_json::Value;
 
@@ -20,6 +20,14 @@ pub(crate) fn read_again(
     formats: &BTreeMap<String, Format>,
     letter: &DeadLetter,
 ) -> Result<Vec<CloudEvent>, String> {
+    let kept = letter.body.len() as u64;
+    if kept < letter.bytes {
+        return Err(format!(
+            "its body has {} bytes, more than the {EVENT_BYTES_MAX} of the largest event, and only the first {kept} are kept; \
+             record a smaller event in its place with --event FILE",
+            letter.bytes
+        ));
+    }
     let format = formats.get(&letter.source).unwrap_or(&Format::CloudEvents);
     let (envelope, uri) = (Envelope::kept(&letter.context), source_uri(&letter.source));
     let message = envelope.delivery(&uri, &letter.body);
@@ -36,7 +44,7 @@ mod tests {
     use super::*;
 
     fn letter(source: &str, context: Value, body: &[u8]) -> DeadLetter {
-        DeadLetter { source: source.to_owned(), reason: String::new(), body: body.to_vec(), context }
+        DeadLetter::new(source, String::new(), context.clone(), &context, body)
     }
 
     fn read(letter: &DeadLetter) -> Result<Vec<CloudEvent>, String> {

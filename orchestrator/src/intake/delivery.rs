@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 /// The deepest nesting of a header; what lies deeper is shown by its type.
 const HEADER_DEPTH_MAX: usize = 16;
 
+/// How often a quorum queue has delivered the message before.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+
 /// What came with a body.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Envelope {
@@ -97,6 +100,13 @@ impl Envelope {
             "redelivered": redelivered,
         })
     }
+
+    /// What of it is the same each time the message is delivered.
+    pub(super) fn identity(&self) -> Value {
+        let mut headers = self.headers.clone();
+        headers.remove(DELIVERY_COUNT);
+        json!([self.content_type, headers, self.properties])
+    }
 }
 
 fn object(table: &FieldTable, levels: usize) -> Map<String, Value> {
@@ -163,6 +173,16 @@ mod tests {
 
     fn envelope(properties: &BasicProperties) -> Envelope {
         Envelope::read("lake", "eu.customers", properties)
+    }
+
+    #[test]
+    fn a_message_that_is_delivered_again_is_the_same() {
+        let with = |headers: &[(&str, AMQPValue)]| {
+            envelope(&BasicProperties::default().with_headers(table(headers))).identity()
+        };
+        let first = with(&[("x", text("y"))]);
+        assert_eq!(with(&[("x", text("y")), ("x-delivery-count", AMQPValue::LongLongInt(2))]), first);
+        assert_ne!(with(&[("x", text("z"))]), first);
     }
 
     #[test]

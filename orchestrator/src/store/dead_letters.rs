@@ -12,26 +12,29 @@ use serde_json::Value;
 use super::database::{Row, Sql, Transaction, sql};
 use super::{ChangeError, DeadLetter, DeadLetterFilter, Hints, Store, StoreError, to_json};
 
-/// The most bytes kept of a body: one more than an event may have, so that what was too large is still too large when it
-/// is read again.
-pub(crate) const BODY_BYTES_MAX: usize = EVENT_BYTES_MAX + 1;
+/// The most bytes kept of a body.
+pub(crate) const BODY_BYTES_MAX: usize = EVENT_BYTES_MAX;
 /// The most a listing gives.
 const LIMIT_MAX: i64 = 1000;
 
-const BURY: &str = "INSERT INTO dead_letters (direction, source, reason, received_at, tries, context, body)
-    VALUES ('in', $1, $2, $3, 0, $4, $5)";
-const NEWEST: &str = "SELECT seq, direction, source, target, reason, received_at, tries,
-        CAST(length(body) AS BIGINT) AS bytes
+/// A delivery that comes again is counted; the letter keeps what came with the first.
+const BURY: &str = "INSERT INTO dead_letters
+        (direction, source, reason, received_at, tries, context, body, bytes, digest, duplicates)
+    VALUES ('in', $1, $2, $3, 0, $4, $5, $6, $7, 0)
+    ON CONFLICT (digest) DO UPDATE SET duplicates = dead_letters.duplicates + 1,
+        duplicate_at = excluded.received_at, reason = excluded.reason";
+const NEWEST: &str = "SELECT seq, direction, source, target, reason, received_at, tries, bytes,
+        CAST(length(body) AS BIGINT) AS kept, duplicates, duplicate_at
     FROM dead_letters WHERE seq < $1 AND ($2 = '' OR source = $2) AND received_at >= $3 ORDER BY seq DESC LIMIT $4";
-const OLDEST: &str = "SELECT seq, direction, source, target, reason, received_at, tries,
-        CAST(length(body) AS BIGINT) AS bytes
+const OLDEST: &str = "SELECT seq, direction, source, target, reason, received_at, tries, bytes,
+        CAST(length(body) AS BIGINT) AS kept, duplicates, duplicate_at
     FROM dead_letters WHERE seq > $1 AND ($2 = '' OR source = $2) AND received_at >= $3 ORDER BY seq LIMIT $4";
-const SHOW: &str = "SELECT seq, direction, source, target, reason, received_at, tries,
-        CAST(length(body) AS BIGINT) AS bytes, context, body
+const SHOW: &str = "SELECT seq, direction, source, target, reason, received_at, tries, bytes,
+        CAST(length(body) AS BIGINT) AS kept, duplicates, duplicate_at, context, body
     FROM dead_letters WHERE seq = $1";
 const LOCK: Sql = Sql {
-    sqlite: "SELECT source, reason, context, body, target, event FROM dead_letters WHERE seq = $1",
-    postgres: "SELECT source, reason, context, body, target, event FROM dead_letters WHERE seq = $1 FOR UPDATE",
+    sqlite: "SELECT source, reason, context, body, bytes, digest, target, event FROM dead_letters WHERE seq = $1",
+    postgres: "SELECT source, reason, context, body, bytes, digest, target, event FROM dead_letters WHERE seq = $1 FOR UPDATE",
 };
 const STILL_DEAD: &str = "UPDATE dead_letters SET tries = tries + 1, reason = $2 WHERE seq = $1";
 const DROP: &str = "DELETE FROM dead_letters WHERE seq = $1";
@@ -53,23 +56,24 @@ pub enum Retried {
 }
 
 impl Store {
-    /// Keeps a dead letter.
+    /// Keeps dead letters, each once however often it is delivered.
     pub(super) async fn bury_in(
         &self,
         tx: &mut Transaction,
-        letter: &DeadLetter,
+        letters: &[DeadLetter],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let body = &letter.body[..letter.body.len().min(BODY_BYTES_MAX)];
-        tx.execute(
-            sql(BURY)
+        for letter in letters {
+            let bury = sql(BURY)
                 .bind(&letter.source)
                 .bind(without_nul(&letter.reason))
                 .bind(now.as_millis())
                 .bind(to_json(&json_without_nul(&letter.context))?)
-                .bind(body.to_vec()),
-        )
-        .await?;
+                .bind(letter.body.clone())
+                .bind(i64::try_from(letter.bytes).unwrap_or(i64::MAX))
+                .bind(letter.digest.as_str());
+            tx.execute(bury).await?;
+        }
         Ok(())
     }
 
@@ -134,7 +138,9 @@ impl Store {
                     source: row.text("source")?,
                     reason: row.text("reason")?,
                     body: row.bytes("body")?,
+                    bytes: row.int("bytes")?.unsigned_abs(),
                     context: row.json("context")?,
+                    digest: row.parsed("digest")?,
                 };
                 let retried = match read(&letter) {
                     Ok(events) => {
@@ -214,6 +220,9 @@ fn view(row: &Row) -> Result<DeadLetterView, StoreError> {
         received_at: Timestamp::from_millis(row.int("received_at")?),
         tries: row.int("tries")?,
         bytes: row.int("bytes")?.unsigned_abs(),
+        cut: row.int("kept")? < row.int("bytes")?,
+        duplicates: row.int("duplicates")?,
+        duplicate_at: row.opt_int("duplicate_at")?.map(Timestamp::from_millis),
         context: None,
         body: None,
         body_base64: None,

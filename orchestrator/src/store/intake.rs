@@ -76,9 +76,7 @@ impl Store {
                 // Not before it has begun: see `Store::dispatch`.
                 let now = store.clock().now();
                 let receipts = store.record_with_receipts_in(&mut tx, &events, now).await?;
-                for letter in dead.iter() {
-                    store.bury_in(&mut tx, letter, now).await?;
-                }
+                store.bury_in(&mut tx, &dead, now).await?;
                 tx.commit().await?;
                 let hints =
                     Hints { events: receipts.iter().any(|receipt| !receipt.duplicate), ..Hints::default() };

@@ -48,7 +48,7 @@ use crate::clock::Clock;
 use database::Database;
 
 pub(crate) use blobs::CHUNK_BYTES;
-pub(crate) use dead_letters::BODY_BYTES_MAX;
+use dead_letters::BODY_BYTES_MAX;
 pub use dead_letters::Retried;
 pub use dispatch::Dispatched;
 pub(crate) use events::DECISIONS_MAX;
@@ -173,10 +173,36 @@ pub struct DeadLetter {
     pub source: String,
     /// Why it is dead.
     pub reason: String,
-    /// The bytes as they came; a little over 1 MiB is kept.
+    /// The first bytes as they came; at most 1 MiB.
     pub body: Vec<u8>,
+    /// How many there were.
+    pub bytes: u64,
     /// What came with it, from which it can be read again: an object with `content_type`, `headers` and more.
     pub context: serde_json::Value,
+    /// Names the delivery: one that comes again has the same.
+    pub digest: Digest,
+}
+
+impl DeadLetter {
+    /// A delivery that could not be taken. `identity` is what of the context is the same each time it is delivered.
+    pub fn new(
+        source: &str,
+        reason: String,
+        context: serde_json::Value,
+        identity: &serde_json::Value,
+        body: &[u8],
+    ) -> Self {
+        let (bytes, body_digest) = (body.len() as u64, Digest::of(body));
+        let named = serde_json::json!([source, identity, body_digest.as_str()]);
+        Self {
+            source: source.to_owned(),
+            reason,
+            body: body[..body.len().min(BODY_BYTES_MAX)].to_vec(),
+            bytes,
+            context,
+            digest: Digest::of(named.to_string().as_bytes()),
+        }
+    }
 }
 
 /// An outbound event that is due at a target.

@@ -39,8 +39,8 @@ const GIVEN_UP: Sql = Sql {
         ORDER BY o.seq LIMIT $6 FOR UPDATE OF o",
 };
 const BURY: &str = "INSERT INTO dead_letters
-    (direction, source, reason, received_at, tries, context, body, target, event)
-    VALUES ('out', $1, $2, $3, 0, $4, $5, $6, $7)";
+    (direction, source, reason, received_at, tries, context, body, bytes, duplicates, target, event)
+    VALUES ('out', $1, $2, $3, 0, $4, $5, $6, 0, $7, $8)";
 const EVENT: &str = "SELECT id, source FROM events WHERE seq = $1";
 const DROP: &str = "DELETE FROM outbox WHERE target = $1";
 
@@ -282,12 +282,15 @@ impl Store {
         let reason = row.opt_text("error")?;
         let reason =
             reason.unwrap_or_else(|| "its target took nothing for too long; it was not tried".to_owned());
+        let body = row.text("body")?.into_bytes();
+        let bytes = i64::try_from(body.len()).unwrap_or(i64::MAX);
         let bury = sql(BURY)
             .bind(format!("target:{target}"))
             .bind(reason)
             .bind(now.as_millis())
             .bind(context.to_string())
-            .bind(row.text("body")?.into_bytes())
+            .bind(body)
+            .bind(bytes)
             .bind(target)
             .bind(row.int("event")?);
         tx.execute(bury).await?;

@@ -34,12 +34,9 @@ async fn retry(api: &Api, letter: i64, body: Value) -> refit_tests::api::Reply {
 async fn bury(database: &Database, bodies: &[&[u8]]) {
     let store = Store::open(database.url(), Vec::new()).await.unwrap();
     for body in bodies {
-        let letter = DeadLetter {
-            source: "amqp:q".to_owned(),
-            reason: "it was not understood then".to_owned(),
-            body: body.to_vec(),
-            context: json!({ "content_type": "application/json", "headers": { "x": "y" } }),
-        };
+        let context = json!({ "content_type": "application/json", "headers": { "x": "y" } });
+        let reason = "it was not understood then".to_owned();
+        let letter = DeadLetter::new("amqp:q", reason, context.clone(), &context, body);
         store.record(Vec::new(), vec![letter]).await.unwrap();
     }
     store.database().close().await;
@@ -62,8 +59,20 @@ async fn a_dead_letter_is_mended_once_and_by_one(database: Database) {
         Message::with_content_type("image/png", vec![0xff, 0x00, b'A']),
         Message::with_content_type("application/json", vec![b' '; 1024 * 1024 + 500]),
     ];
-    broker.publish(&queue, bad).await;
+    broker.publish(&queue, bad.clone()).await;
     eventually("three letters", PATIENCE, async || (letters(&api, "").await.len() == 3).then_some(())).await;
+
+    // What comes again is the same letter; what only looks the same is none.
+    let [same, ..] = bad;
+    let other = Message::with_content_type("application/json", "{ not JSON");
+    broker.publish(&queue, [same.clone(), same, other]).await;
+    eventually("a fourth letter", PATIENCE, async || (letters(&api, "").await.len() == 4).then_some(()))
+        .await;
+    let all = letters(&api, "?order=oldest").await;
+    let duplicates: Vec<_> = all.iter().map(|letter| letter["duplicates"].as_i64().unwrap()).collect();
+    assert_eq!(duplicates, [2, 0, 0, 0]);
+    assert!(all[0]["duplicate_at"].as_str() >= all[3]["received_at"].as_str(), "{all:?}");
+    api.send(reqwest::Method::DELETE, &format!("/api/v1/deadletters/{}", all[3]["seq"]), None).await.unwrap();
 
     // Newest first, in short; by source; oldest first in pages.
     let all = letters(&api, "").await;
@@ -87,7 +96,10 @@ async fn a_dead_letter_is_mended_once_and_by_one(database: Database) {
     assert!(refused["detail"].as_str().unwrap().contains("not JSON"), "{refused}");
     assert_eq!(show(seq(&oldest[0])).await["tries"], 1);
     let refused = retry(&api, seq(&rest[0]), json!({})).await.refused(422);
-    assert!(refused["detail"].as_str().unwrap().contains("at most 1048576"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("its body has 1049076 bytes"), "{refused}");
+    let large = show(seq(&rest[0])).await;
+    let kept = large["body"].as_str().unwrap().len();
+    assert_eq!((&large["bytes"], &large["cut"], kept), (&json!(1_049_076), &json!(true), 1_048_576));
     retry(&api, seq(&oldest[0]), json!({ "event": { "id": "1" } })).await.refused(400);
     assert_eq!(database.number(EVENTS).await, 0);
 
@@ -168,12 +180,9 @@ async fn a_reason_may_quote_what_no_database_keeps(database: Database) {
     let orchestrator = Orchestrator::start(settings).await;
     let api = orchestrator.api();
     let store = Store::open(database.url(), Vec::new()).await.unwrap();
-    let letter = DeadLetter {
-        source: "amqp:q".to_owned(),
-        reason: "a\0b".to_owned(),
-        body: br#"{"id": "1", "source": "/s", "type": "t", "a\u0000b": 1}"#.to_vec(),
-        context: json!({ "content_type": "application/json", "headers": { "x\0": ["y\0"] } }),
-    };
+    let context = json!({ "content_type": "application/json", "headers": { "x\0": ["y\0"] } });
+    let body = br#"{"id": "1", "source": "/s", "type": "t", "a\u0000b": 1}"#;
+    let letter = DeadLetter::new("amqp:q", "a\0b".to_owned(), context.clone(), &context, body);
     store.record(Vec::new(), vec![letter]).await.unwrap();
     store.database().close().await;
     let kept = letters(&api, "").await.remove(0);

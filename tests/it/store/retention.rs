@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::Rng as _;
 use refit_orchestrator::config::{Destination, Keep, Retention, Target, Webhook};
+use refit_orchestrator::engine::DeadLetter;
 
 use super::*;
 
@@ -155,8 +156,9 @@ async fn what_is_referred_to_stays_and_everything_else_goes(database: Database) 
     execute(&database, "DELETE FROM outbox WHERE seq % 4 <> 0".to_owned()).await;
     execute(
         &database,
-        "INSERT INTO dead_letters (direction, source, reason, received_at, tries, context, body, target, event)
-         SELECT 'out', '/refit', 'gone', 9000000000000000, 0, '{}', BODY, 'audit', MIN(seq) FROM events"
+        "INSERT INTO dead_letters
+            (direction, source, reason, received_at, tries, context, body, bytes, duplicates, target, event)
+         SELECT 'out', '/refit', 'gone', 9000000000000000, 0, '{}', BODY, 0, 0, 'audit', MIN(seq) FROM events"
             .replace("BODY", if database.kind() == "sqlite" { "X''" } else { "''" }),
     )
     .await;
@@ -238,12 +240,7 @@ async fn what_is_kept_by_number_is_the_newest(database: Database) {
         let report = Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new() };
         house.engine.report(report).await.unwrap();
     }
-    let letter = |reason: &str| refit_orchestrator::engine::DeadLetter {
-        source: "amqp:q".to_owned(),
-        reason: reason.to_owned(),
-        body: Vec::new(),
-        context: json!({}),
-    };
+    let letter = |reason: &str| DeadLetter::new("amqp:q", reason.to_owned(), json!({}), &json!(reason), b"");
     house.engine.record(Vec::new(), vec![letter("first"), letter("second")]).await.unwrap();
     let swept = house.engine.sweep().await.unwrap();
     assert_eq!((swept.logs, swept.dead_letters), (0, 1), "a run under way keeps its log");

@@ -63,8 +63,16 @@ pub struct DeadLetterView {
     pub received_at: Timestamp,
     /// How often it was tried again.
     pub tries: i64,
-    /// How many bytes of its body are kept.
+    /// How many bytes its body had.
     pub bytes: u64,
+    /// Whether only the first of them are kept.
+    #[serde(default)]
+    pub cut: bool,
+    /// How often it was delivered again.
+    pub duplicates: i64,
+    /// When it was delivered the latest time, if it was again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_at: Option<Timestamp>,
     /// Headers, routing key and what else came with it; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Value>,

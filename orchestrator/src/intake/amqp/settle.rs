@@ -13,7 +13,7 @@ use super::{AmqpSource, Ended};
 use crate::broker::{self, ANSWER_WITHIN};
 use crate::engine::{DeadLetter, Engine, EngineError};
 use crate::health::Counts;
-use crate::store::{BODY_BYTES_MAX, StoreError};
+use crate::store::StoreError;
 
 /// The most events stored in one transaction, where one delivery does not hold more.
 const EVENTS_MAX: usize = 1000;
@@ -160,10 +160,6 @@ async fn acknowledge(part: &[Read<'_>]) -> Result<(), Ended> {
 }
 
 fn dead_letter(source: &AmqpSource, delivery: &Delivery, envelope: &Envelope, reason: String) -> DeadLetter {
-    DeadLetter {
-        source: source.name.clone(),
-        reason,
-        body: delivery.data[..delivery.data.len().min(BODY_BYTES_MAX)].to_vec(),
-        context: envelope.context(delivery.redelivered),
-    }
+    let context = envelope.context(delivery.redelivered);
+    DeadLetter::new(&source.name, reason, context, &envelope.identity(), &delivery.data)
 }

@@ -17,7 +17,6 @@ use super::source_uri;
 use crate::config::{Hook as Config, Scheme, Source, Transport};
 use crate::engine::DeadLetter;
 use crate::health::{Counts, Health, Part, PartKind};
-use crate::store::BODY_BYTES_MAX;
 pub(crate) use verify::Refusal;
 use verify::Verifier;
 
@@ -191,16 +190,12 @@ impl Hook {
 
     /// A request of which no event could be read, to be kept with the reason.
     pub(crate) fn dead_letter(&self, headers: &HeaderMap, body: &[u8], reason: String) -> DeadLetter {
-        DeadLetter {
-            source: self.name.clone(),
-            reason,
-            body: body[..body.len().min(BODY_BYTES_MAX)].to_vec(),
-            context: json!({
-                "transport": HTTP,
-                "content_type": content_type(headers),
-                "headers": self.without_proof(headers),
-            }),
-        }
+        let context = json!({
+            "transport": HTTP,
+            "content_type": content_type(headers),
+            "headers": self.without_proof(headers),
+        });
+        DeadLetter::new(&self.name, reason, context.clone(), &context, body)
     }
 
     /// The headers by lower-case name, without those that prove who sends. Several of one name become one.
