@@ -9,11 +9,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use crate::store::{StoreError, Swept};
+use crate::store::{Next, StoreError, Swept};
 use refit_workflows::time::Timestamp;
 
 /// The shortest pause between two looks at the clock's due things.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// How long to leave the duty to whoever has it: a transaction.
+const HELD_PAUSE: Duration = Duration::from_millis(20);
 /// How often workers that went away and abandoned uploads are cleared out.
 const CLEAR_EVERY: Duration = Duration::from_secs(3600);
 /// How often what has been kept long enough is taken out.
@@ -67,13 +69,15 @@ impl Engine {
             let due = match done {
                 Ok(dispatched) => {
                     self.wake(dispatched.hints);
-                    match dispatched.trouble {
-                        Some(error) => Err(error),
-                        None if dispatched.more || dispatched.hints.events => {
+                    match (dispatched.trouble, dispatched.next) {
+                        (Some(error), _) => Err(error),
+                        (None, Next::More) => {
                             outage.over();
                             continue;
                         }
-                        None => self.store().next_due().await,
+                        (None, Next::Idle(next)) => Ok(next),
+                        (None, Next::Held) => Ok(Some(self.now().plus(HELD_PAUSE))),
+                        (None, Next::Done) => self.store().next_due().await,
                     }
                 }
                 Err(error) => Err(error),
@@ -96,7 +100,7 @@ impl Engine {
             let done = match self.store().follow_children().await {
                 Ok(followed) => {
                     self.wake(followed.hints);
-                    followed.trouble.map_or(Ok(followed.more), Err)
+                    followed.trouble.map_or(Ok(followed.next == Next::More), Err)
                 }
                 Err(error) => Err(error),
             };

@@ -26,7 +26,7 @@ use crate::config::Retention;
 use crate::engine::{Engine, EngineError, EventFilter, Identity, Settings};
 use crate::store::DECISIONS_MAX;
 use crate::store::database::Database;
-use crate::store::{Store, StoreError};
+use crate::store::{Next, Store, StoreError};
 
 pub use script::{Answer, Attempt, Came, Script};
 
@@ -336,7 +336,7 @@ impl Simulation {
                     return Err(trouble.into());
                 }
                 self.engine.wake(dispatched.hints);
-                if dispatched.more {
+                if dispatched.next == Next::More {
                     self.news.dispatch.mark_changed();
                 }
             }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::database::{Row, Sql, Transaction, sql};
-use super::dispatch::{Dispatched, Origin, Round};
+use super::dispatch::{Dispatched, Next, Origin, Round};
 use super::lanes::LaneName;
 use super::launch::{Launch, Launched};
 use super::turn::Turn;
@@ -125,15 +125,17 @@ impl Store {
     pub async fn follow_children(&self) -> Result<Dispatched, StoreError> {
         let due: Vec<(i64, Todo)> = self
             .durably::<_, StoreError, _, _>(|store| async move {
-                let mut tx = store.database().read().await?;
-                tx.all(sql(DUE).bind(LOOK_MAX))
+                let database = store.database();
+                database
+                    .all(sql(DUE).bind(LOOK_MAX))
                     .await?
                     .iter()
                     .map(|row| Ok((row.int("seq")?, todo(row)?)))
                     .collect()
             })
             .await?;
-        let mut dispatched = Dispatched { more: due.len() as i64 == LOOK_MAX, ..Dispatched::default() };
+        let next = if due.len() as i64 == LOOK_MAX { Next::More } else { Next::Idle(None) };
+        let mut dispatched = Dispatched { next, ..Dispatched::default() };
         for (seq, todo) in due {
             match self.follow(seq, todo).await {
                 Ok(hints) => dispatched.hints = dispatched.hints.and(hints),

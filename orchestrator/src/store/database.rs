@@ -312,6 +312,23 @@ impl Database {
         })
     }
 
+    /// Runs one statement that only reads, in no transaction: it costs one trip instead of three.
+    pub async fn all(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
+        Ok(match self {
+            Self::Sqlite { reader, .. } => {
+                statement.sqlite()?.fetch_all(reader).await?.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::Postgres(pool) => {
+                statement.postgres()?.fetch_all(pool).await?.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    /// Runs one statement that only reads, in no transaction; returns its first row.
+    pub async fn first(&self, statement: Statement) -> Result<Option<Row>, StoreError> {
+        Ok(self.all(statement).await?.into_iter().next())
+    }
+
     /// Tells other orchestrators on this database that something happened. Only a hint: losing it costs a poll.
     pub async fn hint(&self, payload: &str) -> Result<(), StoreError> {
         match self {

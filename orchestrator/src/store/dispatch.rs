@@ -28,22 +28,33 @@ use super::{ChangeError, Hints, Store, StoreError, unpoisoned};
 pub struct Dispatched {
     /// Whom to wake.
     pub hints: Hints,
-    /// Whether another look is worth it at once.
-    pub more: bool,
+    /// When to look again.
+    pub next: Next,
     /// Something that is due cannot be done; everything else was.
     pub trouble: Option<StoreError>,
 }
 
-/// What is due.
-struct Due {
-    /// When it was.
-    at: Timestamp,
-    unrouted: bool,
-    replay: bool,
-    slots: Vec<(String, String)>,
-    batches: Vec<i64>,
-    lanes: Vec<LaneName>,
+/// When to look again at what is due. The greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Next {
+    /// Nothing is due before this moment; none: before something happens.
+    Idle(Option<Timestamp>),
+    /// Something was done, and may have changed what is due next.
+    Done,
+    /// Somebody else holds the duty, and may not look at what is due once they are done: in a moment.
+    Held,
+    /// More is due: at once.
+    More,
 }
+
+impl Default for Next {
+    fn default() -> Self {
+        Self::Idle(None)
+    }
+}
+
+/// What doing something that was due came to: whom to wake; none: somebody else held the duty.
+type Done = Option<Hints>;
 
 /// How many events one transaction routes.
 const ROUTE_MAX: i64 = 200;
@@ -78,13 +89,7 @@ const DECIDE_BATCH: &str =
     "INSERT INTO decisions (event, at, workflow, trigger_index, decision, reason, batch, run, replay)
     SELECT d.event, $2, d.workflow, d.trigger_index, $3, $4, d.batch, $5, d.replay FROM decisions d
     WHERE d.batch = $1 AND d.decision IN ('batched', 'joined') ORDER BY d.seq";
-const ANY_UNROUTED: &str = "SELECT seq FROM events WHERE routed = 0 LIMIT 1";
 const ANY_DECISION: &str = "SELECT seq FROM decisions WHERE event = $1 LIMIT 1";
-const DUE_BATCHES: &str = "SELECT seq FROM batches WHERE open = 1 AND due_at <= $1 ORDER BY due_at LIMIT 50";
-const DUE_SLOTS: &str = "SELECT workflow, trigger_id FROM schedules WHERE next_at <= $1 LIMIT 100";
-const NEXT_DUE: &str = "SELECT MIN(at) AS at FROM (
-    SELECT MIN(due_at) AS at FROM batches WHERE open = 1
-    UNION ALL SELECT MIN(next_at) AS at FROM schedules WHERE next_at IS NOT NULL) AS due";
 
 /// The triggers of the workflows as they are applied now, kept from one round to the next, with the digests of their
 /// definitions.
@@ -144,7 +149,8 @@ impl Store {
     /// [`StoreError::Unavailable`]: nothing can be done at present.
     pub async fn dispatch(&self) -> Result<Dispatched, StoreError> {
         let due = self.due().await?;
-        let mut dispatched = Dispatched::default();
+        let next = if due.is_idle() { Next::Idle(due.next) } else { Next::Done };
+        let mut dispatched = Dispatched { next, ..Dispatched::default() };
         // Whether everything received until the look can be seen: what was received in time for a batch that is due may be in
         // a transaction that is under way. Times are taken after a transaction has begun.
         let settled = due.batches.is_empty()
@@ -159,7 +165,7 @@ impl Store {
                 {
                     Err(StoreError::Broken(reason) | StoreError::Corrupt(reason)) => {
                         self.set_aside(reason).await?;
-                        dispatched.more = true;
+                        dispatched.look_again(Next::More);
                     }
                     routed => dispatched.routed(routed?),
                 },
@@ -167,14 +173,10 @@ impl Store {
             }
         }
         if due.replay {
-            let hints = match self.replay_piece().await {
-                Ok((more, hints)) => {
-                    dispatched.more |= more;
-                    Ok(hints)
-                }
-                Err(error) => Err(error),
-            };
-            dispatched.note("replay events", hints)?;
+            match self.replay_piece().await {
+                Ok(replayed) => dispatched.routed(replayed),
+                Err(error) => dispatched.note("replay events", Err(error))?,
+            }
         }
         // One that has not settled within seconds is ended by a later look.
         for batch in due.batches.into_iter().filter(|_| settled) {
@@ -183,40 +185,24 @@ impl Store {
         for lane in due.lanes {
             dispatched.note("start a waiting run", self.admit_waiting(lane).await)?;
         }
+        if dispatched.hints.events {
+            // Events of Refit's own.
+            dispatched.look_again(Next::More);
+        }
         Ok(dispatched)
     }
 
-    async fn due(&self) -> Result<Due, StoreError> {
-        self.durably(|store| async move {
-            let mut tx = store.database().read().await?;
-            let at = store.clock().now();
-            let now = at.as_millis();
-            let unrouted = tx.first(sql(ANY_UNROUTED)).await?.is_some();
-            let replay = store.any_replay(&mut tx).await?;
-            let (slots, batches, lanes) = Default::default();
-            let mut due = Due { at, unrouted, replay, slots, batches, lanes };
-            for row in tx.all(sql(DUE_SLOTS).bind(now)).await? {
-                due.slots.push((row.text("workflow")?, row.text("trigger_id")?));
-            }
-            for row in tx.all(sql(DUE_BATCHES).bind(now)).await? {
-                due.batches.push(row.int("seq")?);
-            }
-            due.lanes = store.waiting_lanes(&mut tx).await?.ready;
-            Ok(due)
-        })
-        .await
-    }
-
     /// Routes the oldest open events, in the order in which they were received. Those that came since `look` are left to the
-    /// next: a batch may have become due meanwhile. Returns whether another look is worth it, and whom to wake.
-    async fn route_some(&self, limit: i64, look: Timestamp) -> Result<(bool, Hints), StoreError> {
+    /// next: a batch may have become due meanwhile. Returns whether another look is worth it, and whom to wake; none: somebody
+    /// else holds the duty.
+    async fn route_some(&self, limit: i64, look: Timestamp) -> Result<Option<(bool, Hints)>, StoreError> {
         self.durably(move |store| async move {
             // One event alone is a second try: the round that failed may hold the duty for a moment yet.
             let round = match limit {
                 1 => Some(Round::begin(store).await?),
                 _ => Round::try_begin(store).await?,
             };
-            let Some(mut round) = round else { return Ok((false, Hints::default())) };
+            let Some(mut round) = round else { return Ok(None) };
             let current = round.store.current_workflows(&mut round.tx).await?;
             let triggers = round.store.triggers_of(&current);
             let rows = round.tx.all(sql(UNROUTED).bind(limit)).await?;
@@ -240,7 +226,7 @@ impl Store {
             if !routed.is_empty() {
                 round.tx.execute(sql(ROUTED).bind(json!(routed).to_string())).await?;
             }
-            Ok((more || left, round.commit().await?))
+            Ok(Some((more || left, round.commit().await?)))
         })
         .await
     }
@@ -266,46 +252,35 @@ impl Store {
         .await
     }
 
-    async fn fire_slot(&self, workflow: String, trigger: String) -> Result<Hints, StoreError> {
+    async fn fire_slot(&self, workflow: String, trigger: String) -> Result<Done, StoreError> {
         self.durably(move |store| {
             let (workflow, trigger) = (workflow.clone(), trigger.clone());
             async move {
-                let Some(mut round) = Round::try_begin(store).await? else { return Ok(Hints::default()) };
+                let Some(mut round) = Round::try_begin(store).await? else { return Ok(None) };
                 round.fire_slot(&workflow, &trigger).await?;
-                round.commit().await
+                round.commit().await.map(Some)
             }
         })
         .await
     }
 
-    async fn end_due_batch(&self, batch: i64, seen_until: Timestamp) -> Result<Hints, StoreError> {
+    async fn end_due_batch(&self, batch: i64, seen_until: Timestamp) -> Result<Done, StoreError> {
         self.durably(move |store| async move {
-            let Some(mut round) = Round::try_begin(store).await? else { return Ok(Hints::default()) };
+            let Some(mut round) = Round::try_begin(store).await? else { return Ok(None) };
             round.end_due(batch, seen_until).await?;
-            round.commit().await
+            round.commit().await.map(Some)
         })
         .await
     }
 
-    async fn admit_waiting(&self, lane: LaneName) -> Result<Hints, StoreError> {
+    async fn admit_waiting(&self, lane: LaneName) -> Result<Done, StoreError> {
         self.durably(move |store| {
             let lane = lane.clone();
             async move {
-                let Some(mut round) = Round::try_begin(store).await? else { return Ok(Hints::default()) };
+                let Some(mut round) = Round::try_begin(store).await? else { return Ok(None) };
                 round.admit_waiting(&lane).await?;
-                round.commit().await
+                round.commit().await.map(Some)
             }
-        })
-        .await
-    }
-
-    /// When the next batch or slot is due, or the next cooldown over for which a run waits.
-    pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.durably(|store| async move {
-            let mut tx = store.database().read().await?;
-            let due = tx.one(sql(NEXT_DUE)).await?.opt_int("at")?.map(Timestamp::from_millis);
-            let cooldown = store.waiting_lanes(&mut tx).await?.cooldown_until;
-            Ok([due, cooldown].into_iter().flatten().min())
         })
         .await
     }
@@ -350,7 +325,7 @@ impl Round {
         Ok(Self::new(store, tx))
     }
 
-    /// Takes the duty, if nobody has it: whoever does will see what is due.
+    /// Takes the duty, if nobody has it.
     pub(super) async fn try_begin(store: Store) -> Result<Option<Self>, StoreError> {
         let mut tx = store.database().begin().await?;
         let taken = tx.first(sql(TRY_LOCK)).await?;
@@ -532,15 +507,24 @@ pub(super) fn considered(
 }
 
 impl Dispatched {
-    fn routed(&mut self, (more, hints): (bool, Hints)) {
+    /// Notes what routing events came to, and whether more are to be routed.
+    fn routed(&mut self, routed: Option<(bool, Hints)>) {
+        let Some((more, hints)) = routed else { return self.look_again(Next::Held) };
         self.hints = self.hints.and(hints);
-        self.more |= more;
+        if more {
+            self.look_again(Next::More);
+        }
+    }
+
+    fn look_again(&mut self, next: Next) {
+        self.next = self.next.max(next);
     }
 
     /// Notes what one thing that was due came to; only a database that is away ends the look.
-    fn note(&mut self, doing: &str, done: Result<Hints, StoreError>) -> Result<(), StoreError> {
+    fn note(&mut self, doing: &str, done: Result<Done, StoreError>) -> Result<(), StoreError> {
         match done {
-            Ok(hints) => self.hints = self.hints.and(hints),
+            Ok(Some(hints)) => self.hints = self.hints.and(hints),
+            Ok(None) => self.look_again(Next::Held),
             Err(error @ StoreError::Unavailable(_)) => return Err(error),
             Err(error) => {
                 tracing::debug!(%error, "failed to {doing}");

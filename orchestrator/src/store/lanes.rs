@@ -19,30 +19,6 @@ use super::{ChangeError, Store, StoreError};
 /// The most waiting runs of a lane that one transaction starts.
 pub(super) const ADMIT_MAX: i64 = 100;
 
-/// Every lane in which runs wait, found one after the other by the index: what that costs depends on how many lanes there
-/// are, and not on how many runs wait in them. `definition` is the one whose rule they wait by: the workflow's, or a
-/// run's own where the workflow is gone.
-const WAITING_LANES: &str = "WITH RECURSIVE lanes (run) AS (
-        SELECT (SELECT id FROM runs WHERE state = 'waiting' AND workflow >= ''
-            ORDER BY workflow, lane, id LIMIT 1)
-        UNION ALL
-        SELECT COALESCE(
-            (SELECT n.id FROM runs n WHERE n.state = 'waiting' AND n.workflow = r.workflow AND n.lane > r.lane
-                ORDER BY n.lane, n.id LIMIT 1),
-            (SELECT n.id FROM runs n WHERE n.state = 'waiting' AND n.workflow > r.workflow
-                ORDER BY n.workflow, n.lane, n.id LIMIT 1))
-        FROM lanes l JOIN runs r ON r.id = l.run)
-    SELECT f.workflow, f.lane, COALESCE(w.definition, f.definition) AS definition,
-        (SELECT COUNT(*) FROM runs r
-            WHERE r.workflow = f.workflow AND r.lane = f.lane AND r.state = 'running') AS running,
-        (SELECT MAX(r.started_at) FROM runs r
-            WHERE r.workflow = f.workflow AND r.lane = f.lane AND r.started_at IS NOT NULL) AS last_start,
-        (SELECT COUNT(*) FROM (SELECT r.id FROM runs r WHERE r.state = 'waiting' AND r.workflow = f.workflow
-            AND r.lane = f.lane AND r.started_at IS NULL LIMIT 1) AS one) AS fresh,
-        (SELECT COUNT(*) FROM (SELECT r.id FROM runs r WHERE r.state = 'waiting' AND r.workflow = f.workflow
-            AND r.lane = f.lane AND r.started_at IS NOT NULL LIMIT 1) AS one) AS retried
-    FROM lanes l JOIN runs f ON f.id = l.run LEFT JOIN workflows w
-        ON w.name = f.workflow AND w.deleted_at IS NULL";
 const LANE: &str = "SELECT
     (SELECT COUNT(*) FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'running') AS running,
     (SELECT COUNT(*) FROM runs WHERE workflow = $1 AND lane = $2 AND state = 'waiting') AS waiting,
@@ -77,53 +53,7 @@ pub(super) struct LaneState {
     pub(super) absorber: Option<i64>,
 }
 
-/// The lanes in which runs wait.
-#[derive(Default)]
-pub(super) struct WaitingLanes {
-    /// Those in which one may start now.
-    pub(super) ready: Vec<LaneName>,
-    /// When the first cooldown is over that nothing else hinders.
-    pub(super) cooldown_until: Option<Timestamp>,
-}
-
 impl Store {
-    pub(super) async fn waiting_lanes(&self, tx: &mut Transaction) -> Result<WaitingLanes, StoreError> {
-        let now = self.clock().now();
-        let mut found = WaitingLanes::default();
-        for row in tx.all(sql(WAITING_LANES)).await? {
-            let definition: Digest = row.parsed("definition")?;
-            let workflow = match self.definition(tx, &definition).await {
-                Ok(workflow) => workflow,
-                Err(StoreError::Corrupt(reason)) => {
-                    tracing::error!(reason, "runs wait for a workflow that cannot be read");
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let rule = workflow.lane_rule();
-            let mut lane = lane(&row)?;
-            // Without a cooldown, whoever could be cancelled was when the run came.
-            lane.cancellable = if rule.cooldown.is_some() { lane.running } else { 0 };
-            let retried = (row.int("retried")? > 0).then_some(Asks::Retried);
-            let fresh = (row.int("fresh")? > 0).then_some(Asks::Waiting);
-            for asks in retried.into_iter().chain(fresh) {
-                match rule.decide(&lane, asks, now) {
-                    Admission::Start | Admission::Cancel(..) => {
-                        let name = LaneName { workflow: row.text("workflow")?, lane: row.text("lane")? };
-                        if found.ready.last() != Some(&name) {
-                            found.ready.push(name);
-                        }
-                    }
-                    Admission::Wait(Hindrance::Cooldown { until }) => {
-                        found.cooldown_until = Some(found.cooldown_until.map_or(until, |at| at.min(until)));
-                    }
-                    Admission::Wait(_) | Admission::Absorb(_) | Admission::Skip(_) => {}
-                }
-            }
-        }
-        Ok(found)
-    }
-
     /// What keeps the next run of a lane from starting, by the rule of its workflow as it is applied now.
     pub(super) async fn hindrance(
         &self,
@@ -369,7 +299,8 @@ fn is_cancellable(run: &Run, before: Option<&str>) -> bool {
 }
 
 /// What goes on in a lane, without those who wait in it.
-fn lane(row: &Row) -> Result<Lane, StoreError> {
+/// What a row tells of a lane.
+pub(super) fn lane(row: &Row) -> Result<Lane, StoreError> {
     Ok(Lane {
         running: row.int("running")?.unsigned_abs(),
         last_start: row.opt_int("last_start")?.map(Timestamp::from_millis),

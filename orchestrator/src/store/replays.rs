@@ -69,7 +69,6 @@ const WINDOW: &str = "SELECT MAX(seq) AS last FROM
     (SELECT seq FROM events WHERE seq >= $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS look";
 const ASK: &str = "INSERT INTO replays (asked_at, asked_by, next_event, last_event, finished_at, body)
     VALUES ($1, $2, $3, $4, $5, $6) RETURNING seq";
-const ANY_OPEN: &str = "SELECT seq FROM replays WHERE finished_at IS NULL LIMIT 1";
 const OPEN: &str =
     "SELECT seq, next_event, last_event, body FROM replays WHERE finished_at IS NULL ORDER BY seq LIMIT 1";
 const COUNT_OPEN: &str = "SELECT COUNT(*) AS open FROM replays WHERE finished_at IS NULL";
@@ -222,14 +221,9 @@ impl Store {
         .await
     }
 
-    /// Whether a replay is under way.
-    pub(super) async fn any_replay(&self, tx: &mut Transaction) -> Result<bool, StoreError> {
-        Ok(tx.first(sql(ANY_OPEN)).await?.is_some())
-    }
-
     /// Takes the oldest replay a piece further, setting aside one event that cannot be routed. Returns whether another
-    /// look is worth it, and whom to wake.
-    pub(super) async fn replay_piece(&self) -> Result<(bool, Hints), StoreError> {
+    /// look is worth it, and whom to wake; none: somebody else holds the duty.
+    pub(super) async fn replay_piece(&self) -> Result<Option<(bool, Hints)>, StoreError> {
         match self.replay_some(REPLAY_MAX).await {
             Err(StoreError::Broken(_) | StoreError::Corrupt(_)) => {}
             replayed => return replayed,
@@ -237,21 +231,23 @@ impl Store {
         match self.replay_some(1).await {
             Err(StoreError::Broken(reason) | StoreError::Corrupt(reason)) => {
                 self.set_replay_aside(reason).await?;
-                Ok((true, Hints::default()))
+                Ok(Some((true, Hints::default())))
             }
             replayed => replayed,
         }
     }
 
-    async fn replay_some(&self, limit: i64) -> Result<(bool, Hints), StoreError> {
+    async fn replay_some(&self, limit: i64) -> Result<Option<(bool, Hints)>, StoreError> {
         self.durably(move |store| async move {
             // One event alone is a second try: the round that failed may hold the duty for a moment yet.
             let round = match limit {
                 1 => Some(Round::begin(store).await?),
                 _ => Round::try_begin(store).await?,
             };
-            let Some(mut round) = round else { return Ok((false, Hints::default())) };
-            let Some(mut open) = round.open_replay().await? else { return Ok((false, Hints::default())) };
+            let Some(mut round) = round else { return Ok(None) };
+            let Some(mut open) = round.open_replay().await? else {
+                return Ok(Some((false, Hints::default())));
+            };
             let current = round.store.current_workflows(&mut round.tx).await?;
             let triggers = round.store.triggers_of(&current);
             let rows = round.replay_page(&mut open, limit).await?;
@@ -267,7 +263,7 @@ impl Store {
             }
             round.replay = None;
             round.move_replay(&open).await?;
-            Ok((true, round.commit().await?))
+            Ok(Some((true, round.commit().await?)))
         })
         .await
     }

@@ -133,8 +133,7 @@ impl Store {
     /// The name of every run, in the order of their creation: for databases whose runs somebody wants all of.
     pub async fn every_run(&self) -> Result<Vec<RunName>, StoreError> {
         self.durably(|store| async move {
-            let mut tx = store.database().read().await?;
-            let rows = tx.all(sql("SELECT workflow, number FROM runs ORDER BY id")).await?;
+            let rows = store.database().all(sql("SELECT workflow, number FROM runs ORDER BY id")).await?;
             rows.iter().map(|row| Ok(RunName::new(row.text("workflow")?, row.int("number")?))).collect()
         })
         .await
@@ -162,8 +161,7 @@ impl Store {
         const DUE: &str = "SELECT workflow, number FROM runs WHERE wake_at <= $1 ORDER BY wake_at LIMIT 100";
         let due: Vec<RunName> = self
             .durably::<_, StoreError, _, _>(|store| async move {
-                let mut tx = store.database().read().await?;
-                let rows = tx.all(sql(DUE).bind(store.clock().now().as_millis())).await?;
+                let rows = store.database().all(sql(DUE).bind(store.clock().now().as_millis())).await?;
                 rows.iter().map(|row| Ok(RunName::new(row.text("workflow")?, row.int("number")?))).collect()
             })
             .await?;
@@ -184,9 +182,10 @@ impl Store {
     /// When the next run has something due.
     pub async fn next_run_wake(&self) -> Result<Option<Timestamp>, StoreError> {
         self.durably(|store| async move {
-            let mut tx = store.database().read().await?;
-            let row = tx.one(sql("SELECT MIN(wake_at) AS at FROM runs WHERE wake_at IS NOT NULL")).await?;
-            Ok(row.opt_int("at")?.map(Timestamp::from_millis))
+            let next = sql("SELECT MIN(wake_at) AS at FROM runs WHERE wake_at IS NOT NULL");
+            let row = store.database().first(next).await?;
+            let at = row.map_or(Ok(None), |row| row.opt_int("at"))?;
+            Ok(at.map(Timestamp::from_millis))
         })
         .await
     }

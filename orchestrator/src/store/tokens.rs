@@ -50,8 +50,7 @@ impl Store {
         self.durably(move |store| {
             let id = id.clone();
             async move {
-                let mut tx = store.database().read().await?;
-                let row = tx.first(sql(ONE).bind(&id)).await?;
+                let row = store.database().first(sql(ONE).bind(&id)).await?;
                 row.map(|row| Ok((view(&row)?, row.text("hash")?))).transpose()
             }
         })
@@ -74,11 +73,7 @@ impl Store {
 
     /// Whether any token was ever made.
     pub async fn any_token(&self) -> Result<bool, StoreError> {
-        self.durably(|store| async move {
-            let mut tx = store.database().read().await?;
-            Ok(tx.first(sql(ANY)).await?.is_some())
-        })
-        .await
+        self.durably(|store| async move { Ok(store.database().first(sql(ANY)).await?.is_some()) }).await
     }
 }
 

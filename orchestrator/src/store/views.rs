@@ -133,8 +133,7 @@ impl Store {
         self.durably(move |store| {
             let name = name.clone();
             async move {
-                let mut tx = store.database().read().await?;
-                let row = tx.first(sql(VERSION).bind(&name.workflow).bind(name.number)).await?;
+                let row = store.database().first(sql(VERSION).bind(&name.workflow).bind(name.number)).await?;
                 let row = row.ok_or_else(|| ChangeError::NotFound(format!("run {name}")))?;
                 Ok(row.int("version")?)
             }
@@ -148,10 +147,9 @@ impl Store {
         self.durably(move |store| {
             let key = key.clone();
             async move {
-                let mut tx = store.database().read().await?;
                 let find = sql(ATTEMPT).bind(&key.run.workflow).bind(key.run.number).bind(&key.step);
                 let missing = || ChangeError::NotFound(format!("step {} of run {}", key.step, key.run));
-                let row = tx.first(find).await?.ok_or_else(missing)?;
+                let row = store.database().first(find).await?.ok_or_else(missing)?;
                 let step: refit_workflows::run::Step = row.json("body")?;
                 if step.epoch != key.epoch {
                     let stale =

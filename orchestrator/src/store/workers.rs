@@ -97,8 +97,7 @@ impl Store {
         self.durably(move |store| {
             let (worker, session) = (worker.clone(), session.clone());
             async move {
-                let mut tx = store.database().read().await?;
-                Ok(tx.first(sql(KNOWN).bind(&worker).bind(&session)).await?.is_some())
+                Ok(store.database().first(sql(KNOWN).bind(&worker).bind(&session)).await?.is_some())
             }
         })
         .await

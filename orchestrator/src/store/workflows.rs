@@ -82,14 +82,19 @@ fn definition_digest(workflow: &Workflow, bundle: Option<&Digest>) -> Digest {
 }
 
 impl Store {
+    /// The parsed definition, if this process has parsed it already.
+    pub(super) fn known_definition(&self, digest: &Digest) -> Option<Arc<Workflow>> {
+        unpoisoned(&self.inner.definitions).get(digest).cloned()
+    }
+
     /// The parsed definition; parsed once per process.
     pub(super) async fn definition(
         &self,
         tx: &mut Transaction,
         digest: &Digest,
     ) -> Result<Arc<Workflow>, StoreError> {
-        if let Some(known) = unpoisoned(&self.inner.definitions).get(digest) {
-            return Ok(Arc::clone(known));
+        if let Some(known) = self.known_definition(digest) {
+            return Ok(known);
         }
         let row = tx.one(sql(DEFINITION).bind(digest.as_str())).await?;
         let used: BTreeMap<String, String> = row.json("used")?;

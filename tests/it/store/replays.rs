@@ -1,5 +1,7 @@
 //! Replays in the store: stored events through today's triggers once more, each once, over kills and several orchestrators.
 
+use refit_orchestrator::store::Next;
+
 use super::*;
 
 on_both_databases! {
@@ -22,7 +24,7 @@ steps:
 async fn settle(house: &House) {
     while {
         let dispatched = house.engine.store().dispatch().await.unwrap();
-        dispatched.more || dispatched.hints != Default::default()
+        dispatched.next >= Next::Held || dispatched.hints != Default::default()
     } {}
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::Rng as _;
 use refit_orchestrator::config::{Destination, Keep, Retention, Target, Webhook};
 use refit_orchestrator::engine::DeadLetter;
+use refit_orchestrator::store::Next;
 
 use super::*;
 
@@ -63,7 +64,7 @@ async fn settle(house: &House) {
     loop {
         let (dispatched, _) =
             (house.engine.store().dispatch().await.unwrap(), house.engine.store().follow_children().await);
-        if !dispatched.more && dispatched.hints == Default::default() {
+        if dispatched.next < Next::Held && dispatched.hints == Default::default() {
             return;
         }
     }
