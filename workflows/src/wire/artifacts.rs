@@ -65,8 +65,11 @@ impl Tree {
 /// Checks a path that must stay inside a folder: relative, plain components, no backslash or control character.
 /// The error completes "`PATH` …".
 pub fn check_relative_path(path: &str) -> Result<(), String> {
-    if path.is_empty() || path.len() > 1024 {
-        return Err("is empty or longer than 1024 bytes".to_owned());
+    if path.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if path.len() > 1024 {
+        return Err("is longer than 1024 bytes".to_owned());
     }
     if path.starts_with('/') || path.contains('\\') || path.chars().any(char::is_control) {
         return Err("must be relative, with `/` between its parts".to_owned());

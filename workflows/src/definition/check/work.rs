@@ -115,10 +115,7 @@ fn artifacts(fields: &Fields<'_>, f: &mut Findings) -> BTreeMap<String, String> 
     for (key, node) in declared.iter().flat_map(|declared| declared.entries()) {
         key_is_name(key, f);
         // Declared even when its path is wrong, so that what reads it is not reported as well.
-        let path = text(node, &key.name, f).map(|scalar| scalar.text.clone()).unwrap_or_default();
-        if !path.is_empty() {
-            check_path(&path, node, f);
-        }
+        let path = path(node, &key.name, f).unwrap_or_default();
         artifacts.insert(key.name.clone(), path);
     }
     artifacts
