@@ -43,14 +43,14 @@ pub(crate) async fn run(args: EventReplayArgs, client: &Client) -> anyhow::Resul
                 "replay {number}: {events} to go through; Ctrl-C leaves it to the server, `refit event replays` follows it"
             ));
         }
-        replay = follow(client, replay).await?;
+        replay = follow(client, replay, AWAY_MAX).await?;
     }
     render::answer(format, &replay, || render::replay::list(std::slice::from_ref(&replay), now()))?;
     Ok(if replay.state == "stopped" { Exit::Failed } else { Exit::Ok })
 }
 
-/// Waits until a replay is over; for a server that is away only a while, for it goes on without anybody who waits.
-async fn follow(client: &Client, mut replay: ReplayView) -> anyhow::Result<ReplayView> {
+/// Waits until a replay is over; for a server that is away only `away_max`, for it goes on without anybody who waits.
+async fn follow(client: &Client, mut replay: ReplayView, away_max: Duration) -> anyhow::Result<ReplayView> {
     let (mut away, mut told): (Option<Instant>, bool) = (None, false);
     while replay.state == "running" {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -58,7 +58,7 @@ async fn follow(client: &Client, mut replay: ReplayView) -> anyhow::Result<Repla
             Ok(now) => (replay, away) = (now, None),
             Err(wrong) if wrong.is_away() => {
                 let since = *away.get_or_insert_with(Instant::now);
-                if since.elapsed() > AWAY_MAX {
+                if since.elapsed() > away_max {
                     let number = replay.replay;
                     return Err(wrong).context(format!(
                         "failed to follow replay {number}; it goes on when the server is back: `refit event replays` tells"
@@ -67,7 +67,7 @@ async fn follow(client: &Client, mut replay: ReplayView) -> anyhow::Result<Repla
                 if since.elapsed() > AWAY_TOLD && !std::mem::replace(&mut told, true) {
                     render::note(format_args!(
                         "no answer from the server; trying again for {} s",
-                        AWAY_MAX.as_secs()
+                        away_max.as_secs()
                     ));
                 }
             }
@@ -95,4 +95,34 @@ pub(crate) async fn list(
     };
     render::listing(output.format, &replays, "no replays", || render::replay::list(&replays, now()))?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client of a server that is not there (any more).
+    fn of_nobody() -> Client {
+        // Somebody else in this process may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Client::at(&format!("http://127.0.0.1:{port}"), None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stays_away_is_not_waited_for_without_end() {
+        let running: ReplayView = serde_json::from_value(serde_json::json!({
+            "replay": 7, "state": "running", "by": "ada", "asked_at": "2026-01-05T08:00:00Z", "finished_at": null,
+            "filter": {}, "events": 9, "routed": 0, "decisions": {},
+        }))
+        .unwrap();
+        let away_max = LOOK_EVERY * 2;
+        let client = of_nobody();
+        let wrong = tokio::time::timeout(AWAY_MAX, follow(&client, running, away_max))
+            .await
+            .expect("it waits on")
+            .unwrap_err();
+        assert!(wrong.to_string().starts_with("failed to follow replay 7; it goes on"), "{wrong}");
+        assert_eq!(crate::exit::of(&wrong), Exit::Unreachable);
+    }
 }

@@ -374,6 +374,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn text_with_nul_is_refused_wherever_it_stands() {
+        for body in [
+            r#"{"workflow": "a\u0000"}"#,
+            r#"{"workflow": "a", "params": {"b": ["c", "\u0000"]}}"#,
+            r#"{"workflow": "a", "params": {"\u0000": 1}}"#,
+        ] {
+            let refused = refused::<StartRun>(body).await;
+            assert_eq!((refused.status, refused.kind.as_str()), (400, "invalid"), "{body}");
+            assert!(refused.detail.contains("NUL"), "{body}: {}", refused.detail);
+        }
+        // What only looks like it: a backslash and digits.
+        let written = r#"{"workflow": "a\\u0000"}"#;
+        let read = Strict::<StartRun>::from_request(request("application/json", written), &()).await;
+        assert_eq!(read.ok().unwrap().0.workflow, r"a\u0000");
+    }
+
+    #[tokio::test]
     async fn no_body_means_every_default() {
         let empty = Request::post("/").body(Body::empty()).unwrap();
         assert!(!Strict::<RetryRun>::from_request(empty, &()).await.ok().unwrap().0.all);

@@ -508,6 +508,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_sentence_names_the_replay_it_is_about_and_who_asked_for_it() {
+        let decision = |more: Value| {
+            let mut decision = json!({"workflow": "w", "trigger": null, "decision": "unmatched", "reason": null,
+                "run": null, "at": "2026-01-05T08:00:00Z"});
+            decision.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            decision
+        };
+        let view = json!({"id": "1", "source": "/s", "type": "t", "subject": null, "time": null,
+        "received_at": "2026-01-05T08:00:00Z", "decisions": [
+            decision(json!({})),
+            decision(json!({"replay": 3, "replayed_by": "ada"})),
+            // Of a replay that is kept no longer, there is only the number.
+            decision(json!({"replay": 4})),
+        ]});
+        let told = explain(&serde_json::from_value(view).unwrap(), &[], &HashMap::new());
+        let [delivered, asked, forgotten] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!(*asked, format!("In replay 3, asked for by ada: {delivered}"));
+        assert_eq!(*forgotten, format!("In replay 4: {delivered}"));
+        assert!(!delivered.contains("replay"), "{delivered}");
+    }
+
+    #[test]
     fn a_workflow_asked_about_is_told_unless_a_trigger_of_it_decided() {
         let text = "workflow: w\non: [{ event: { type: [t] } }]\nsteps: { a: { run: [x] } }\n";
         let current = [CurrentWorkflow {
