@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::common::{Limit, Output};
-use super::values::name;
+use super::values::{name, reason};
 
 /// `refit model`.
 #[derive(Debug, Subcommand)]
@@ -42,7 +42,7 @@ pub(crate) enum ModelCommand {
         #[arg(long, value_name = "NAME", default_value = "champion", value_parser = name)]
         alias: String,
         /// Why; kept in the history
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: Option<String>,
         #[command(flatten)]
         output: Output,

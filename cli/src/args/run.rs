@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use refit_workflows::names::RunName;
 
 use super::common::{Graph, Limit, Output};
-use super::values::{Since, key_value, name, since};
+use super::values::{Since, key_value, name, reason, since};
 
 /// `refit run`.
 #[derive(Debug, Subcommand)]
@@ -115,7 +115,7 @@ pub(crate) struct DecideArgs {
     #[arg(long, value_name = "STEP")]
     pub(crate) step: Option<String>,
     /// Why; kept with the run
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use refit_workflows::time::Timestamp;
+use refit_workflows::wire::REASON_BYTES_MAX;
 
 use super::values::{Since, since};
 use super::*;
@@ -137,6 +138,22 @@ fn values_come_out_typed() {
     assert_eq!(since("2h"), Ok(Since::Ago(Duration::from_secs(7200))));
     let now = Timestamp::from_millis(10_000);
     assert_eq!(Since::Ago(Duration::from_secs(4)).moment(now), Timestamp::from_millis(6_000));
+}
+
+#[test]
+fn a_reason_that_is_too_long_is_refused_where_it_is_typed() {
+    let longest = "x".repeat(REASON_BYTES_MAX);
+    for line in [
+        "workflow pause w --reason",
+        "workflow delete w --reason",
+        "run approve w/1 --reason",
+        "run reject w/1 --reason",
+        "model rollback w --reason",
+    ] {
+        assert!(read(&format!("{line} {longest}")).is_ok(), "{line}");
+        let wrong = read(&format!("{line} {longest}y")).unwrap_err().to_string();
+        assert!(wrong.contains("the reason is 2001 bytes long; at most 2000 are kept"), "{line}: {wrong}");
+    }
 }
 
 #[test]

@@ -399,15 +399,14 @@ impl Engine {
         rollback: Rollback,
         by: &Identity,
     ) -> Result<HistoryView, EngineError> {
-        let reason = rollback.reason.as_deref();
-        let (view, hints) = self.store().rollback(model, &rollback.alias, &by.name, reason).await.map_err(
-            |error| match error {
-                ChangeError::Invalid(detail) => EngineError::Refused { kind: "nothing-to-roll-back", detail },
-                other @ (ChangeError::NotFound(_) | ChangeError::Refused(_) | ChangeError::Store(_)) => {
-                    other.into()
-                }
-            },
-        )?;
+        let reason = checked_reason(rollback.reason)?;
+        let rolled = self.store().rollback(model, &rollback.alias, &by.name, reason.as_deref()).await;
+        let (view, hints) = rolled.map_err(|error| match error {
+            ChangeError::Invalid(detail) => EngineError::Refused { kind: "nothing-to-roll-back", detail },
+            other @ (ChangeError::NotFound(_) | ChangeError::Refused(_) | ChangeError::Store(_)) => {
+                other.into()
+            }
+        })?;
         self.wake(hints);
         Ok(view)
     }

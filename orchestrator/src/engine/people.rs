@@ -15,7 +15,7 @@ use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
-use super::{Access, Engine, EngineError, Identity, no_workflow};
+use super::{Access, Engine, EngineError, Identity, checked_reason, no_workflow};
 use crate::store::ChangeError;
 
 /// How long a token's state is taken as known: how long a revoked one may still work.
@@ -98,9 +98,10 @@ impl Engine {
         by: &Identity,
     ) -> Result<RunView, EngineError> {
         let (by, admin) = (by.name.clone(), by.role == Role::Admin);
+        let reason = checked_reason(decide.reason)?;
         self.change(run, move |run| {
             let step = awaiting_step(run, decide.step.as_deref())?;
-            Ok(Input::Decided { step, approve, by: by.clone(), admin, reason: decide.reason.clone() })
+            Ok(Input::Decided { step, approve, by: by.clone(), admin, reason: reason.clone() })
         })
         .await
     }

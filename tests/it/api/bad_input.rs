@@ -248,6 +248,20 @@ fn bad_others() -> Vec<Bad> {
             &[],
         ),
         bad(
+            "a reason without end for a rollback",
+            ("POST", "/api/v1/models/nothing/rollback"),
+            json!({"alias": "champion", "reason": "x".repeat(2001)}).to_string(),
+            invalid,
+            &[("field", "reason"), ("detail", "at most 2000")],
+        ),
+        bad(
+            "a reason without end for an approval",
+            ("POST", "/api/v1/runs/nothing/1/approve"),
+            json!({"reason": "x".repeat(2001)}).to_string(),
+            invalid,
+            &[("field", "reason"), ("detail", "at most 2000")],
+        ),
+        bad(
             "an unknown event",
             ("GET", "/api/v1/events/by-id?id=nothing"),
             "",

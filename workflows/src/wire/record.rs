@@ -161,7 +161,7 @@ impl std::fmt::Display for PausedView {
     }
 }
 
-/// The most bytes of a reason that is kept with a workflow.
+/// The most bytes of a reason that is kept, whatever it is given for.
 pub const REASON_BYTES_MAX: usize = 2000;
 
 /// `POST /api/v1/workflows/W/pause`.
