@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use refit_orchestrator::StartError;
 use refit_orchestrator::engine::EngineError;
 
 use crate::client::ClientError;
@@ -45,6 +46,9 @@ pub(crate) fn of(error: &anyhow::Error) -> Exit {
         if let Some(engine) = cause.downcast_ref::<EngineError>() {
             return of_engine(engine);
         }
+        if let Some(start) = cause.downcast_ref::<StartError>() {
+            return of_start(start);
+        }
         if cause.is::<Usage>() {
             return Exit::Usage;
         }
@@ -68,6 +72,18 @@ fn of_engine(error: &EngineError) -> Exit {
         | EngineError::Invalid { .. }
         | EngineError::Malformed(_)
         | EngineError::Forbidden(_) => Exit::Refused,
+    }
+}
+
+/// What nobody can start with is a mistake in the settings; what stands in the way on this host is not.
+fn of_start(error: &StartError) -> Exit {
+    match error {
+        StartError::Hook(_) | StartError::DatabaseUrl => Exit::Usage,
+        StartError::Listen { .. }
+        | StartError::NoTokens { .. }
+        | StartError::Database(_)
+        | StartError::InUse { .. }
+        | StartError::Folder { .. } => Exit::Failed,
     }
 }
 
@@ -114,6 +130,8 @@ mod tests {
         let wrapped = Err::<(), _>(problem(404, "not-found")).context("failed to show churn/1").unwrap_err();
         assert_eq!(of(&wrapped), Exit::Refused);
         assert_eq!(of(&Usage("no".to_owned()).into()), Exit::Usage);
+        assert_eq!(of(&StartError::DatabaseUrl.into()), Exit::Usage);
+        assert_eq!(of(&StartError::InUse { path: "refit.db".into() }.into()), Exit::Failed);
         assert_eq!(of(&anyhow::anyhow!("anything else")), Exit::Failed);
     }
 

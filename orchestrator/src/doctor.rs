@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::broker::{self, BrokerError};
 use crate::clock::Clock;
 use crate::config::{Config, Destination, Queue, Source, Target, Topology, Transport};
+use crate::intake::hooks::Hooks;
 use crate::store::database::{Database, Schema};
 use crate::store::{Store, StoreError};
 
@@ -173,16 +174,20 @@ pub async fn tokens(config: &Config) -> Finding {
 }
 
 /// Looks at a source.
-pub async fn source(source: &Source) -> Vec<Finding> {
+pub async fn source(source: &Source, loopback: bool) -> Vec<Finding> {
     let check = format!("source {}", source.name);
     match &source.transport {
         Transport::Amqp(queue) => match look_at_queue(&check, queue).await {
             Ok(findings) => findings,
             Err(error) => vec![unreachable(check, &error)],
         },
-        Transport::Webhook(_) => {
-            vec![Finding::ok(check, format!("requests to /hooks/{}; not tried", source.name))]
-        }
+        Transport::Webhook(_) => vec![match Hooks::new(std::slice::from_ref(source), loopback) {
+            Ok(_) => Finding::ok(check, format!("requests to /hooks/{}; not tried", source.name)),
+            Err(wrong) => {
+                let todo = "change it in refit.yaml: the orchestrator does not start with it";
+                Finding::fail(check, wrong.problem, todo)
+            }
+        }],
     }
 }
 
@@ -287,7 +292,10 @@ async fn look_at_queue(check: &str, at: &Queue) -> Result<Vec<Finding>, BrokerEr
 
 #[cfg(test)]
 mod tests {
+    use refit_workflows::format::Format;
+
     use super::*;
+    use crate::config::{Hook, Scheme, Secret};
 
     #[tokio::test]
     async fn what_is_not_there_yet_is_no_failure_and_what_is_no_database_is_one() {
@@ -310,6 +318,35 @@ mod tests {
         config.data = folder.path().join("elsewhere");
         let finding = tokens(&config).await;
         assert!(finding.state == Verdict::Fail && finding.todo.unwrap().contains("token create"));
+    }
+
+    #[tokio::test]
+    async fn a_webhook_that_the_orchestrator_does_not_start_with_is_a_failure() {
+        let hook = |secrets: &[&str], body_max: usize| Source {
+            name: "orders".to_owned(),
+            transport: Transport::Webhook(Hook {
+                scheme: Scheme::GitHub { secrets: secrets.iter().map(|text| Secret::new(*text)).collect() },
+                body_max,
+            }),
+            format: Format::new("github", None).unwrap(),
+        };
+        for (hook, told) in [
+            (hook(&["short"], 1000), "shorter than"),
+            (hook(&[], 1000), "needs a secret"),
+            (hook(&["long enough"], Hook::BODY_MAX + 1), "`body_max`"),
+        ] {
+            let findings = source(&hook, true).await;
+            let [found] = findings.as_slice() else { panic!("{findings:?}") };
+            assert!(found.state == Verdict::Fail && found.found.contains(told), "{found:?}");
+        }
+        assert_eq!(source(&hook(&["long enough"], 1000), true).await[0].state, Verdict::Ok);
+        let open = Source {
+            transport: Transport::Webhook(Hook { scheme: Scheme::None, body_max: 1000 }),
+            ..hook(&[], 1000)
+        };
+        for (loopback, state) in [(true, Verdict::Ok), (false, Verdict::Fail)] {
+            assert_eq!(source(&open, loopback).await[0].state, state, "beyond loopback anybody could send");
+        }
     }
 
     #[test]

@@ -20,4 +20,4 @@ pub mod simulation;
 pub mod store;
 
 pub use config::Config;
-pub use server::{Running, open_engine, serve};
+pub use server::{Running, StartError, open_engine, serve};

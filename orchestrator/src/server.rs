@@ -14,6 +14,7 @@ use crate::config::{Config, Transport};
 use crate::engine::{Engine, Settings};
 use crate::intake::amqp::{AmqpSource, consume};
 use crate::intake::hooks::{HookProblem, Hooks};
+use crate::store::database::Database;
 use crate::store::{Store, StoreError};
 use crate::{api, http, outbox};
 
@@ -103,6 +104,7 @@ async fn run(
 /// [`StartError::Database`] when it cannot be used, or is still out of reach after [`Config::database_wait`].
 pub async fn open_engine(config: Config) -> Result<Engine, StartError> {
     let url = match &config.database_url {
+        Some(url) if !Database::knows(url) => return Err(StartError::DatabaseUrl),
         Some(url) => url.clone(),
         None => {
             make_folder(&config.data)?;
@@ -190,6 +192,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("{0}")]
     Database(#[from] crate::store::StoreError),
+    /// The settings name no database that there is. The URL is not told, for it may hold a password.
+    #[error("failed to use the database: its URL must begin with sqlite: or postgres://")]
+    DatabaseUrl,
     /// A webhook cannot work.
     #[error("{0}")]
     Hook(#[from] HookProblem),

@@ -1,5 +1,6 @@
 //! `refit doctor`: whether what an orchestrator and a worker need is there. Looks, and changes nothing.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use refit_orchestrator::Config;
 use refit_orchestrator::doctor::{self, Finding, Verdict};
 
+use super::local::reachable;
 use crate::args::{DoctorArgs, Remote, SERVER_DEFAULT};
 use crate::client::{Client, ClientError};
 use crate::exit::Exit;
@@ -28,12 +30,12 @@ pub(crate) async fn run(args: DoctorArgs, remote: &Remote) -> anyhow::Result<Exi
     findings.push(doctor::tokens(&config).await);
     findings.extend(disk(&config));
     for source in &config.sources {
-        findings.extend(doctor::source(source).await);
+        findings.extend(doctor::source(source, config.listen.ip().is_loopback()).await);
     }
     for target in &config.targets {
         findings.extend(doctor::target(target).await);
     }
-    findings.extend(server(remote).await?);
+    findings.extend(server(remote, config.listen).await?);
     findings.extend(worker().await);
     render::answer(args.output.format, &findings, || render::doctor::list(&findings))?;
     let failed = findings.iter().any(|finding| finding.state == Verdict::Fail);
@@ -73,12 +75,15 @@ fn disk(config: &Config) -> Option<Finding> {
     })
 }
 
-/// What the server says of itself. Nobody has to have one at the default address.
-async fn server(remote: &Remote) -> anyhow::Result<Vec<Finding>> {
+/// What the server says of itself. Where nobody names one, it is looked for where these settings let it listen, and need
+/// not be there.
+async fn server(remote: &Remote, listen: SocketAddr) -> anyhow::Result<Vec<Finding>> {
     let check = "server";
-    let about = match Client::new(remote)?.about().await {
+    let named = remote.server != SERVER_DEFAULT;
+    let server = if named { remote.server.clone() } else { here(listen) };
+    let about = match Client::at(&server, remote.token.clone())?.about().await {
         Ok(about) => about,
-        Err(wrong @ ClientError::Unreachable { .. }) if remote.server == SERVER_DEFAULT => {
+        Err(wrong @ ClientError::Unreachable { .. }) if !named => {
             let todo = "start one with `refit serve`, or name another with --server";
             return Ok(vec![Finding::warn(check, wrong.to_string(), todo)]);
         }
@@ -87,7 +92,7 @@ async fn server(remote: &Remote) -> anyhow::Result<Vec<Finding>> {
             return Ok(vec![Finding::fail(check, wrong.to_string(), todo)]);
         }
     };
-    let found = format!("{} answers, on {}", remote.server, about.database);
+    let found = format!("{server} answers, on {}", about.database);
     let mut findings = vec![Finding::ok(check, found)];
     let version = format!("refit {}", about.version);
     let check = "server version";
@@ -107,6 +112,15 @@ async fn server(remote: &Remote) -> anyhow::Result<Vec<Finding>> {
         });
     }
     Ok(findings)
+}
+
+/// Where an orchestrator with these settings answers on this host; with port 0, nobody knows, and it is where one is that
+/// was told nothing.
+fn here(listen: SocketAddr) -> String {
+    match listen.port() {
+        0 => SERVER_DEFAULT.to_owned(),
+        _ => format!("http://{}", reachable(listen)),
+    }
 }
 
 /// What steps on this host may need. Only a worker needs it, so that nothing here is a failure.
@@ -161,6 +175,19 @@ async fn version_of(program: &str, arguments: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_server_is_looked_for_where_the_settings_let_it_listen() {
+        for (listen, server) in [
+            ("127.0.0.1:7433", SERVER_DEFAULT),
+            ("127.0.0.1:0", SERVER_DEFAULT),
+            ("0.0.0.0:80", "http://127.0.0.1:80"),
+            ("[::]:81", "http://[::1]:81"),
+            ("10.0.0.1:82", "http://10.0.0.1:82"),
+        ] {
+            assert_eq!(here(listen.parse().unwrap()), server);
+        }
+    }
 
     #[test]
     fn versions_are_compared_as_numbers() {

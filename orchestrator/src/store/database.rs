@@ -50,6 +50,8 @@ const SCHEMA_VERSION: i64 = 1;
 /// A pooled connection that was used this lately is taken to be alive.
 const UNASKED_MAX: Duration = Duration::from_secs(1);
 
+/// What the URL of a SQLite database begins with.
+const SQLITE_SCHEME: &str = "sqlite:";
 /// SQLite before this version can lose committed data in a WAL-reset race.
 const SQLITE_VERSION_MIN: &str = "3.51.3";
 
@@ -79,15 +81,20 @@ impl Database {
     /// # Errors
     /// As [`Database::open`].
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        Ok(if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        Ok(if is_postgres(url) {
             Self::open_postgres(url).await?
-        } else if let Some(path) = url.strip_prefix("sqlite:") {
+        } else if let Some(path) = url.strip_prefix(SQLITE_SCHEME) {
             Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await?
         } else {
             return Err(StoreError::Broken(
                 "the database URL must begin with sqlite: or postgres://".to_owned(),
             ));
         })
+    }
+
+    /// Whether the URL is that of a kind of database there is.
+    pub fn knows(url: &str) -> bool {
+        is_postgres(url) || url.starts_with(SQLITE_SCHEME)
     }
 
     async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
@@ -366,6 +373,10 @@ impl Database {
 
 async fn is_fresh(connection: &mut sqlx::PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT transaction_timestamp() = statement_timestamp()").fetch_one(connection).await
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
 fn version_key(version: &str) -> Vec<u32> {

@@ -73,6 +73,46 @@ async fn what_works_is_ok_down_to_the_queue(database: Database) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_server_of_these_settings_is_found_without_being_named() {
+    let orchestrator = Orchestrator::start(Options::default()).await;
+    let listen = orchestrator.base_url().trim_start_matches("http://");
+    let (_, findings, _) = doctor(&["--listen", listen]);
+    let server = finding(&findings, "server");
+    assert!(server["state"] == "ok" && server["found"].as_str().unwrap().contains(listen), "{server}");
+}
+
+/// What `serve` refuses is told by `doctor` beforehand, in the same words.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_nobody_can_start_with_are_usage_and_found_beforehand() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("settings.yaml");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "short").unwrap();
+    let hook = format!("scheme: github, secret: {{ file: {} }}", secret.display());
+    for (hook, told) in [
+        (hook.as_str(), "shorter than"),
+        ("scheme: github", "needs a secret"),
+        ("scheme: none, body_max: 2MiB", "`body_max` must be"),
+    ] {
+        let text = format!("listen: 127.0.0.1:0\nsources: {{ a: {{ webhook: {{ {hook} }} }} }}\n");
+        std::fs::write(&settings, text).unwrap();
+        let config = ["--config", settings.to_str().unwrap()];
+        let (code, findings, _) = doctor(&config);
+        let found = finding(&findings, "source a");
+        assert!(code == Some(1) && found["state"] == "fail", "{found}");
+        let words = found["found"].as_str().unwrap();
+        assert!(words.contains(told), "{words}");
+        let served = run_to_end(refit(folder.path(), &[&["serve"], &config[..]].concat()), PATIENCE);
+        assert_eq!(served.code, Some(2), "{served:?}");
+        assert!(served.err.contains(words), "{served:?}");
+    }
+    let database = ["serve", "--listen", "127.0.0.1:0", "--database-url", "mysql://refit:hunter2@db/refit"];
+    let served = run_to_end(refit(folder.path(), &database), PATIENCE);
+    assert!(served.code == Some(2) && served.err.contains("sqlite: or postgres://"), "{served:?}");
+    assert!(!served.err.contains("hunter2"), "{served:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_work_fails_with_what_to_do() {
     // Bound and dropped: nobody listens there now.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
