@@ -34,6 +34,7 @@ pub(crate) use token::{Direct, TokenCommand};
 pub(crate) use worker::WorkerCommand;
 pub(crate) use workflow::WorkflowCommand;
 
+pub(crate) use values::grace;
 use values::server_url;
 
 /// Where an orchestrator is looked for when nobody says otherwise.

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
-use refit_workflows::time::parse_duration;
 
 use super::common::Output;
-use super::values::{key_value, worker_name};
+use super::values::{grace, key_value, worker_name};
 
 /// The tour: real data, real training, three runs, one refusal
 ///
@@ -79,7 +78,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) broker: Broker,
     /// How long a worker may be out of reach before its steps go to another, such as 90s or 10m [default: 10m]
-    #[arg(long, env = "REFIT_GRACE", value_name = "DURATION", value_parser = parse_duration,
+    #[arg(long, env = "REFIT_GRACE", value_name = "DURATION", value_parser = grace,
           help_heading = "Orchestrator")]
     pub(crate) grace: Option<Duration>,
     /// A host name that requests may be addressed to, beside loopback and the listen address; repeatable

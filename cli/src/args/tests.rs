@@ -103,6 +103,8 @@ fn nonsense_is_refused() {
         "work --labels x",
         "work --slots 0",
         "serve --grace 10",
+        "serve --grace 0s",
+        "serve --grace 50ms",
         "run list --server ftp://x",
         "run list --server http://user:secret@h",
         "check",

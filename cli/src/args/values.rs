@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use refit_orchestrator::Config;
 use refit_workflows::names::check_name;
 use refit_workflows::time::{Timestamp, parse_duration};
 use refit_workflows::wire::REASON_BYTES_MAX;
@@ -44,6 +45,18 @@ pub(super) fn since(text: &str) -> Result<Since, String> {
             "`{text}` is neither a duration such as 90s, 2h or 3d nor a time such as 2026-01-31T08:00:00Z"
         )
     })
+}
+
+/// How long a worker may be out of reach: long enough to be heard of in between.
+pub(crate) fn grace(text: &str) -> Result<Duration, String> {
+    let grace = parse_duration(text)?;
+    if grace < Config::GRACE_MIN {
+        return Err(format!(
+            "`{text}` is too short for a worker to be heard of in time, so that each step would be taken for lost: write {}s or more",
+            Config::GRACE_MIN.as_secs()
+        ));
+    }
+    Ok(grace)
 }
 
 pub(super) fn name(text: &str) -> Result<String, String> {

@@ -11,7 +11,7 @@ use refit_orchestrator::config::{Secret, Source, Target};
 use refit_workflows::time::parse_duration;
 use serde::Deserialize;
 
-use crate::args::{Broker, ConfigFile, Database, Place, WorkArgs};
+use crate::args::{self, Broker, ConfigFile, Database, Place, WorkArgs};
 use crate::exit::Usage;
 
 mod broker;
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
     sources: BTreeMap<String, SourceSettings>,
     targets: BTreeMap<String, TargetSettings>,
     hosts: Vec<String>,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "grace")]
     grace: Option<Duration>,
     retention: RetentionSettings,
     worker: WorkerSettings,
@@ -75,6 +75,11 @@ struct WorkerSettings {
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     text.map(|text| parse_duration(&text).map_err(serde::de::Error::custom)).transpose()
+}
+
+fn grace<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| args::grace(&text).map_err(serde::de::Error::custom)).transpose()
 }
 
 impl Settings {

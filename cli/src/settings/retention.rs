@@ -1,5 +1,6 @@
 //! `retention` of `refit.yaml`: what is left out keeps its default.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use refit_orchestrator::config::{Keep, Retention};
@@ -23,7 +24,7 @@ pub(super) struct RetentionSettings {
 #[serde(deny_unknown_fields, default)]
 struct KeepSettings {
     age: Option<Age>,
-    count: Option<u64>,
+    count: Option<NonZeroU64>,
 }
 
 /// `90d`, `12h` or `forever`.
@@ -38,14 +39,19 @@ impl TryFrom<String> for Age {
         if text == "forever" {
             return Ok(Self(None));
         }
+        let nothing =
+            || format!("`{text}` would keep nothing; write how long, such as 90d or 12h, or forever");
         // Longer than any duration of the language.
         let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
         match days {
+            Some(0) => Err(nothing()),
             Some(days) if days <= DAYS_MAX => Ok(Self(Some(Duration::from_secs(days * 24 * 3600)))),
             Some(_) => Err(format!("`{text}` is longer than {DAYS_MAX}d: write forever")),
-            None => parse_duration(&text)
-                .map(|age| Self(Some(age)))
-                .map_err(|_| format!("`{text}` is not an age: write 90d, 12h or forever")),
+            None => match parse_duration(&text) {
+                Ok(Duration::ZERO) => Err(nothing()),
+                Ok(age) => Ok(Self(Some(age))),
+                Err(_) => Err(format!("`{text}` is not an age: write 90d, 12h or forever")),
+            },
         }
     }
 }
@@ -65,7 +71,10 @@ impl RetentionSettings {
 
 impl KeepSettings {
     fn keep(self, default: Keep) -> Keep {
-        Keep { age: self.age.map_or(default.age, |Age(age)| age), count: self.count.or(default.count) }
+        Keep {
+            age: self.age.map_or(default.age, |Age(age)| age),
+            count: self.count.map(NonZeroU64::get).or(default.count),
+        }
     }
 }
 

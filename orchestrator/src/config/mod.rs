@@ -66,6 +66,9 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Config {
+    /// The shortest [`Config::grace`] that people may ask for.
+    pub const GRACE_MIN: Duration = Duration::from_secs(1);
+
     /// Loopback, SQLite in `data`, no broker.
     pub fn local(data: impl Into<PathBuf>) -> Self {
         Self {
