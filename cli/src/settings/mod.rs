@@ -21,6 +21,7 @@ mod retention;
 mod secret;
 mod sources;
 mod targets;
+mod wrong;
 
 use broker::TlsSettings;
 use retention::RetentionSettings;
@@ -108,17 +109,7 @@ impl Settings {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        // No snippet: the file may hold secrets.
-        let options = serde_yaml::options! { with_snippet: false };
-        let settings: Self = serde_yaml::from_str_with_options(text, options).map_err(|wrong| {
-            let place =
-                wrong.location().map(|at| format!("{}:{}: ", at.line(), at.column())).unwrap_or_default();
-            let words = wrong.without_snippet().to_string();
-            // The place stands at the front already.
-            let words =
-                words.split(" at line ").next().unwrap_or(&words).trim_end_matches([',', ':']).to_owned();
-            format!("{place}{words}")
-        })?;
+        let settings: Self = wrong::read(text)?;
         sources::check(&settings.sources, text).map_err(|wrong| {
             let place = wrong.at.map(|(line, column)| format!("{line}:{column}: ")).unwrap_or(" ".to_owned());
             format!("{place}{}", wrong.message)

@@ -75,7 +75,7 @@ enum ExchangeTypeSetting {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, a whole number, true or false")]
 enum ArgumentSetting {
     Flag(bool),
     Number(i64),
