@@ -30,7 +30,7 @@ pub(crate) enum WorkflowCommand {
     ///
     /// Events and schedule slots that match meanwhile are told `paused`, and start nothing later either; what was gathered
     /// before is held and fires after. Runs that are asked for by hand, or by another workflow, still start, and so do runs
-    /// that wait already.
+    /// that wait already. One that is paused already stays so; with --reason, that reason is told from now on.
     #[command(after_help = "Example:
   refit workflow pause churn --reason 'the warehouse is being moved'")]
     Pause {

@@ -101,8 +101,12 @@ pub(crate) fn deleted(deleted: &DeletedWorkflow) -> String {
         0 => String::new(),
         runs => format!("; {} cancelled for it", count(runs, "run")),
     };
+    let gathered = match deleted.gathered {
+        0 => String::new(),
+        events => format!("; {} it had gathered start nothing", count(events, "event")),
+    };
     let name = clean(&deleted.workflow);
-    format!("{} {name} is deleted{cancelled}; its runs and its model stay", paint(GOOD, "✓"))
+    format!("{} {name} is deleted{cancelled}{gathered}; its runs and its model stay", paint(GOOD, "✓"))
 }
 
 fn gathering(batch: &OpenBatch, now: Timestamp) -> String {
@@ -133,6 +137,19 @@ fn gathering(batch: &OpenBatch, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::render::plain;
+
+    #[test]
+    fn a_deletion_tells_what_it_took_along() {
+        let mut gone = DeletedWorkflow { workflow: "churn".to_owned(), cancelled: Vec::new(), gathered: 0 };
+        assert_eq!(plain(&deleted(&gone)), "✓ churn is deleted; its runs and its model stay");
+        gone.cancelled.push("churn/1".parse().unwrap());
+        gone.gathered = 12;
+        assert_eq!(
+            plain(&deleted(&gone)),
+            "✓ churn is deleted; 1 run cancelled for it; 12 events it had gathered start nothing; its runs and its model stay"
+        );
+    }
 
     #[test]
     fn what_is_gathered_is_one_line() {

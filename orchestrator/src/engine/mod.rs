@@ -264,7 +264,9 @@ impl Engine {
         let (deletion, hints) = deleted.map_err(|error| of_workflow(name, error))?;
         self.wake(hints);
         match deletion {
-            Deletion::Done(cancelled) => Ok(DeletedWorkflow { workflow: name.to_owned(), cancelled }),
+            Deletion::Done { cancelled, gathered } => {
+                Ok(DeletedWorkflow { workflow: name.to_owned(), cancelled, gathered })
+            }
             Deletion::Busy(runs, first) => {
                 let way_out = if force {
                     format!("at most {DELETED_RUNS_MAX} are cancelled at once: cancel some first")

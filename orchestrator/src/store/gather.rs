@@ -259,11 +259,14 @@ impl Round {
     }
 
     /// Ends everything a workflow gathers, for this reason.
-    pub(super) async fn drop_gatherings(&mut self, workflow: &str, reason: &str) -> Result<(), StoreError> {
+    pub(super) async fn drop_gatherings(&mut self, workflow: &str, reason: &str) -> Result<u64, StoreError> {
+        let mut events = 0;
         for found in self.tx.all(sql(OPEN_BATCHES).bind(workflow)).await? {
-            self.drop_gathering(found.int("seq")?, &found.json("body")?, reason).await?;
+            let gathering: Gathering = found.json("body")?;
+            self.drop_gathering(found.int("seq")?, &gathering, reason).await?;
+            events += gathering.count;
         }
-        Ok(())
+        Ok(events)
     }
 
     async fn drop_gathering(

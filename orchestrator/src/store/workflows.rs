@@ -40,8 +40,13 @@ impl CurrentWorkflow {
 /// What became of a wish to delete a workflow.
 #[derive(Debug)]
 pub enum Deletion {
-    /// It is deleted; these runs were cancelled for it.
-    Done(Vec<RunName>),
+    /// It is deleted.
+    Done {
+        /// The runs that were cancelled for it.
+        cancelled: Vec<RunName>,
+        /// How many events its triggers had gathered, which start nothing now.
+        gathered: u64,
+    },
     /// It has active runs: how many, at most [`DELETED_RUNS_MAX`] and one, and the first of them.
     Busy(usize, RunName),
 }
@@ -186,7 +191,7 @@ impl Store {
     }
 
     /// From now on the workflow's triggers start nothing: events that match are told so, what is gathered and not due yet
-    /// waits. One that is paused already stays so since then, by whoever did it.
+    /// waits. One that is paused already stays so since then; with a reason, it is this one's pause from now on.
     ///
     /// # Errors
     /// [`ChangeError::NotFound`].
@@ -201,9 +206,12 @@ impl Store {
             let (name, by, reason) = (name.clone(), by.clone(), reason.clone());
             async move {
                 let mut round = Round::begin(store).await?;
-                if round.registered(&name).await?.paused.is_none() {
-                    let at = round.now.as_millis();
+                let paused = round.registered(&name).await?.paused;
+                if paused.is_none() || reason.is_some() {
+                    let at = paused.as_ref().map_or(round.now, |paused| paused.at).as_millis();
                     round.tx.execute(sql(PAUSE).bind(&name).bind(at).bind(by).bind(reason)).await?;
+                }
+                if paused.is_none() {
                     round.hold_gatherings(&name).await?;
                 }
                 Ok(round.commit().await?)
@@ -268,12 +276,13 @@ impl Store {
                     }
                 }
                 let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-                round.drop_gatherings(&name, &format!("the workflow was deleted by {by}{why}")).await?;
+                let why = format!("the workflow was deleted by {by}{why}");
+                let gathered = round.drop_gatherings(&name, &why).await?;
                 round.drop_schedules(&name).await?;
                 let at = round.now.as_millis();
                 round.tx.execute(sql(DELETE).bind(&name).bind(at).bind(by).bind(reason)).await?;
                 round.hints.lanes = true;
-                Ok((Deletion::Done(cancelled), round.commit().await?))
+                Ok((Deletion::Done { cancelled, gathered }, round.commit().await?))
             }
         })
         .await

@@ -129,7 +129,7 @@ async fn people_ask_pause_resume_and_delete() {
     let refused = desk.ends(5, &["workflow", "delete", "churn"]);
     holds(&refused.err, &["2 runs are waiting or running, churn/1 the first", "--force"]);
     let deleted = desk.json(&["workflow", "delete", "churn", "--force", "--reason", "over"]);
-    assert_eq!(deleted, json!({ "workflow": "churn", "cancelled": ["churn/1", "churn/2"] }));
+    assert_eq!(deleted, json!({ "workflow": "churn", "cancelled": ["churn/1", "churn/2"], "gathered": 1 }));
     for verb in ["show", "pause", "resume", "delete"] {
         desk.ends(5, &["workflow", verb, "churn"]);
     }

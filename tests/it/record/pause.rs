@@ -44,9 +44,13 @@ async fn a_batch_that_falls_due_while_paused_is_held(database: Database) {
     assert!(view.open_batches[0].held && view.open_batches[0].count == 2);
     let told = &house.sentences("e1").await[0];
     assert!(told.ends_with("2 events so far; it is held while `gathers` is paused, since T."), "{told}");
-    // Pausing again changes nothing.
-    house.store.pause_workflow("gathers", "bob", Some("again")).await.unwrap();
+    // Pausing again changes nothing; with a reason, it is told from now on. It is paused since then all the same.
+    house.store.pause_workflow("gathers", "bob", None).await.unwrap();
     assert_eq!(house.workflow("gathers").await.paused, view.paused);
+    house.store.pause_workflow("gathers", "bob", Some("again")).await.unwrap();
+    let told = house.workflow("gathers").await.paused.unwrap();
+    assert_eq!((told.at, told.by.as_str()), (view.paused.unwrap().at, "bob"));
+    assert_eq!(told.reason.as_deref(), Some("again"));
 
     // Whoever takes over knows of it, and after it everything goes on.
     let second = House::open(&database).await;
@@ -235,7 +239,7 @@ async fn a_workflow_with_active_runs_is_deleted_only_by_force(database: Database
         .change("gathers/1", Input::Leased { step: 0, worker: "w".to_owned(), session: "s".to_owned() })
         .await;
     match house.delete("gathers", true).await {
-        Deletion::Done(cancelled) => assert_eq!(cancelled.len(), 2),
+        Deletion::Done { cancelled, gathered } => assert_eq!((cancelled.len(), gathered), (2, 1)),
         other => panic!("{other:?}"),
     }
     assert!(house.store.workflow_view("gathers").await.unwrap().is_none());
@@ -268,7 +272,8 @@ async fn a_deleted_workflow_goes_on_with_its_numbers(database: Database) {
     house.apply(text).await;
     house.send("e1", "t", json!(1)).await;
     house.change("again/1", Input::Cancelled { by: "ada".to_owned() }).await;
-    assert!(matches!(house.delete("again", false).await, Deletion::Done(cancelled) if cancelled.is_empty()));
+    assert!(matches!(house.delete("again", false).await,
+        Deletion::Done { cancelled, gathered: 0 } if cancelled.is_empty()));
     assert_eq!(house.run("again/1").await.events.unwrap(), ["e1"], "its history stays");
     // A run of it can be taken up again.
     house.change("again/1", Input::Retried { all: true, by: "ada".to_owned() }).await;

@@ -179,4 +179,7 @@ pub struct DeletedWorkflow {
     pub workflow: String,
     /// The runs that were cancelled for it; they end when their steps have.
     pub cancelled: Vec<RunName>,
+    /// How many events its triggers had gathered for a batch or join; they start nothing.
+    #[serde(default)]
+    pub gathered: u64,
 }
