@@ -4,6 +4,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An instant: milliseconds since the Unix epoch. Written as RFC 3339 in UTC wherever it leaves the process.
@@ -37,19 +40,43 @@ impl Timestamp {
     }
 
     /// Reads RFC 3339 with any offset.
+    ///
+    /// # Errors
+    /// It is none, or after the year 9999 (in UTC), which RFC 3339 cannot write.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let instant: jiff::Timestamp = text
-            .parse()
-            .map_err(|_| format!("`{text}` is not an RFC 3339 time, for example 2026-01-31T08:00:00Z"))?;
-        Ok(Self(instant.as_millisecond()))
+        match text.parse::<jiff::Timestamp>() {
+            Ok(instant) => Ok(Self(instant.as_millisecond())),
+            Err(_) => match in_the_last_year(text) {
+                Some(millis) if millis <= MILLIS_MAX => Ok(Self(millis)),
+                Some(_) => Err(format!("`{text}` is after 9999-12-31T23:59:59.999Z, the last time there is")),
+                None => Err(format!("`{text}` is not an RFC 3339 time, for example 2026-01-31T08:00:00Z")),
+            },
+        }
     }
+}
+
+/// 9999-12-31T23:59:59.999Z in milliseconds since the Unix epoch.
+const MILLIS_MAX: i64 = 253_402_300_799_999;
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+/// Milliseconds since the Unix epoch of a time in the year 9999. `jiff` keeps the last day of its instants free, so that
+/// they have a local time everywhere; but `9999-12-31T23:59:59Z` is how many programs write "never".
+fn in_the_last_year(text: &str) -> Option<i64> {
+    let pieces = Pieces::parse(text).ok()?;
+    let (time, offset) = (pieces.time()?, pieces.to_numeric_offset()?);
+    let local = pieces.date().to_datetime(time).duration_since(EPOCH);
+    let millis = i64::try_from(local.as_millis()).ok()? - i64::from(offset.seconds()) * 1000;
+    (pieces.date().year() == 9999).then_some(millis)
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(instant) => write!(f, "{instant:.3}"),
-            Err(_) => write!(f, "{} ms", self.0),
+            Err(_) => match EPOCH.checked_add(SignedDuration::from_millis(self.0)) {
+                Ok(instant) => write!(f, "{instant:.3}Z"),
+                Err(_) => write!(f, "{} ms", self.0),
+            },
         }
     }
 }
@@ -122,5 +149,30 @@ mod tests {
         let at = Timestamp::from_millis(1_800_000_000_123);
         assert_eq!(Timestamp::parse(&at.to_string()), Ok(at));
         assert_eq!(at.to_string(), "2027-01-15T08:00:00.123Z");
+        // "Never", as many programs write it.
+        for (last, written) in [
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000Z"),
+            ("9999-12-31T23:59:59.999999999Z", "9999-12-31T23:59:59.999Z"),
+            ("9999-12-31T18:59:59-05:00", "9999-12-31T23:59:59.000Z"),
+            ("9999-12-31T23:59:59+02:00", "9999-12-31T21:59:59.000Z"),
+            ("9999-12-30T22:00:00Z", "9999-12-30T22:00:00.000Z"),
+        ] {
+            let at = Timestamp::parse(last).unwrap();
+            assert_eq!(at.to_string(), written, "{last}");
+            assert_eq!(Timestamp::parse(written), Ok(at));
+        }
+        assert_eq!(Timestamp::parse("9999-12-31T23:59:59.999Z"), Ok(Timestamp(MILLIS_MAX)));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_and_what_is_too_late_is_told_so() {
+        let late = Timestamp::parse("9999-12-31T23:59:59-00:01").unwrap_err();
+        assert!(late.contains("is after 9999-12-31T23:59:59.999Z"), "{late}");
+        for wrong in
+            ["noon", "9999-12-31", "9999-12-31T23:59:59", "10000-01-01T00:00:00Z", "9999-13-01T00:00:00Z"]
+        {
+            let told = Timestamp::parse(wrong).unwrap_err();
+            assert!(told.contains("not an RFC 3339 time"), "{told}");
+        }
     }
 }
