@@ -63,14 +63,14 @@ pub(crate) enum SchemaOf {
 /// Shows every problem with its line, the offending text and what would be right. Exit code 3 when there is one.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  refit check .                  all workflow files of this folder
+  refit check                    all workflow files of this folder
   refit check churn.yaml -o json
   refit check . --format github  annotations for a pull request
   refit check churn.yaml --graph
   refit check churn.yaml --graph=mermaid > churn.mmd")]
 pub(crate) struct CheckArgs {
     /// Workflow files, or folders with workflow files directly in them
-    #[arg(required = true, value_hint = ValueHint::AnyPath)]
+    #[arg(default_value = ".", value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) graph: Graph,

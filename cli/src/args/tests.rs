@@ -31,6 +31,7 @@ fn documented_lines_parse() {
         "init churn -o json",
         "schema",
         "schema step",
+        "check",
         "check a.yaml b",
         "check --graph a.yaml b",
         "check a.yaml --graph=dot",
@@ -107,7 +108,6 @@ fn nonsense_is_refused() {
         "serve --grace 50ms",
         "run list --server ftp://x",
         "run list --server http://user:secret@h",
-        "check",
         "schema run",
         "init Churn",
         "init a/b",
@@ -137,6 +137,8 @@ fn values_come_out_typed() {
     assert_eq!(cli.remote.server, "http://h:1");
     let Command::Work(work) = cli.command else { panic!("not work") };
     assert_eq!(work.labels, [("zone".into(), "eu".into()), ("disk".into(), "nvme".into())]);
+    let Command::Check(check) = read("check").unwrap().command else { panic!("not check") };
+    assert_eq!(check.paths, [std::path::Path::new(".")]);
     assert_eq!(since("2h"), Ok(Since::Ago(Duration::from_secs(7200))));
     let now = Timestamp::from_millis(10_000);
     assert_eq!(Since::Ago(Duration::from_secs(4)).moment(now), Timestamp::from_millis(6_000));
