@@ -20,6 +20,9 @@ const SENT_AT_ONCE: usize = 500;
 /// The most bytes of events in one request, unless a single event weighs more.
 const BYTES_AT_ONCE: usize = EVENT_BYTES_MAX / 2;
 
+/// The most events of a file that are named as having been there already.
+const KNOWN_MAX: usize = 20;
+
 /// Does one of them.
 pub(crate) async fn run(command: EventCommand, client: &Client) -> anyhow::Result<Exit> {
     match command {
@@ -115,6 +118,45 @@ fn receipt(receipt: &Receipt) -> String {
 struct Sent {
     events: u64,
     duplicates: u64,
+    /// Those that were there already; the first [`KNOWN_MAX`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    known: Vec<Known>,
+}
+
+/// An event that was there already.
+#[derive(Debug, serde::Serialize)]
+struct Known {
+    source: String,
+    id: String,
+}
+
+impl Sent {
+    fn add(&mut self, receipts: &[Receipt]) {
+        self.events += receipts.len() as u64;
+        for receipt in receipts.iter().filter(|receipt| receipt.duplicate) {
+            self.duplicates += 1;
+            if self.known.len() < KNOWN_MAX {
+                self.known.push(Known { source: receipt.source.clone(), id: receipt.id.clone() });
+            }
+        }
+    }
+
+    fn told(&self) -> String {
+        let stored = count(self.events - self.duplicates, "event");
+        let mut text = format!("{} {stored} stored", paint(GOOD, "✓"));
+        if self.duplicates == 0 {
+            return text;
+        }
+        text.push_str(&format!("; {} there already, for which nothing new happens:", self.duplicates));
+        for known in &self.known {
+            text.push_str(&format!("\n  {} from {}", clean(&known.id), clean(&known.source)));
+        }
+        let more = self.duplicates - self.known.len() as u64;
+        if more > 0 {
+            text.push_str(&format!("\n  and {more} more"));
+        }
+        text
+    }
 }
 
 async fn send_file(file: &Path, format: Format, client: &Client) -> anyhow::Result<Exit> {
@@ -148,20 +190,12 @@ async fn send_file(file: &Path, format: Format, client: &Client) -> anyhow::Resu
             .await
             .map_err(|wrong| from_line(wrong, batch.first))
             .with_context(before)?;
-        sent.events += accepted.events.len() as u64;
-        sent.duplicates += accepted.events.iter().filter(|receipt| receipt.duplicate).count() as u64;
+        sent.add(&accepted.events);
         progress.inc(batch.bytes as u64);
         progress.set_message(count(sent.events, "event"));
     }
     progress.finish_and_clear();
-    render::answer(format, &sent, || {
-        let old = if sent.duplicates > 0 {
-            format!(", {} of them there already", sent.duplicates)
-        } else {
-            String::new()
-        };
-        format!("{} {} stored{old}", paint(GOOD, "✓"), count(sent.events, "event"))
-    })?;
+    render::answer(format, &sent, || sent.told())?;
     Ok(Exit::Ok)
 }
 
@@ -246,6 +280,25 @@ mod tests {
         let sizes: Vec<usize> =
             std::iter::from_fn(|| heavy.next().ok().map(|b| b.events.len())).take(4).collect();
         assert_eq!(sizes, [2, 2, 1, 0]);
+    }
+
+    #[test]
+    fn events_that_were_there_already_are_named() {
+        let receipts = |ids: std::ops::Range<u32>, duplicate: bool| -> Vec<Receipt> {
+            ids.map(|id| Receipt { id: id.to_string(), source: "/s".to_owned(), duplicate }).collect()
+        };
+        let mut sent = Sent::default();
+        sent.add(&receipts(0..3, false));
+        assert_eq!(render::plain(&sent.told()), "✓ 3 events stored");
+        sent.add(&receipts(3..5, true));
+        let told = render::plain(&sent.told());
+        assert_eq!(
+            told,
+            "✓ 3 events stored; 2 there already, for which nothing new happens:\n  3 from /s\n  4 from /s"
+        );
+        sent.add(&receipts(5..100, true));
+        assert_eq!(sent.known.len(), KNOWN_MAX);
+        assert!(render::plain(&sent.told()).ends_with("22 from /s\n  and 77 more"), "{}", sent.told());
     }
 
     #[test]
