@@ -10,6 +10,7 @@ use refit_workflows::wire::{DeadLetterView, Receipt, RetriedDeadLetter, RetryDea
 use serde::Serialize;
 use serde_json::Value;
 
+use super::unknown;
 use crate::args::{Chosen, DeadLetterCommand};
 use crate::client::{Client, ClientError};
 use crate::exit::{Exit, Usage};
@@ -38,12 +39,15 @@ pub(crate) async fn run(command: DeadLetterCommand, client: &Client) -> anyhow::
     match command {
         DeadLetterCommand::List { source, since, limit, output } => {
             let mut query = vec![("limit", limit.limit.to_string())];
-            query.extend(source.map(|source| ("source", source)));
+            query.extend(source.clone().map(|source| ("source", source)));
             query.extend(since.map(|since| ("since", since.moment(now()).to_string())));
             let letters = client.dead_letters(&query).await.context("failed to list dead letters")?;
             render::listing(output.format, &letters, "no dead letters", || {
                 render::deadletter::list(&letters, now())
             })?;
+            if letters.is_empty() {
+                unknown::dead_letter_source(client, source.as_deref()).await;
+            }
             Ok(Exit::Ok)
         }
         DeadLetterCommand::Show { seq, output } => {

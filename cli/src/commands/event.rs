@@ -9,7 +9,7 @@ use refit_workflows::event::{CloudEvent, EVENT_BYTES_MAX};
 use refit_workflows::wire::{EventView, Receipt};
 
 use super::event_file::{EventFile, Found};
-use super::replay;
+use super::{replay, unknown};
 use crate::args::{EventCommand, EventListArgs, EventSendArgs, Format};
 use crate::client::{Client, ClientError};
 use crate::exit::{Exit, Usage};
@@ -58,11 +58,11 @@ async fn list(args: EventListArgs, client: &Client) -> anyhow::Result<Exit> {
     let limit = args.limit.limit;
     let mut query = vec![("limit", limit.to_string())];
     query.extend(args.kind.map(|kind| ("type", kind)));
-    query.extend(args.source.map(|source| ("source", source)));
+    query.extend(args.source.clone().map(|source| ("source", source)));
     query.extend(args.subject.map(|subject| ("subject", subject)));
     query.extend(args.unmatched.then(|| ("unmatched", "true".to_owned())));
     query.extend(args.decision.map(|decision| ("decision", decision)));
-    query.extend(args.workflow.map(|workflow| ("workflow", workflow)));
+    query.extend(args.workflow.clone().map(|workflow| ("workflow", workflow)));
     query.extend(args.run.map(|run| ("run", run.to_string())));
     query.extend(args.since.map(|since| ("since", since.moment(now()).to_string())));
     query.extend(args.oldest.then(|| ("order", "oldest".to_owned())));
@@ -70,6 +70,10 @@ async fn list(args: EventListArgs, client: &Client) -> anyhow::Result<Exit> {
     let events = client.events(&query).await.context("failed to list events")?;
     let format = args.output.format;
     render::listing(format, &events, "no such events", || render::event::list(&events, now()))?;
+    if events.is_empty() {
+        unknown::workflow(client, args.workflow.as_deref()).await;
+        unknown::event_source(client, args.source.as_deref()).await;
+    }
     if let Some(last) = events.last().filter(|_| format == Format::Table && events.len() == limit as usize) {
         render::note(format_args!(
             "there may be more: --after {} lists them, --limit takes up to 1000",

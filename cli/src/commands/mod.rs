@@ -21,6 +21,7 @@ mod sources;
 mod target;
 mod test;
 mod token;
+mod unknown;
 mod up;
 mod work;
 mod worker;

@@ -7,6 +7,7 @@ use refit_workflows::wire::{Decide, LogPiece, RetryRun, RunView, StartRun};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
+use super::unknown;
 use crate::args::{DecideArgs, Format, GraphForm, Output, RunCommand};
 use crate::client::Client;
 use crate::exit::{Exit, Usage};
@@ -25,11 +26,14 @@ pub(crate) async fn run(command: RunCommand, client: &Client) -> anyhow::Result<
         }
         RunCommand::List { workflow, state, since, limit, output } => {
             let mut query = vec![("limit", limit.limit.to_string())];
-            query.extend(workflow.map(|workflow| ("workflow", workflow)));
+            query.extend(workflow.clone().map(|workflow| ("workflow", workflow)));
             query.extend(state.map(|state| ("state", state)));
             query.extend(since.map(|since| ("since", since.moment(now()).to_string())));
             let runs = client.runs(&query).await.context("failed to list runs")?;
             render::listing(output.format, &runs, "no such runs", || render::run::list(&runs, now()))?;
+            if runs.is_empty() {
+                unknown::workflow(client, workflow.as_deref()).await;
+            }
             Ok(Exit::Ok)
         }
         RunCommand::Show { run, graph, output } => {

@@ -56,6 +56,33 @@ fn holds(text: &str, pieces: &[&str]) {
     }
 }
 
+/// A slip in a filter looks like an empty answer, so that it is told; what is printed and how it ends stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_in_a_filter_that_nothing_has_is_told_beside_the_empty_list() {
+    let orchestrator = Orchestrator::start(Options::default()).await;
+    let desk = Desk { folder: tempfile::tempdir().unwrap(), server: orchestrator.base_url().to_owned() };
+    std::fs::write(desk.folder.path().join("workflow.yaml"), CHURN).unwrap();
+    desk.ok(&["apply", "workflow.yaml"]);
+    desk.ok(&["event", "send", "--type", "t", "--source", "/known"]);
+    for (line, told) in [
+        ("run list --workflow chrun", "there is no workflow chrun"),
+        ("event list --workflow chrun", "there is no workflow chrun"),
+        ("event list --source /knwon", "no event has the source /knwon"),
+        ("deadletter list --source orders", "no dead letter has the source orders"),
+    ] {
+        let words: Vec<&str> = line.split(' ').chain(["-o", "json"]).collect();
+        let said = desk.ends(0, &words);
+        assert_eq!(said.out.trim(), "[]", "{line}");
+        holds(&said.err, &[told]);
+    }
+    // Nothing found for names that are right is no slip.
+    for line in ["run list --workflow churn", "event list --source /known --since 0s --type other"] {
+        let words: Vec<&str> = line.split(' ').chain(["-o", "json"]).collect();
+        let said = desk.ends(0, &words);
+        assert_eq!((said.out.trim(), said.err.as_str()), ("[]", ""), "{line}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn people_ask_pause_resume_and_delete() {
     let orchestrator = Orchestrator::start(Options::default()).await;
