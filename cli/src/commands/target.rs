@@ -1,12 +1,19 @@
 //! `refit target`: where events are sent, and what waits there.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context as _;
+use refit_workflows::wire::TargetView;
 
 use super::first;
 use crate::args::TargetCommand;
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::render::{self, BOLD, GOOD, count, paint, time::now};
+
+/// How long the first try after enabling a target is waited for, and how often that is looked after.
+const FIRST_TRY_WAIT: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Lists, shows, enables or drops.
 pub(crate) async fn run(command: TargetCommand, client: &Client) -> anyhow::Result<Exit> {
@@ -22,11 +29,9 @@ pub(crate) async fn run(command: TargetCommand, client: &Client) -> anyhow::Resu
         }
         TargetCommand::Enable { target, output } => {
             let failed = || format!("failed to enable {target}");
-            let view = client.enable_target(&target).await.with_context(failed)?;
-            render::answer(output.format, &view, || {
-                let pending = count(view.pending.unsigned_abs(), "event");
-                format!("{} {} is sent to again; {pending} to send", paint(GOOD, "✓"), paint(BOLD, &target))
-            })?;
+            let enabled = client.enable_target(&target).await.with_context(failed)?;
+            let latest = first_try(enabled.clone(), client).await.with_context(failed)?;
+            render::answer(output.format, &latest, || render::target::enabled(&enabled, &latest))?;
         }
         TargetCommand::Drop { target, output } => {
             let failed = || format!("failed to drop the events of {target}");
@@ -38,4 +43,16 @@ pub(crate) async fn run(command: TargetCommand, client: &Client) -> anyhow::Resu
         }
     }
     Ok(Exit::Ok)
+}
+
+/// How a target stands once the events that wait for it have been tried, or a moment is over: before that it counts as well.
+async fn first_try(enabled: TargetView, client: &Client) -> Result<TargetView, ClientError> {
+    let until = Instant::now() + FIRST_TRY_WAIT;
+    let mut latest = enabled.clone();
+    while latest.state == "ok" && latest.pending > 0 && latest.sent == enabled.sent && Instant::now() < until
+    {
+        tokio::time::sleep(LOOK_EVERY).await;
+        latest = client.target(&enabled.name).await?;
+    }
+    Ok(latest)
 }

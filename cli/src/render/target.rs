@@ -7,7 +7,7 @@ use refit_workflows::wire::TargetView;
 
 use super::table::{self, Grid};
 use super::time::{exact, relative};
-use super::{BOLD, Facts, GOOD, clean, paint, state};
+use super::{BAD, BOLD, Facts, GOOD, WARN, clean, count, paint, state};
 
 /// Targets in a table.
 pub(crate) fn list(targets: &[TargetView], now: Timestamp) -> String {
@@ -51,10 +51,68 @@ pub(crate) fn show(target: &TargetView, now: Timestamp) -> String {
     text
 }
 
+/// A target that was enabled just now, and how it stood after the first try, or when nobody waited for that any longer.
+pub(crate) fn enabled(enabled: &TargetView, latest: &TargetView) -> String {
+    let name = paint(BOLD, clean(&latest.name));
+    let waited = count(enabled.pending.unsigned_abs(), "event");
+    let error = latest.error.as_deref().map(|error| format!(": {}", clean(error))).unwrap_or_default();
+    match latest.state.as_str() {
+        "ok" if enabled.pending == 0 => {
+            format!("{} {name} is enabled; nothing waits to be sent to it", paint(GOOD, "✓"))
+        }
+        "ok" if latest.sent > enabled.sent || latest.pending == 0 => {
+            let left = latest.pending;
+            let still = if left > 0 { format!(", {left} still to send") } else { String::new() };
+            format!("{} {name} takes events again; {waited} waited for it{still}", paint(GOOD, "✓"))
+        }
+        "ok" => format!(
+            "{} {name} is enabled, but has taken nothing yet; {waited} to send; `refit target show {}` tells how it goes on",
+            paint(WARN, "!"),
+            clean(&latest.name)
+        ),
+        "absent" => format!(
+            "{} {name} is enabled, but no running orchestrator sends to it; {waited} to send",
+            paint(WARN, "!")
+        ),
+        _ => format!("{} {name} is enabled, but takes nothing{error}; {waited} to send", paint(BAD, "✗")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::render::plain;
+
+    #[test]
+    fn enabling_a_target_is_no_success_before_it_has_taken_something() {
+        let view = |state: &str, sent: u64, pending: i64, error: Option<&str>| -> TargetView {
+            serde_json::from_value(serde_json::json!({
+                "name": "audit", "kind": "webhook", "events": [], "state": state, "sent": sent, "pending": pending,
+                "since": null, "error": error, "oldest_pending_at": null,
+            }))
+            .unwrap()
+        };
+        let before = view("ok", 7, 3, None);
+        for (latest, told) in [
+            (view("ok", 8, 2, None), "✓ audit takes events again; 3 events waited for it, 2 still to send"),
+            (
+                view("ok", 7, 3, None),
+                "! audit is enabled, but has taken nothing yet; 3 events to send; `refit target show audit` tells how it goes on",
+            ),
+            (
+                view("retrying", 7, 3, Some("it answered 503")),
+                "✗ audit is enabled, but takes nothing: it answered 503; 3 events to send",
+            ),
+            (
+                view("absent", 7, 3, None),
+                "! audit is enabled, but no running orchestrator sends to it; 3 events to send",
+            ),
+        ] {
+            assert_eq!(plain(&enabled(&before, &latest)), told);
+        }
+        let idle = view("ok", 7, 0, None);
+        assert_eq!(plain(&enabled(&idle, &idle)), "✓ audit is enabled; nothing waits to be sent to it");
+    }
 
     #[test]
     fn a_target_shows_what_is_wrong_and_what_waits() {

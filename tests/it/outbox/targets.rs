@@ -165,11 +165,22 @@ async fn a_target_that_is_gone_is_left_alone_until_it_is_enabled() {
     .await;
     assert_eq!(receiver.requests().len(), 1);
 
+    let enable = || {
+        let mut enable = refit(folder.path(), &["target", "enable", "ops"]);
+        enable.env("REFIT_SERVER", orchestrator.base_url());
+        run_to_end(enable, PATIENCE)
+    };
+    // Enabled while it still wants nothing, it is not told as if it took something.
+    let said = enable();
+    assert!(said.code == Some(0) && said.out.contains("✗ ops") && said.out.contains("410"), "{said:?}");
+    assert_eq!(target(&orchestrator.api(), "ops").await["state"], "disabled");
+
     receiver.heal();
-    let mut enable = refit(folder.path(), &["target", "enable", "ops"]);
-    enable.env("REFIT_SERVER", orchestrator.base_url());
-    let said = run_to_end(enable, PATIENCE);
-    assert!(said.code == Some(0) && said.out.contains("24 events to send"), "{}{}", said.out, said.err);
+    let said = enable();
+    assert!(
+        said.code == Some(0) && said.out.contains("✓ ops takes events again; 24 events waited"),
+        "{said:?}"
+    );
     receiver.wait_for(6 * TYPES.len()).await;
     check_deliveries(&receiver.accepted(), 6);
 }
