@@ -28,6 +28,7 @@ mod cli;
 mod demo;
 mod examples;
 mod hooks;
+mod house;
 mod language_page;
 mod layers;
 mod operations;

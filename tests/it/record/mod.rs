@@ -1,83 +1,23 @@
 //! The record: whatever becomes of an event is told, in words people understand and in JSON that stays, on both
 //! databases. Time is set by hand and nothing happens by itself.
 
-use std::time::Duration;
-
-use refit_orchestrator::store::{Deletion, EventFilter, Next, Store};
+use refit_orchestrator::store::{Deletion, EventFilter};
 use refit_tests::services::{self, Database};
-use refit_workflows::definition::Workflow;
 use refit_workflows::event::CloudEvent;
-use refit_workflows::run::{Input, Run};
+use refit_workflows::run::Input;
 use refit_workflows::wire::*;
 use serde_json::{Map, Value, json};
+
+use crate::house::{House, START};
 
 mod command;
 mod explain;
 mod lists;
 mod pause;
 
-/// When the tests begin, in milliseconds: 2027-01-15T08:00:00Z.
-const START: i64 = 1_800_000_000_000;
-
-/// A store, its clock in the test's hand.
-struct House {
-    store: Store,
-}
-
 impl House {
-    async fn open(database: &Database) -> Self {
-        let house = Self { store: Store::open(database.url(), Vec::new()).await.unwrap() };
-        house.at(0);
-        house
-    }
-
-    /// Sets the clock to this many seconds after the start; it goes on from there.
-    fn at(&self, seconds: i64) {
-        self.store.clock().follow(START + seconds * 1000);
-    }
-
-    async fn apply(&self, text: &str) {
-        let workflow = Workflow::parse(text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
-        self.store.apply_workflow(None, workflow, "ada").await.unwrap();
-    }
-
-    /// Records an event; nobody looks at it yet.
-    async fn record(&self, id: &str, kind: &str, data: Value) {
-        let event = json!({ "id": id, "source": "/test", "type": kind, "subject": "s", "data": data });
-        self.store.record(vec![CloudEvent::parse(event).unwrap()], Vec::new()).await.unwrap();
-    }
-
-    async fn send(&self, id: &str, kind: &str, data: Value) {
-        self.record(id, kind, data).await;
-        self.look().await;
-    }
-
-    /// Does everything that is due.
-    async fn look(&self) {
-        for _ in 0..100 {
-            let done = self.store.dispatch().await.unwrap();
-            assert!(done.trouble.is_none(), "{:?}", done.trouble);
-            if done.next == Next::Held {
-                // Somebody who was refused something may still be rolling back.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            } else if done.next != Next::More && !done.hints.lanes {
-                return;
-            }
-        }
-        panic!("there is always something due");
-    }
-
-    async fn run(&self, name: &str) -> RunView {
-        self.store.run_view(&name.parse().unwrap()).await.unwrap()
-    }
-
     async fn exists(&self, run: &str) -> bool {
         self.store.load_run(&run.parse().unwrap()).await.is_ok()
-    }
-
-    async fn change(&self, run: &str, input: Input) {
-        let once = move |_: &Run| Ok(input.clone());
-        self.store.change_run(&run.parse().unwrap(), once).await.unwrap();
     }
 
     async fn workflow(&self, name: &str) -> WorkflowView {

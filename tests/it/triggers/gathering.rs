@@ -52,7 +52,7 @@ async fn a_join_fires_once_every_part_was_seen(database: Database) {
     assert_eq!(run.params["last"], json!("labels"), "first and last are by arrival");
     for event in ["f1", "f2", "l1"] {
         let expected = pairs(&[("joined", "joined/1"), ("started", "joined/1")]);
-        assert_eq!(second.decisions(event).await, expected);
+        assert_eq!(second.decided(event).await, expected);
     }
     // The next one begins afresh.
     second.send("l2", "labels", json!({ "day": "mon" })).await;
@@ -66,17 +66,17 @@ async fn a_join_that_expires_is_told_to_its_events(database: Database) {
     house.at(3601);
     // It arrives too late, although nobody has looked since.
     house.send("l1", "labels", json!({ "day": "mon" })).await;
-    assert_eq!(house.decisions("f1").await, pairs(&[("joined", ""), ("skipped", "")]));
+    assert_eq!(house.decided("f1").await, pairs(&[("joined", ""), ("skipped", "")]));
     let reason = house.last_reason("f1").await;
     assert_eq!(reason, "the join expired: event labels did not come within 1h 0m");
-    assert_eq!(house.decisions("l1").await, pairs(&[("joined", "")]));
+    assert_eq!(house.decided("l1").await, pairs(&[("joined", "")]));
     assert_eq!(
         house.store.next_due().await.unwrap().map(|due| due.as_millis() / 1000),
         Some((START / 1000) + 7201)
     );
     house.at(7202);
     house.look().await;
-    assert_eq!(house.decisions("l1").await, pairs(&[("joined", ""), ("skipped", "")]));
+    assert_eq!(house.decided("l1").await, pairs(&[("joined", ""), ("skipped", "")]));
     assert_eq!(house.open_batches("joined").await.len(), 0);
     // One that fires all the same knows what came.
     house.apply(&joined("fire").replace("limit: 1", "limit: 2")).await;
@@ -95,7 +95,7 @@ async fn a_batch_fires_at_its_sum(database: Database) {
     house.apply(&text.replace("steps:", "params: { rows: { type: number, default: 0 } }\nsteps:")).await;
     house.send("a", "t", json!({ "rows": 60 })).await;
     house.send("wrong", "t", json!({ "rows": "many" })).await;
-    assert_eq!(house.decisions("wrong").await, pairs(&[("filter_error", "")]));
+    assert_eq!(house.decided("wrong").await, pairs(&[("filter_error", "")]));
     assert!(house.last_reason("wrong").await.contains("must be a number"));
     assert_eq!(house.open_batches("counted").await[0].sum, Some(60.0));
     house.send("b", "t", json!({ "rows": 40.5 })).await;
@@ -152,7 +152,7 @@ async fn a_trigger_that_moves_keeps_what_it_gathered(database: Database) {
     assert_eq!(house.events("counted/1").await, ["a", "b", "c"]);
     // And one that is taken out tells its events, at once.
     house.apply(COUNTED).await;
-    assert_eq!(house.decisions("x").await, pairs(&[("batched", ""), ("skipped", "")]));
+    assert_eq!(house.decided("x").await, pairs(&[("batched", ""), ("skipped", "")]));
     assert!(house.last_reason("x").await.contains("taken out of the workflow"));
     assert_eq!(database.number("SELECT COUNT(*) FROM batches WHERE open = 1").await, 0);
 }

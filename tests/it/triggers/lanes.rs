@@ -58,8 +58,8 @@ async fn a_waiting_run_takes_events_in(database: Database) {
     let run = house.run("w/2").await;
     assert_eq!((&run.params["n"], run.coalesced.len()), (&json!(4), 0), "the newest params win");
     assert_eq!(run.reason.as_deref(), Some("1 of 1 running"));
-    assert_eq!(house.decisions("e2").await, pairs(&[("queued", "w/2")]));
-    assert_eq!(house.decisions("e3").await, pairs(&[("coalesced", "w/2")]));
+    assert_eq!(house.decided("e2").await, pairs(&[("queued", "w/2")]));
+    assert_eq!(house.decided("e3").await, pairs(&[("coalesced", "w/2")]));
     // By hand as well; and again with the same id.
     let by_hand = async || {
         let event = event("hand", "refit.run.requested", json!({}));
@@ -77,7 +77,7 @@ async fn a_waiting_run_takes_events_in(database: Database) {
     house.finish("w/1", 0, failed()).await;
     assert_eq!(house.states("w", 2).await, ["failed", "running"]);
     send(&house, 5..=5).await;
-    assert_eq!(house.decisions("e5").await, pairs(&[("queued", "w/3")]), "what has started takes nothing in");
+    assert_eq!(house.decided("e5").await, pairs(&[("queued", "w/3")]), "what has started takes nothing in");
     house.replayed(&database, "w/2").await;
 }
 
@@ -91,7 +91,7 @@ async fn a_waiting_run_of_an_older_version_is_replaced(database: Database) {
     assert_eq!(house.events("w/3").await, ["e2", "e3", "e4", "e5"]);
     assert_eq!(house.run("w/3").await.coalesced, ["w/2".parse().unwrap()]);
     let e2 = pairs(&[("queued", "w/2"), ("coalesced", "w/3")]);
-    assert_eq!(house.decisions("e2").await, e2);
+    assert_eq!(house.decided("e2").await, e2);
     assert_eq!(house.run("w/2").await.reason.as_deref(), Some("its events went into w/3"));
     let heir = house.replayed(&database, "w/3").await;
     assert_eq!(heir.facts().batch.first["id"], json!("e2"));
@@ -136,7 +136,7 @@ async fn what_is_skipped_is_told_so(database: Database) {
     house.apply(&lane("skip")).await;
     send(&house, 1..=2).await;
     assert_eq!(house.states("w", 1).await, ["running"]);
-    assert_eq!(house.decisions("e2").await, pairs(&[("skipped", "")]));
+    assert_eq!(house.decided("e2").await, pairs(&[("skipped", "")]));
     assert_eq!(house.last_reason("e2").await, "1 of 1 running, and `on_conflict` is `skip`");
     let hand = event("hand", "refit.run.requested", json!({}));
     let refused = house.store.start_run("w", Map::new(), hand, "manual").await.unwrap_err();
@@ -145,7 +145,7 @@ async fn what_is_skipped_is_told_so(database: Database) {
     assert!(house.store.event("hand", None).await.unwrap().is_empty(), "a refused start leaves nothing");
     house.change("w/1", Input::Cancelled { by: "ada".to_owned() }).await;
     send(&house, 3..=3).await;
-    assert_eq!(house.decisions("e3").await, pairs(&[("started", "w/2")]));
+    assert_eq!(house.decided("e3").await, pairs(&[("started", "w/2")]));
 }
 
 async fn a_cooldown_keeps_starts_apart(database: Database) {
@@ -211,16 +211,16 @@ async fn a_cooldown_skips_or_coalesces_as_the_workflow_says(database: Database) 
         }
     }
     assert_eq!(house.states("skip", 1).await, ["cancelled"]);
-    assert_eq!(house.decisions("skip3").await, pairs(&[("cooldown", "")]));
+    assert_eq!(house.decided("skip3").await, pairs(&[("cooldown", "")]));
     assert!(house.last_reason("skip3").await.starts_with("cooldown until 2027-01-15T09:00:0"));
     assert_eq!(house.states("coalesce", 2).await, ["cancelled", "waiting"]);
-    assert_eq!(house.decisions("coalesce3").await, pairs(&[("coalesced", "coalesce/2")]));
+    assert_eq!(house.decided("coalesce3").await, pairs(&[("coalesced", "coalesce/2")]));
     house.at(3660);
     house.look().await;
     assert_eq!(house.states("coalesce", 2).await, ["cancelled", "running"]);
     assert_eq!(house.events("coalesce/2").await, ["coalesce2", "coalesce3"]);
     house.send("skip4", "skip", json!({ "n": 4 })).await;
-    assert_eq!(house.decisions("skip4").await, pairs(&[("started", "skip/2")]));
+    assert_eq!(house.decided("skip4").await, pairs(&[("started", "skip/2")]));
 }
 
 async fn a_newer_run_cancels_what_goes_on(database: Database) {
@@ -236,9 +236,9 @@ async fn a_newer_run_cancels_what_goes_on(database: Database) {
     assert_eq!(house.events("w/2").await, ["e1", "e2", "e3"], "no event is lost to a newer one");
     let heir = house.run("w/2").await;
     assert_eq!((heir.coalesced, &heir.params["n"]), (vec!["w/1".parse().unwrap()], &json!(3)));
-    assert_eq!(house.decisions("e1").await, pairs(&[("started", "w/1"), ("coalesced", "w/2")]));
+    assert_eq!(house.decided("e1").await, pairs(&[("started", "w/1"), ("coalesced", "w/2")]));
     assert_eq!(house.last_reason("e1").await, "w/1 was cancelled and its events went into w/2");
-    assert_eq!(house.decisions("e2").await, pairs(&[("queued", "w/2")]));
+    assert_eq!(house.decided("e2").await, pairs(&[("queued", "w/2")]));
     house.finish("w/1", 0, Outcome::Cancelled).await;
     assert_eq!(house.states("w", 2).await, ["cancelled", "running"]);
     // Where no worker has a step, its place is free at once.
@@ -291,7 +291,7 @@ async fn a_run_that_cannot_be_read_takes_nothing_along(database: Database) {
     execute(&database, "UPDATE runs SET facts = '{' WHERE number = 2").await;
     let house = House::open(&database).await;
     send(&house, 3..=3).await;
-    assert_eq!(house.decisions("e3").await, pairs(&[("queued", "w/3")]), "the event is not blamed");
+    assert_eq!(house.decided("e3").await, pairs(&[("queued", "w/3")]), "the event is not blamed");
     house.change("w/1", Input::Cancelled { by: "ada".to_owned() }).await;
     house.look().await;
     assert_eq!(house.state("w/3").await, "running", "nor does it hold up who waits behind it");

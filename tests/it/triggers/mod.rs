@@ -4,68 +4,21 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use refit_orchestrator::store::{ChangeError, Next, Store};
+use refit_orchestrator::store::{ChangeError, Store};
 use refit_tests::services::{self, Database};
-use refit_workflows::definition::Workflow;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Input, Run};
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::*;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
+
+use crate::house::{House, START, event};
 
 mod gathering;
 mod lanes;
 
-/// When the tests begin, in milliseconds: far enough from the ends of time.
-const START: i64 = 1_800_000_000_000;
-
-/// A store, its clock in the test's hand.
-struct House {
-    store: Store,
-}
-
 impl House {
-    async fn open(database: &Database) -> Self {
-        let house = Self { store: Store::open(database.url(), Vec::new()).await.unwrap() };
-        house.at(0);
-        house
-    }
-
-    /// Sets the clock to this many seconds after the start; it goes on from there.
-    fn at(&self, seconds: i64) {
-        self.store.clock().follow(START + seconds * 1000);
-    }
-
-    async fn apply(&self, text: &str) {
-        let workflow = Workflow::parse(text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
-        self.store.apply_workflow(None, workflow, "ada").await.unwrap();
-    }
-
-    async fn send(&self, id: &str, kind: &str, data: Value) {
-        self.store.record(vec![event(id, kind, data)], Vec::new()).await.unwrap();
-        self.look().await;
-    }
-
-    /// Does everything that is due.
-    async fn look(&self) {
-        for _ in 0..100 {
-            let done = self.store.dispatch().await.unwrap();
-            assert!(done.trouble.is_none(), "{:?}", done.trouble);
-            if done.next == Next::Held {
-                // Somebody who was refused something may still be rolling back.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            } else if done.next != Next::More && !done.hints.lanes {
-                return;
-            }
-        }
-        panic!("there is always something due");
-    }
-
-    async fn run(&self, name: &str) -> RunView {
-        self.store.run_view(&name.parse().unwrap()).await.unwrap()
-    }
-
     async fn state(&self, name: &str) -> String {
         self.run(name).await.state
     }
@@ -87,11 +40,6 @@ impl House {
         events
     }
 
-    async fn change(&self, run: &str, input: Input) {
-        let once = move |_: &Run| Ok(input.clone());
-        self.store.change_run(&run.parse().unwrap(), once).await.unwrap();
-    }
-
     async fn lease(&self, run: &str, step: usize) {
         self.change(run, Input::Leased { step, worker: "w".to_owned(), session: "s".to_owned() }).await;
     }
@@ -109,7 +57,7 @@ impl House {
     }
 
     /// What became of an event: each decision with its run.
-    async fn decisions(&self, id: &str) -> Vec<(String, String)> {
+    async fn decided(&self, id: &str) -> Vec<(String, String)> {
         let event = self.store.event(id, None).await.unwrap().remove(0);
         let run =
             |decision: &DecisionView| decision.run.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -137,10 +85,6 @@ impl House {
         assert_eq!((again.steps(), again.version()), (stored.steps(), stored.version()));
         stored
     }
-}
-
-fn event(id: &str, kind: &str, data: Value) -> CloudEvent {
-    CloudEvent::parse(json!({ "id": id, "source": "/test", "type": kind, "data": data })).unwrap()
 }
 
 fn success() -> Outcome {
