@@ -273,6 +273,17 @@ CREATE TABLE live_metrics (
     PRIMARY KEY (run, step)
 );
 
+-- What attempts saved of their checkpoint folders last; artifact is an ArtifactRef.
+CREATE TABLE checkpoints (
+    run BIGINT NOT NULL,
+    step TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    attempt BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    artifact TEXT NOT NULL,
+    PRIMARY KEY (run, step)
+);
+
 -- Content by digest, in chunks; a blob exists once its row here does.
 CREATE TABLE blobs (
     digest TEXT NOT NULL PRIMARY KEY,

@@ -273,6 +273,17 @@ CREATE TABLE live_metrics (
     PRIMARY KEY (run, step)
 ) STRICT;
 
+-- What attempts saved of their checkpoint folders last; artifact is an ArtifactRef.
+CREATE TABLE checkpoints (
+    run INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    artifact TEXT NOT NULL,
+    PRIMARY KEY (run, step)
+) STRICT;
+
 -- Content by digest, in chunks; a blob exists once its row here does.
 CREATE TABLE blobs (
     digest TEXT NOT NULL PRIMARY KEY,

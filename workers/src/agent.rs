@@ -90,6 +90,11 @@ impl Agent {
         let mut helpers = JoinSet::new();
         helpers.spawn(agent.clone().renew_for_ever(leaving.clone()));
         helpers.spawn(agent.clone().fence_for_ever());
+        let (left, leaver) = (leaving.clone(), agent.clone());
+        helpers.spawn(async move {
+            left.cancelled().await;
+            leaver.tools.leaving.send_replace(());
+        });
         let aborted = agent.clone();
         helpers.spawn(async move {
             abort.cancelled().await;

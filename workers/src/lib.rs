@@ -71,6 +71,7 @@ pub async fn work(
         caller: execute::Caller::new()
             .map_err(|cause| WorkError::Refused(format!("failed to set up calls over TLS: {cause}")))?,
         orchestrator,
+        leaving: tokio::sync::watch::Sender::new(()),
     };
     agent::Agent::new(config, tools).run(drain, abort).await
 }

@@ -124,6 +124,7 @@ impl TestOrchestrator {
             environments: Environments::new(data.join("environments")),
             caller: Caller::new().unwrap(),
             orchestrator,
+            leaving: tokio::sync::watch::Sender::new(()),
         }
     }
 
@@ -157,6 +158,7 @@ pub(crate) fn shell(text: &str) -> StepOrder {
         inputs: BTreeMap::new(),
         champion: None,
         artifacts: BTreeMap::new(),
+        checkpoint: None,
         events: 0,
         timeout_ms: 60_000,
     }

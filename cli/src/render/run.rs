@@ -9,7 +9,9 @@ use refit_workflows::wire::{ArrivalView, RunView, StepView};
 
 use super::table::{self, Grid};
 use super::time::{exact, relative, took};
-use super::{BAD, BOLD, DIM, Facts, GOOD, WARN, clean, count, metrics, number, paint, short, state, value};
+use super::{
+    BAD, BOLD, DIM, Facts, GOOD, WARN, bytes, clean, count, metrics, number, paint, short, state, value,
+};
 
 /// How many of a run's first events are named, and how many of the last.
 const EVENTS_SHOWN: (usize, usize) = (3, 2);
@@ -174,8 +176,20 @@ pub(crate) fn attempt(step: &StepView) -> Option<String> {
     (step.attempt > 0 && step.attempts_max > 0).then(|| format!("{}/{}", step.attempt, step.attempts_max))
 }
 
-/// What a step came to in one line: its reason, else its metrics, else its outputs.
+/// What a step came to in one line: its reason, else its metrics, else its outputs; and what it saved, while that may be
+/// needed.
 pub(crate) fn outcome(step: &StepView) -> String {
+    let came = came_to(step);
+    match &step.checkpoint {
+        Some(checkpoint) if step.state != "succeeded" => {
+            let saved = format!("checkpoint of {}", bytes(checkpoint.artifact.bytes));
+            if came.is_empty() { saved } else { format!("{came}  ({saved})") }
+        }
+        Some(_) | None => came,
+    }
+}
+
+fn came_to(step: &StepView) -> String {
     if let Some(decision) = &step.decision {
         return format!("{}: {}", decision.verdict.as_str(), decision.reason);
     }
@@ -301,6 +315,19 @@ mod tests {
 
     fn now() -> Timestamp {
         Timestamp::parse("2027-01-15T08:03:00Z").unwrap()
+    }
+
+    #[test]
+    fn what_was_saved_is_told_until_it_is_not_needed_any_more() {
+        let mut step = example().steps.unwrap().remove(0);
+        step.checkpoint = serde_json::from_value(serde_json::json!({
+            "artifact": { "digest": format!("sha256:{}", "a".repeat(64)), "bytes": 2048, "kind": "folder" },
+            "attempt": 1, "at": "2027-01-15T08:00:11Z",
+        }))
+        .unwrap();
+        assert_eq!(outcome(&step), "accuracy 0.8125");
+        "running".clone_into(&mut step.state);
+        assert_eq!(outcome(&step), "accuracy 0.8125  (checkpoint of 2.0 KiB)");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{LogPiece, Report};
 
 use super::database::sql;
-use super::{ChangeError, Store, StoreError, to_json};
+use super::{ChangeError, Store, StoreError, checkpoints, to_json};
 
 /// A stored piece with its place.
 #[derive(Debug)]
@@ -61,6 +61,10 @@ impl Store {
                             .bind(chunk.text.replace('\0', "\u{fffd}")),
                     )
                     .await?;
+                }
+                if let Some(artifact) = &report.checkpoint {
+                    let now = store.clock().now();
+                    checkpoints::keep_in(&mut tx, run, (key, report.attempt), artifact, now).await?;
                 }
                 // The last lines may arrive after the outcome; live metrics must not.
                 if !report.metrics.is_empty() && row.opt_text("session")?.is_some() {

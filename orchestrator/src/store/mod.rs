@@ -6,6 +6,7 @@
 
 mod blobs;
 mod changes;
+mod checkpoints;
 mod children;
 pub mod database;
 mod dead_letters;

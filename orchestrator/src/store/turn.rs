@@ -3,6 +3,7 @@
 //! a run, which is `Run::apply`'s.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Effect, Input, Run, RunState};
@@ -11,7 +12,7 @@ use refit_workflows::wire::StepOrder;
 
 use super::database::{Row, Sql, Transaction, sql};
 use super::writes::Writes;
-use super::{ChangeError, Hints, Store, StoreError};
+use super::{ChangeError, Hints, Store, StoreError, checkpoints};
 
 const LOCK_RUN: Sql = Sql {
     sqlite: "SELECT id, version FROM runs WHERE id = $1",
@@ -220,8 +221,12 @@ impl Turn {
         let (worker, session) = (claim.worker.clone(), claim.session.clone());
         let hints = self.apply(id, Input::Leased { step: position, worker, session }).await?;
         let run = self.hold(id).await?;
-        let (name, epoch) = (run.name().clone(), run.steps()[position].epoch);
-        Ok(Some((LeasedStep { run: name, position, epoch, order: run.order(position) }, hints)))
+        let (name, step) = (run.name().clone(), Arc::clone(&run.steps()[position]));
+        let mut order = run.order(position);
+        if let Ok(StepOrder { key, checkpoint: Some(checkpoint), .. }) = &mut order {
+            checkpoint.from = checkpoints::latest_in(&mut self.tx, id, &key.step, step.anew_after).await?;
+        }
+        Ok(Some((LeasedStep { run: name, position, epoch: step.epoch, order }, hints)))
     }
 
     /// Takes the ready steps of a run that cannot be read out of everybody's way: it must not stop the others.

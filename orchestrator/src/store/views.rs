@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use refit_workflows::definition::{Trigger, Workflow};
+use refit_workflows::definition::{self, Trigger, Workflow};
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Live, Run, RunFacts, RunHead, RunState};
 use refit_workflows::time::Timestamp;
@@ -15,7 +15,7 @@ use refit_workflows::wire::{
 use super::database::{Row, Transaction, sql};
 use super::events::arrivals_in;
 use super::workflows::paused;
-use super::{ChangeError, RunFilter, Store, StoreError};
+use super::{ChangeError, RunFilter, Store, StoreError, checkpoints};
 
 /// The most a listing gives.
 const LIMIT_MAX: i64 = 1000;
@@ -116,7 +116,12 @@ impl Store {
         let rows = tx.all(sql(RUN_EVENTS).bind(id).bind(RUN_EVENTS_MAX)).await?;
         let events = rows.iter().map(|row| row.text("id")).collect::<Result<_, _>>()?;
         let metrics = self.live_metrics_in(tx, id).await?;
-        let mut view = run.view(&Live { events, metrics });
+        let keeps = |step: &definition::Step| step.verb.work().is_some_and(|work| work.checkpoint.is_some());
+        let checkpoints = match run.workflow().steps.iter().any(keeps) {
+            true => checkpoints::of_run_in(tx, id).await?,
+            false => Default::default(),
+        };
+        let mut view = run.view(&Live { events, metrics, checkpoints });
         view.arrivals = Some(arrivals_in(tx, id).await?);
         view.events_gone = tx.one(sql(RUN_EVENTS_GONE).bind(id)).await?.int("gone")?.unsigned_abs();
         if matches!(run.head().state, RunState::Waiting { .. })

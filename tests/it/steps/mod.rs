@@ -2,6 +2,7 @@
 
 mod approvals;
 mod champions;
+mod checkpoints;
 mod contract;
 mod endings;
 mod workers;

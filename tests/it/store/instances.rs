@@ -40,6 +40,7 @@ async fn instances_are_leased_finished_and_reloaded(database: Database) {
                 text: "eight\n".to_owned(),
             }],
             metrics: BTreeMap::from([("loss".to_owned(), 0.5)]),
+            checkpoint: None,
         };
         house.engine.report(report).await.unwrap();
         let live = house.run("sweep/1").await.steps.unwrap();

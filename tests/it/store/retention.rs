@@ -238,7 +238,8 @@ async fn what_is_kept_by_number_is_the_newest(database: Database) {
     for seq in 0..5 {
         let chunk = LogChunk { seq, at: house.engine.store().clock().now(), text: format!("line {seq}\n") };
         let key = order.key.clone();
-        let report = Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new() };
+        let report =
+            Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new(), checkpoint: None };
         house.engine.report(report).await.unwrap();
     }
     let letter = |reason: &str| DeadLetter::new("amqp:q", reason.to_owned(), json!({}), &json!(reason), b"");
@@ -286,7 +287,8 @@ async fn a_run_that_has_come_to_something_since_it_was_chosen_stays(database: Da
             let chunk =
                 LogChunk { seq: 0, at: house.engine.store().clock().now(), text: "line\n".to_owned() };
             let key = order.key.clone();
-            let report = Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new() };
+            let report =
+                Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new(), checkpoint: None };
             house.engine.report(report).await.unwrap();
         }
         house.finish(&order.key, success()).await.unwrap();

@@ -137,6 +137,7 @@ async fn a_lost_worker_gives_its_step_to_another(database: Database) {
         attempt: 1,
         logs: vec![LogChunk { seq: 0, at: house.engine.store().clock().now(), text: "late\n".to_owned() }],
         metrics: BTreeMap::new(),
+        checkpoint: None,
     };
     assert!(house.engine.report(report).await.is_err(), "nor may it write to the log");
     let old = LeaseRequest { worker: "first".to_owned(), session: "1".to_owned(), slots: 1, wait_ms: 0 };

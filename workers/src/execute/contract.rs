@@ -96,7 +96,8 @@ impl Place {
         &self.signs.folder
     }
 
-    fn control(&self, name: &str) -> PathBuf {
+    /// A file or folder beside the working directory.
+    pub(crate) fn control(&self, name: &str) -> PathBuf {
         self.folder().join("refit").join(name)
     }
 
@@ -180,6 +181,9 @@ impl Place {
         set("REFIT_INPUTS", self.inputs().into());
         set("REFIT_OUTPUTS", self.outputs().into());
         set("REFIT_METRICS", self.metrics().into());
+        if let Some(checkpoint) = &order.checkpoint {
+            set("REFIT_CHECKPOINT", self.work().join(checkpoint.path.trim_end_matches('/')).into());
+        }
         if order.champion.is_some() {
             set("REFIT_CHAMPION", self.champion().into());
         }

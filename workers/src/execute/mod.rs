@@ -2,6 +2,7 @@
 //! hand over what it made. Failure is an outcome, not an error. Decides nothing about leases and never retries a step.
 
 mod call;
+mod checkpoints;
 mod contract;
 pub(crate) mod logs;
 pub(crate) mod process;
@@ -29,6 +30,7 @@ use crate::leftovers;
 use crate::outputs;
 use crate::python::{Environments, Site};
 pub(crate) use call::Caller;
+use checkpoints::Checkpoints;
 use contract::Place;
 pub(crate) use contract::Places;
 use logs::Log;
@@ -43,6 +45,8 @@ const FENCED_GRACE: Duration = Duration::from_secs(1);
 const STREAMS_GRACE: Duration = Duration::from_secs(1);
 /// The least time for handing artifacts over, whatever the step's timeout left.
 const HAND_OVER_TIME_MIN: Duration = Duration::from_secs(600);
+/// How long saving a checkpoint may take when the worker is about to leave.
+const SAVE_ON_LEAVING_TIME: Duration = Duration::from_secs(30);
 /// How long the last words may take when the worker is about to leave.
 const HURRIED_TIME: Duration = Duration::from_secs(3);
 
@@ -59,6 +63,8 @@ pub(crate) struct Tools {
     pub(crate) caller: Caller,
     /// Where logs go and blobs come from.
     pub(crate) orchestrator: Arc<Orchestrator>,
+    /// Changes when the worker begins to leave: what steps have done so far is best saved then.
+    pub(crate) leaving: tokio::sync::watch::Sender<()>,
 }
 
 /// What became of the step.
@@ -86,9 +92,11 @@ pub(crate) async fn execute(
         Err(reason) => return Some(Outcome::Failed { failure: Failure::CouldNotStart, reason }),
     };
     let log = Log::default();
+    let checkpoints = Checkpoints::new(tools, order, &place, &log);
     let mut reporter = Reporter::new(&tools.orchestrator, held, order, &log, place.metrics());
     let came = {
-        let attempt = Attempt { tools, order, held, place: &place, log: &log, deadline };
+        let checkpoints = &checkpoints;
+        let attempt = Attempt { tools, order, held, place: &place, log: &log, checkpoints, deadline };
         let work = async {
             match &order.task {
                 OrderTask::Run(run) => attempt.run(run, ending.clone()).await,
@@ -102,8 +110,10 @@ pub(crate) async fn execute(
             biased;
             came = Box::pin(work) => came,
             never = reporter.live() => match never {},
+            never = checkpoints.live() => match never {},
         }
     };
+    save_the_end(&checkpoints, &came, &mut ending).await;
     // A success carries its metrics itself.
     let succeeded = matches!(&came, Came::Exited(status) if status.success());
     let hurried = async {
@@ -127,6 +137,28 @@ pub(crate) async fn execute(
     }
 }
 
+/// Saves what an attempt has come to that did not work out, for the next one to go on from it.
+async fn save_the_end(checkpoints: &Checkpoints<'_>, came: &Came, ending: &mut EndingSignal) {
+    let within = match came {
+        Came::Exited(status) if status.success() => return,
+        Came::Exited(_) | Came::TimedOut => HAND_OVER_TIME_MIN,
+        Came::Ended(Ending::ShutDown) => SAVE_ON_LEAVING_TIME,
+        // Nobody goes on from it, or it could not be handed over.
+        Came::Ended(Ending::Cancel | Ending::Fenced | Ending::Stop) => return,
+        Came::Called(_) | Came::CouldNotStart(_) => return,
+    };
+    let given_up = async {
+        if matches!(came, Came::Ended(_)) || ending.ended().await == Ending::ShutDown {
+            tokio::time::sleep(SAVE_ON_LEAVING_TIME).await;
+        }
+    };
+    tokio::select! {
+        () = checkpoints.save() => {}
+        () = given_up => {}
+        () = tokio::time::sleep(within) => {}
+    }
+}
+
 async fn interrupted(ending: &mut EndingSignal, deadline: Instant) -> Came {
     tokio::select! {
         ending = ending.ended() => Came::Ended(ending),
@@ -140,6 +172,7 @@ struct Attempt<'a> {
     held: &'a Held,
     place: &'a Place,
     log: &'a Log,
+    checkpoints: &'a Checkpoints<'a>,
     deadline: Instant,
 }
 
@@ -170,6 +203,7 @@ impl Attempt<'_> {
             Ok(started) => started,
             Err(cause) => return Came::CouldNotStart(not_started(&program, &cause)),
         };
+        self.checkpoints.started(tree.leader());
         let over = CancellationToken::new();
         let running = async {
             let came = tokio::select! {
@@ -180,6 +214,9 @@ impl Attempt<'_> {
                 },
                 came = interrupted(&mut ending, self.deadline) => came,
             };
+            if let Came::Ended(Ending::ShutDown) = came {
+                self.checkpoints.ask().await;
+            }
             match &came {
                 Came::Exited(_) if !leftovers::may_be_left() => {}
                 came => tree.end(grace_of(came)).await,
@@ -209,6 +246,7 @@ impl Attempt<'_> {
             let laid = tools.blobs.lay_out_tree(bundle, &work, Access::ReadWrite).await;
             laid.map_err(|cause| format!("failed to lay out the workflow's code: {cause}"))?;
         }
+        self.checkpoints.restore().await?;
         if order.events > 0 {
             self.fetch_events().await?;
         }

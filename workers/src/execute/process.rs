@@ -63,6 +63,11 @@ impl Tree {
         Ok(Self { child, leader, status: None, signs: signs.clone() })
     }
 
+    /// The process that was started, and the number of its group.
+    pub(crate) fn leader(&self) -> i32 {
+        self.leader
+    }
+
     /// Waits for the leader to exit. May be dropped and called again.
     ///
     /// # Errors

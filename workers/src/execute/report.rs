@@ -80,6 +80,7 @@ impl<'a> Reporter<'a> {
                 attempt: self.order.attempt,
                 logs,
                 metrics: if changed { self.metrics.latest().clone() } else { BTreeMap::new() },
+                checkpoint: None,
             };
             match client::persist(|| self.orchestrator.report(&report)).await {
                 Err(refusal) if refusal.is_lost() => {

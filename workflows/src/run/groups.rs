@@ -290,8 +290,10 @@ impl Run {
     /// Sets a group back to the start, its instances with it: all of them, or those that did not succeed.
     pub(super) fn reset_instances(&mut self, group: usize, all: bool) {
         for &place in self.instances(group).iter() {
-            if all || self.steps[place].state.results().is_none() {
+            if all {
                 self.reset_place(place);
+            } else if self.steps[place].state.results().is_none() {
+                self.resume_place(place);
             }
         }
     }

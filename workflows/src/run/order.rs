@@ -6,7 +6,7 @@ use super::*;
 use crate::definition::{CallTask, Command, RunTask, Task, Work};
 use crate::expression::{Expression, Scope};
 use crate::template::{Template, ValueTemplate};
-use crate::wire::{AttemptKey, CallOrder, OrderCommand, OrderTask, RunOrder, StepOrder};
+use crate::wire::{AttemptKey, CallOrder, CheckpointOrder, OrderCommand, OrderTask, RunOrder, StepOrder};
 
 impl Run {
     /// The order for a step of a worker as it stands: its key carries the step's current epoch.
@@ -41,6 +41,7 @@ impl Run {
             inputs,
             champion: self.head.champion.as_ref().map(|champion| champion.artifacts.clone()),
             artifacts: work.artifacts.clone(),
+            checkpoint: work.checkpoint.clone().map(|path| CheckpointOrder { path, from: None }),
             events: self.facts.batch.count,
             timeout_ms: u64::try_from(work.timeout.as_millis()).unwrap_or(u64::MAX),
         })

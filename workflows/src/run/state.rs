@@ -93,6 +93,9 @@ pub struct Step {
     pub attempt: u32,
     /// Attempts of these that do not count: lost with their worker, or ended by exit 75.
     pub uncounted: u32,
+    /// The epoch it had when it was set back to the start: what attempts up to it have saved is not taken up again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub anew_after: i64,
     /// The worker of the latest attempt.
     pub worker: Option<String>,
     /// When it last became ready.
@@ -235,13 +238,19 @@ pub struct Results {
     pub reason: Option<String>,
 }
 
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
 impl Step {
+    /// One that has never run, or is to be as if it had not.
     pub(super) fn blocked(epoch: i64) -> Self {
         Self {
             state: StepState::Blocked,
             epoch,
             attempt: 0,
             uncounted: 0,
+            anew_after: epoch,
             worker: None,
             ready_at: None,
             started_at: None,

@@ -428,7 +428,7 @@ impl Run {
             match again {
                 Again::No => {}
                 Again::Rest => {
-                    self.reset_place(step);
+                    self.resume_place(step);
                     self.reset_instances(step, false);
                 }
                 Again::Whole => self.reset(step),
@@ -469,6 +469,13 @@ impl Run {
     pub(super) fn reset(&mut self, step: usize) {
         self.reset_place(step);
         self.reset_instances(step, true);
+    }
+
+    /// Back to blocked, to go on from what its attempts have saved.
+    pub(super) fn resume_place(&mut self, place: usize) {
+        let anew_after = self.steps[place].anew_after;
+        self.reset_place(place);
+        self.step_mut(place).anew_after = anew_after;
     }
 
     pub(super) fn reset_place(&mut self, place: usize) {

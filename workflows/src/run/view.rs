@@ -1,7 +1,7 @@
 //! A run as the API shows it. Pure conversion; what the store alone knows (events, live metrics) comes in.
 
 use super::*;
-use crate::wire::{InstancesView, ParentView, RunView, StepView};
+use crate::wire::{Checkpoint, InstancesView, ParentView, RunView, StepView};
 
 /// What the store knows about a run beyond the run itself.
 #[derive(Clone, Debug, Default)]
@@ -10,6 +10,8 @@ pub struct Live {
     pub events: Vec<String>,
     /// The latest metrics of running attempts, by step name.
     pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
+    /// What steps saved last, by step name.
+    pub checkpoints: BTreeMap<String, Checkpoint>,
 }
 
 /// A run without steps and events, as listings show it: needs none of its steps.
@@ -166,6 +168,7 @@ impl Run {
             verdict: step.decision.as_ref().map(|decision| decision.verdict),
             decision: step.decision.clone(),
             cached_from: None,
+            checkpoint: live.checkpoints.get(name).cloned(),
             child: step.child.clone(),
             group: step.instance.as_ref().map(|instance| self.step_name(instance.of).to_owned()),
             matrix: step.instance.as_ref().map(|instance| instance.values.clone()),

@@ -121,6 +121,9 @@ pub struct StepView {
     /// A gate's decision, check by check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<crate::gate::Decision>,
+    /// What it saved last of its checkpoint folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
     /// The run whose outcome was reused.
     pub cached_from: Option<String>,
     /// The run it started, of a step that runs a workflow.

@@ -93,10 +93,34 @@ pub struct StepOrder {
     pub champion: Option<BTreeMap<String, ArtifactRef>>,
     /// Artifacts to hand back: name → path inside the working directory.
     pub artifacts: BTreeMap<String, String>,
+    /// The folder that is kept across attempts; none when the step keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointOrder>,
     /// How many events the run stands for; fetched from `GET /api/v1/worker/events` as JSON Lines.
     pub events: u64,
     /// The longest the attempt may take, in milliseconds.
     pub timeout_ms: u64,
+}
+
+/// A folder that a step keeps across attempts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointOrder {
+    /// Its path inside the working directory.
+    pub path: String,
+    /// What an earlier attempt saved last, to be laid out there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Checkpoint>,
+}
+
+/// What an attempt saved of its checkpoint folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The folder's content.
+    pub artifact: ArtifactRef,
+    /// The attempt that saved it.
+    pub attempt: u32,
+    /// When it was stored.
+    pub at: Timestamp,
 }
 
 /// What a worker is to do.
@@ -198,6 +222,9 @@ pub struct Report {
     /// Metrics reported so far: the latest value of each.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
+    /// The checkpoint folder as it was saved now; its blobs are handed over already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<ArtifactRef>,
 }
 
 /// A piece of an attempt's log.

@@ -56,8 +56,7 @@ fn inputs(
 
 /// `checkpoint`: a folder, whether or not it is written with a `/` at its end.
 fn checkpoint(fields: &Fields<'_>, f: &mut Findings) -> Option<String> {
-    let (key, node) = fields.get("checkpoint")?;
-    f.not_yet(key.position, "`checkpoint`");
+    let (_, node) = fields.get("checkpoint")?;
     path(node, "checkpoint", f)
 }
 
