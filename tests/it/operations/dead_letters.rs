@@ -71,7 +71,7 @@ async fn a_dead_letter_is_mended_once_and_by_one(database: Database) {
     let all = letters(&api, "?order=oldest").await;
     let duplicates: Vec<_> = all.iter().map(|letter| letter["duplicates"].as_i64().unwrap()).collect();
     assert_eq!(duplicates, [2, 0, 0, 0]);
-    assert!(all[0]["duplicate_at"].as_str() >= all[3]["received_at"].as_str(), "{all:?}");
+    assert!(all[0]["duplicate_at"].as_str() >= all[0]["received_at"].as_str(), "{all:?}");
     api.send(reqwest::Method::DELETE, &format!("/api/v1/deadletters/{}", all[3]["seq"]), None).await.unwrap();
 
     // Newest first, in short; by source; oldest first in pages.
