@@ -284,6 +284,15 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (run, step)
 ) STRICT;
 
+-- What steps with `cache` came to last, by what that depends on; results is a Results. run is the one it came of.
+CREATE TABLE cache (
+    key TEXT NOT NULL PRIMARY KEY,
+    run INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    results TEXT NOT NULL
+) STRICT;
+CREATE INDEX cache_run ON cache (run);
+
 -- Content by digest, in chunks; a blob exists once its row here does.
 CREATE TABLE blobs (
     digest TEXT NOT NULL PRIMARY KEY,

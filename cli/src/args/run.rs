@@ -20,6 +20,9 @@ pub(crate) enum RunCommand {
         /// A param of the run; repeatable
         #[arg(long = "param", value_name = "K=V", value_parser = key_value)]
         params: Vec<(String, String)>,
+        /// Run every step, also those whose earlier outcome would be taken (`cache`)
+        #[arg(long)]
+        no_cache: bool,
         /// Follow the run to its end
         #[arg(long)]
         wait: bool,

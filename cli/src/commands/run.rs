@@ -21,8 +21,11 @@ const LOG_WAIT: Duration = Duration::from_secs(10);
 /// Does one of them.
 pub(crate) async fn run(command: RunCommand, client: &Client) -> anyhow::Result<Exit> {
     match command {
-        RunCommand::Start { workflow, params, wait, output } => {
-            start(workflow, params, wait, output, client).await
+        RunCommand::Start { workflow, params, no_cache, wait, output } => {
+            // The id makes the request safe to send twice.
+            let id = Some(uuid::Uuid::now_v7().to_string());
+            let request = StartRun { workflow, params: Map::new(), id, no_cache };
+            start(request, params, wait, output, client).await
         }
         RunCommand::List { workflow, state, since, limit, output } => {
             let mut query = vec![("limit", limit.limit.to_string())];
@@ -87,22 +90,18 @@ async fn decide(args: DecideArgs, approve: bool, client: &Client) -> anyhow::Res
 }
 
 async fn start(
-    workflow: String,
+    mut request: StartRun,
     params: Vec<(String, String)>,
     wait: bool,
     output: Output,
     client: &Client,
 ) -> anyhow::Result<Exit> {
+    let workflow = request.workflow.clone();
     let failed = || format!("failed to start a run of {workflow}");
-    let params = if params.is_empty() {
-        Map::new()
-    } else {
+    if !params.is_empty() {
         let text = client.workflow(&workflow).await.with_context(failed)?.text;
-        typed(params, text.as_deref().and_then(|text| Workflow::parse(text).ok()).as_ref())?
-    };
-    // The id makes the request safe to send twice.
-    let id = Some(uuid::Uuid::now_v7().to_string());
-    let request = StartRun { workflow: workflow.clone(), params, id };
+        request.params = typed(params, text.as_deref().and_then(|text| Workflow::parse(text).ok()).as_ref())?;
+    }
     let view = client.start_run(&request).await.with_context(failed)?;
     if wait { to_its_end(&view.run, output, client).await } else { told(&view, output) }
 }

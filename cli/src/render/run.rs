@@ -196,12 +196,14 @@ fn came_to(step: &StepView) -> String {
     if let Some(reason) = &step.reason {
         return reason.clone();
     }
-    if !step.metrics.is_empty() {
-        return metrics(&step.metrics);
+    let came = if step.metrics.is_empty() { outputs(step) } else { metrics(&step.metrics) };
+    match &step.cached_from {
+        Some(from) => format!("cached from {from}  {came}").trim_end().to_owned(),
+        None => came,
     }
-    if let Some(from) = &step.cached_from {
-        return format!("reused from {from}");
-    }
+}
+
+fn outputs(step: &StepView) -> String {
     let outputs: Vec<String> =
         step.outputs.iter().map(|(name, set)| format!("{name}={}", value(set))).collect();
     outputs.join("  ")

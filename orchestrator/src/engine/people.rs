@@ -41,14 +41,18 @@ impl Engine {
     pub async fn start_run(&self, start: StartRun, by: &Identity) -> Result<RunView, EngineError> {
         let id = start.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let source = format!("/refit/people/{}", by.name);
-        let data = json!({ "workflow": start.workflow, "params": start.params });
+        let mut data = json!({ "workflow": start.workflow, "params": start.params });
+        if start.no_cache {
+            data["no_cache"] = json!(true);
+        }
         let event =
             CloudEvent::new(&id, &source, "refit.run.requested", Some(&start.workflow), self.now(), data);
         CloudEvent::parse(serde_json::Value::Object(event.attributes().clone())).map_err(|wrong| {
             EngineError::Invalid { field: Some("id".to_owned()), detail: wrong.to_string(), hint: None }
         })?;
         let words = format!("manual, by {}", by.name);
-        let started = self.store().start_run(&start.workflow, start.params, event, &words).await;
+        let started =
+            self.store().start_run(&start.workflow, start.params, event, &words, start.no_cache).await;
         let (run, hints) = started.map_err(|error| match error {
             ChangeError::NotFound(_) => EngineError::NotFound(no_workflow(&start.workflow)),
             ChangeError::Invalid(detail) => EngineError::Invalid {

@@ -210,7 +210,7 @@ impl Simulation {
     ) -> Result<RunName, SimulationError> {
         self.begun += 1;
         let id = Some(format!("start-{}", self.begun));
-        let start = StartRun { workflow: workflow.to_owned(), params, id };
+        let start = StartRun { workflow: workflow.to_owned(), params, id, no_cache: false };
         let run = self.engine.start_run(start, &somebody()).await?.run;
         self.settle().await?;
         Ok(run)

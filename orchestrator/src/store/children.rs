@@ -279,7 +279,7 @@ impl Store {
 impl Round {
     /// Creates the child that the run of this row asks for; the child's row.
     async fn create_child(&mut self, asks: i64, order: ChildOrder) -> Result<i64, ChangeError> {
-        let ChildOrder { epoch, workflow, params, parent, .. } = order;
+        let ChildOrder { step: _, epoch, workflow, params, parent, no_cache } = order;
         let store = self.store.clone();
         let Some(current) = store.current_workflow(&mut self.tx, &workflow).await? else {
             return Err(ChangeError::NotFound(format!("workflow {workflow}")));
@@ -307,6 +307,7 @@ impl Round {
             batch,
             origin: Origin::Event(seq),
             parent: Some(parent.clone()),
+            no_cache,
         };
         let name = match self.launch(launch).await? {
             Launched::Run(name) => name,

@@ -459,8 +459,16 @@ impl Round {
         let launched = match params {
             Ok(params) => {
                 let (current, trigger_index) = (current.clone(), Some(index));
-                let launch =
-                    Launch { current, trigger_index, trigger: words, params, batch, origin, parent: None };
+                let launch = Launch {
+                    current,
+                    trigger_index,
+                    trigger: words,
+                    params,
+                    batch,
+                    origin,
+                    parent: None,
+                    no_cache: false,
+                };
                 self.launch(launch).await
             }
             Err(reason) => Err(ChangeError::Invalid(reason)),

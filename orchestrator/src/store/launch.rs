@@ -51,6 +51,8 @@ pub(super) struct Launch {
     pub(super) origin: Origin,
     /// The step of another run that asked for it.
     pub(super) parent: Option<Parent>,
+    /// Whether every step is to run.
+    pub(super) no_cache: bool,
 }
 
 /// What it came to.
@@ -104,6 +106,7 @@ impl Store {
         params: Map<String, Value>,
         event: CloudEvent,
         words: &str,
+        no_cache: bool,
     ) -> Result<(RunName, Hints), ChangeError> {
         let (workflow, words) = (workflow.to_owned(), words.to_owned());
         self.durably(move |store| {
@@ -128,8 +131,9 @@ impl Store {
                 let batch = BatchFacts { key: String::new(), count: 1, sum: None, first, last };
                 let origin = Origin::Event(seq);
                 let trigger = words;
+                let (trigger_index, parent) = (None, None);
                 let launch =
-                    Launch { current, trigger_index: None, trigger, params, batch, origin, parent: None };
+                    Launch { current, trigger_index, trigger, params, batch, origin, parent, no_cache };
                 match round.launch(launch).await? {
                     Launched::Run(run) => Ok((run, round.commit().await?)),
                     Launched::Skipped(reason) => Err(Refused::NotNow(reason).into()),
@@ -243,6 +247,7 @@ impl Round {
             coalesced: Vec::new(),
             created_at: self.now,
             parent: launch.parent.clone(),
+            no_cache: launch.no_cache,
         };
         let run_name = facts.name.clone();
         let mut run = Run::create(Arc::clone(&workflow), facts);

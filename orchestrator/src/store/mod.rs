@@ -5,6 +5,7 @@
 //! row, a row of `children`. Nothing here decides what happens to a run: that is `Run::apply`.
 
 mod blobs;
+mod cache;
 mod changes;
 mod checkpoints;
 mod children;

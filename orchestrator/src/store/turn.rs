@@ -12,7 +12,7 @@ use refit_workflows::wire::StepOrder;
 
 use super::database::{Row, Sql, Transaction, sql};
 use super::writes::Writes;
-use super::{ChangeError, Hints, Store, StoreError, checkpoints};
+use super::{ChangeError, Hints, Store, StoreError, cache, checkpoints};
 
 const LOCK_RUN: Sql = Sql {
     sqlite: "SELECT id, version FROM runs WHERE id = $1",
@@ -273,7 +273,11 @@ impl Store {
         let mut hints = Hints { runs: true, ..Hints::default() };
         let mut open = VecDeque::from([input]);
         while let Some(input) = open.pop_front() {
-            let effects = run.apply(&input, now)?;
+            let effects = match run.apply(&input, now) {
+                // Between the question and this answer, another answer has changed what the step was about to do.
+                Err(_) if matches!(input, Input::Recalled { .. }) => continue,
+                applied => applied?,
+            };
             writes.accepted(id, run.version(), now, &input)?;
             for effect in effects {
                 match effect {
@@ -284,6 +288,12 @@ impl Store {
                         open.push_back(self.promote_in(tx, id, run, &promotion, now).await?);
                     }
                     Effect::StartRun(order) => hints = hints.and(self.ask_in(tx, id, &order).await?),
+                    Effect::Recall { step, key, since } => {
+                        open.extend(cache::recall_in(tx, step, &key, since).await?);
+                    }
+                    Effect::Remember { step: _, key, results } => {
+                        cache::remember_in(tx, id, &key, &results, now).await?;
+                    }
                     Effect::CancelRun { step, epoch } => {
                         hints = hints.and(self.cancel_child_in(tx, id, step, epoch).await?);
                     }

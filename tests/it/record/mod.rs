@@ -40,7 +40,7 @@ impl House {
     async fn start(&self, workflow: &str, id: &str) -> String {
         let event = json!({ "id": id, "source": "/people", "type": "refit.run.requested" });
         let event = CloudEvent::parse(event).unwrap();
-        self.store.start_run(workflow, Map::new(), event, "manual").await.unwrap().0.to_string()
+        self.store.start_run(workflow, Map::new(), event, "manual", false).await.unwrap().0.to_string()
     }
 
     async fn explained(&self, id: &str) -> EventExplanation {

@@ -114,7 +114,7 @@ async fn a_child_that_waited_is_followed_into_the_run_that_took_its_place(databa
     house.apply(&child).await;
     let start = |depth: i64| {
         let params = json!({ "depth": depth }).as_object().unwrap().clone();
-        StartRun { workflow: "child".to_owned(), params, id: None }
+        StartRun { workflow: "child".to_owned(), params, id: None, no_cache: false }
     };
     let busy = house.engine.start_run(start(1), &somebody()).await.unwrap();
     assert_eq!(busy.state, "running");
@@ -181,7 +181,7 @@ steps:
 
 async fn start_asking(house: &House, workflow: &str) -> String {
     let params = json!({ "asks": true }).as_object().unwrap().clone();
-    let start = StartRun { workflow: workflow.to_owned(), params, id: None };
+    let start = StartRun { workflow: workflow.to_owned(), params, id: None, no_cache: false };
     house.engine.start_run(start, &somebody()).await.unwrap().run.to_string()
 }
 

@@ -2,6 +2,7 @@
 //! engine and the store as they run in production; nothing is mocked.
 
 mod blobs;
+mod cache;
 mod children;
 mod events;
 mod instances;
@@ -112,7 +113,7 @@ impl House {
     }
 
     async fn start_run(&self, workflow: &str) -> RunView {
-        let start = StartRun { workflow: workflow.to_owned(), params: Map::new(), id: None };
+        let start = StartRun { workflow: workflow.to_owned(), params: Map::new(), id: None, no_cache: false };
         self.engine.start_run(start, &somebody()).await.unwrap()
     }
 

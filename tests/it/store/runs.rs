@@ -18,7 +18,7 @@ async fn starting_a_run_twice_with_one_id_starts_one(database: Database) {
     house.apply("workflow: p\nparams: { n: { type: integer } }\nsteps:\n  a: { run: [x] }\n").await;
     let start = |params: Value, id: Option<&str>| {
         let Value::Object(params) = params else { panic!("params are an object") };
-        StartRun { workflow: "p".to_owned(), params, id: id.map(str::to_owned) }
+        StartRun { workflow: "p".to_owned(), params, id: id.map(str::to_owned), no_cache: false }
     };
     let first = house.engine.start_run(start(json!({ "n": "7" }), Some("x")), &somebody()).await.unwrap();
     let second = house.engine.start_run(start(json!({ "n": "7" }), Some("x")), &somebody()).await.unwrap();
@@ -37,7 +37,7 @@ async fn starting_a_run_twice_with_one_id_starts_one(database: Database) {
         1,
         "a refused start leaves nothing"
     );
-    let nobody = StartRun { workflow: "nobody".to_owned(), params: Map::new(), id: None };
+    let nobody = StartRun { workflow: "nobody".to_owned(), params: Map::new(), id: None, no_cache: false };
     let refused = house.engine.start_run(nobody, &somebody()).await.unwrap_err();
     assert!(matches!(refused, EngineError::NotFound(_)), "{refused}");
 }
@@ -228,7 +228,8 @@ async fn an_abandoned_call_leaves_no_transaction_behind(database: Database) {
             let _ =
                 engine.record(vec![event(&format!("abandoned-{polls}"), "t", json!(1))], Vec::new()).await;
             let _ = engine.runs(Default::default()).await;
-            let start = StartRun { workflow: "one".to_owned(), params: Map::new(), id: None };
+            let start =
+                StartRun { workflow: "one".to_owned(), params: Map::new(), id: None, no_cache: false };
             let _ = engine.start_run(start, &somebody()).await;
         };
         drop_after(abandoned, polls % 12).await;

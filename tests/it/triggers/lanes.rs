@@ -64,7 +64,7 @@ async fn a_waiting_run_takes_events_in(database: Database) {
     let by_hand = async || {
         let event = event("hand", "refit.run.requested", json!({}));
         let params = Map::from_iter([("n".to_owned(), json!(9))]);
-        house.store.start_run("w", params, event, "manual, by ada").await.unwrap().0.to_string()
+        house.store.start_run("w", params, event, "manual, by ada", false).await.unwrap().0.to_string()
     };
     assert_eq!((by_hand().await, by_hand().await), ("w/2".to_owned(), "w/2".to_owned()));
     house.look().await;
@@ -139,7 +139,7 @@ async fn what_is_skipped_is_told_so(database: Database) {
     assert_eq!(house.decided("e2").await, pairs(&[("skipped", "")]));
     assert_eq!(house.last_reason("e2").await, "1 of 1 running, and `on_conflict` is `skip`");
     let hand = event("hand", "refit.run.requested", json!({}));
-    let refused = house.store.start_run("w", Map::new(), hand, "manual").await.unwrap_err();
+    let refused = house.store.start_run("w", Map::new(), hand, "manual", false).await.unwrap_err();
     assert!(matches!(refused, ChangeError::Refused(_)), "{refused}");
     assert_eq!(refused.to_string(), "w skips what it has no room for: 1 of 1 running");
     assert!(house.store.event("hand", None).await.unwrap().is_empty(), "a refused start leaves nothing");

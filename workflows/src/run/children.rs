@@ -34,7 +34,9 @@ impl Run {
         entry.started_at = Some(at);
         entry.child = None;
         let (epoch, workflow) = (entry.epoch, child.name.clone());
-        effects.push(Effect::StartRun(Box::new(ChildOrder { step, epoch, workflow, params, parent })));
+        let no_cache = self.facts.no_cache;
+        let order = ChildOrder { step, epoch, workflow, params, parent, no_cache };
+        effects.push(Effect::StartRun(Box::new(order)));
         self.set_state(step, StepState::Child { cancelling: false })
     }
 

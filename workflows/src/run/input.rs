@@ -53,6 +53,15 @@ pub enum Input {
         /// In words.
         reason: String,
     },
+    /// What a step that waits for a worker has come to before is taken for what it would come to.
+    Recalled {
+        /// The step's place.
+        step: usize,
+        /// The run it came to that in.
+        from: RunName,
+        /// That.
+        results: Box<Results>,
+    },
     /// Time passed: everything that is due happens.
     Ticked,
     /// A person answers an approval.
@@ -141,6 +150,24 @@ pub enum Effect {
     /// Start a run of another workflow. Answered later with [`Input::ChildStarted`] and [`Input::ChildEnded`], or with
     /// [`Input::ChildRefused`].
     StartRun(Box<ChildOrder>),
+    /// Look up what a step has come to before. Answered with [`Input::Recalled`] if there is something.
+    Recall {
+        /// The step's place.
+        step: usize,
+        /// Names it.
+        key: Digest,
+        /// The earliest time it may be of.
+        since: Option<Timestamp>,
+    },
+    /// Keep what a step came to.
+    Remember {
+        /// The step's place.
+        step: usize,
+        /// Names it.
+        key: Digest,
+        /// That.
+        results: Box<Results>,
+    },
     /// End the child of a step. Its end is told all the same.
     CancelRun {
         /// The step's place.
@@ -163,6 +190,9 @@ pub struct ChildOrder {
     pub params: Map<String, Value>,
     /// Whose child it will be.
     pub parent: Parent,
+    /// Whether every step of it is to run, as those of its parent are.
+    #[serde(default)]
+    pub no_cache: bool,
 }
 
 /// The step that asked for a run.

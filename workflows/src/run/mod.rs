@@ -5,6 +5,7 @@
 //! checks of an input have passed. Consequences live in `settle`, not in the handlers of `transitions`.
 
 mod absorb;
+mod cache;
 mod children;
 mod ending;
 mod events;
@@ -78,6 +79,9 @@ pub struct RunFacts {
     /// The step of another run that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// Whether every step runs, although an earlier outcome might be taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_cache: bool,
 }
 
 /// One execution of one workflow version.

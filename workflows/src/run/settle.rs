@@ -107,9 +107,12 @@ impl Run {
         let workflow = Arc::clone(&self.workflow);
         self.step_mut(step).ready_at = Some(at);
         match &workflow.steps[self.of(step)].verb {
-            Verb::Work(_) => match self.order(step) {
+            Verb::Work(work) => match self.order(step) {
                 // Rendered once more when it is leased; here only to find out that it can be.
-                Ok(_) => self.set_state(step, StepState::Ready),
+                Ok(_) => {
+                    self.recall(step, work, at, effects);
+                    self.set_state(step, StepState::Ready)
+                }
                 Err(reason) => self.conclude(step, at, Settled::Failed { reason }),
             },
             Verb::Select(select) => self.start_select(step, select, at),

@@ -107,6 +107,9 @@ pub struct Step {
     /// The latest run it started, of a step that runs a workflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<RunName>,
+    /// The run whose outcome it took instead of running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_from: Option<RunName>,
     /// What makes it an instance of a step with a matrix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Box<Instance>>,
@@ -256,6 +259,7 @@ impl Step {
             started_at: None,
             decision: None,
             child: None,
+            cached_from: None,
             instance: None,
         }
     }

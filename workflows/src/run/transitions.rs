@@ -18,8 +18,9 @@ impl Run {
             Input::Coalesced { into } => self.on_coalesced(into, at, effects),
             Input::Absorbed { params, batch, coalesced } => self.on_absorbed(params, batch, coalesced),
             Input::Leased { step, worker, session } => self.on_leased(*step, worker, session, at),
-            Input::Finished { step, epoch, outcome } => self.on_finished(*step, *epoch, outcome, at),
+            Input::Finished { step, epoch, outcome } => self.on_finished(*step, *epoch, outcome, at, effects),
             Input::WorkerLost { step, epoch, reason } => self.on_worker_lost(*step, *epoch, reason, at),
+            Input::Recalled { step, from, results } => self.on_recalled(*step, from, results, at),
             Input::Ticked => self.on_ticked(at),
             Input::Decided { step, approve, by, admin, reason } => {
                 self.on_decided(*step, *approve, by, *admin, reason.as_deref(), at)
@@ -139,6 +140,7 @@ impl Run {
         epoch: i64,
         outcome: &Outcome,
         at: Timestamp,
+        effects: &mut Vec<Effect>,
     ) -> Result<Touched, Refused> {
         // An outcome that arrives after a newer lease is stale even when the run is over: say that first.
         self.held_lease(step, epoch)?;
@@ -154,6 +156,7 @@ impl Run {
                     reason: None,
                 };
                 self.conclude(step, at, Settled::Succeeded { results });
+                self.remember(step, effects);
                 Ok(vec![step])
             }
             Outcome::Failed { .. } | Outcome::Cancelled if cancelling => {

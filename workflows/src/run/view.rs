@@ -167,7 +167,7 @@ impl Run {
             reason,
             verdict: step.decision.as_ref().map(|decision| decision.verdict),
             decision: step.decision.clone(),
-            cached_from: None,
+            cached_from: step.cached_from.as_ref().map(ToString::to_string),
             checkpoint: live.checkpoints.get(name).cloned(),
             child: step.child.clone(),
             group: step.instance.as_ref().map(|instance| self.step_name(instance.of).to_owned()),

@@ -298,6 +298,9 @@ pub struct StartRun {
     /// Makes the call safe to repeat: the same id starts one run.
     #[serde(default)]
     pub id: Option<String>,
+    /// Runs every step, although an earlier outcome might be taken.
+    #[serde(default)]
+    pub no_cache: bool,
 }
 
 /// `POST /api/v1/runs/W/N/retry`.

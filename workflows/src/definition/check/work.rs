@@ -95,7 +95,6 @@ fn host(fields: &Fields<'_>, f: &mut Findings) -> HostNeeds {
 
 fn cache(fields: &Fields<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -> Option<Cache> {
     let (key, node) = fields.get("cache")?;
-    f.not_yet(key.position, "`cache`");
     if let Raw::Scalar(_) = &node.value {
         return fields.boolean("cache", f)?.then_some(Cache { key: None, ttl: None });
     }

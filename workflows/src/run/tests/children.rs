@@ -38,7 +38,8 @@ fn a_step_asks_for_a_child_and_hands_on_its_outputs() {
     let asked = orders(run.apply(&Input::Admitted { champion: None }, NOW).unwrap());
     let parent = Parent { run: RunName::new("parent", 1), step: "sub".to_owned(), depth: 1 };
     let params = json!({ "depth": 3 }).as_object().unwrap().clone();
-    assert_eq!(asked, [ChildOrder { step: 0, epoch: 1, workflow: "child".to_owned(), params, parent }]);
+    let (workflow, no_cache) = ("child".to_owned(), false);
+    assert_eq!(asked, [ChildOrder { step: 0, epoch: 1, workflow, params, parent, no_cache }]);
     assert_eq!(state(&run, "sub"), "running");
 
     run.apply(&Input::ChildStarted { step: 0, epoch: 1, run: child(1) }, NOW).unwrap();

@@ -95,6 +95,7 @@ fn new_run(workflow: &Arc<Workflow>) -> Run {
         coalesced: Vec::new(),
         created_at: NOW,
         parent: None,
+        no_cache: false,
     };
     Run::create(Arc::clone(workflow), facts)
 }
@@ -249,7 +250,11 @@ fn apply(
         for effect in effects {
             match effect {
                 Effect::Promote(promotion) => open.push_back(registry.answer(&promotion)),
-                Effect::Emit(_) | Effect::StartRun(_) | Effect::CancelRun { .. } => {}
+                Effect::Emit(_)
+                | Effect::StartRun(_)
+                | Effect::CancelRun { .. }
+                | Effect::Recall { .. }
+                | Effect::Remember { .. } => {}
             }
         }
     }
@@ -316,6 +321,8 @@ fn all_inputs(run: &Run) -> Vec<Input> {
             let by = "ada".to_owned();
             inputs.push(Input::Decided { step, approve, by, admin: false, reason: None });
         }
+        let (from, results) = (RunName::new("diamond", 7), Box::default());
+        inputs.push(Input::Recalled { step, from, results });
         inputs.push(Input::Promoted { step, version: 9, evidence: Digest::of(b"") });
         inputs.push(Input::ChampionMoved { step, champion: None });
         let child = RunName::new("child", 1);

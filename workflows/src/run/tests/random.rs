@@ -123,7 +123,7 @@ proptest! {
                             }
                             Effect::CancelRun { step, epoch } => prop_assert!(asked.contains(&(step, epoch))),
                             Effect::Promote(_) => prop_assert!(false, "nothing promotes here"),
-                            Effect::Emit(_) => {}
+                            Effect::Emit(_) | Effect::Recall { .. } | Effect::Remember { .. } => {}
                         }
                     }
                     journal.push((input.clone(), at));

@@ -207,7 +207,6 @@ fn what_cannot_be_run_yet_is_listed_in_order() {
     let expected = [
         format!("{} `validate`", line("    validate:      ")),
         format!("{} `needs_host`", line("needs_host:")),
-        format!("{} `cache`", line("cache:")),
         format!("{} `evaluate`", line("    evaluate:      ")),
         format!("{} the statistical check of `roc_auc` (success)", line("role: success")),
         format!("{} the statistical check of `accuracy` (guardrail)", line("metric: accuracy")),
