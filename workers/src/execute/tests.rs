@@ -197,13 +197,77 @@ async fn bad_results_are_refused_with_a_reason() {
         ("true", "did not write `model`"),
         ("mkfifo $REFIT_OUTPUTS", "no regular file"),
     ] {
-        let mut order = shell(text);
-        order.artifacts = BTreeMap::from([("model".to_owned(), "model".to_owned())]);
-        let (failure, why) = bench.failure(&order).await;
-        assert_eq!(failure, Failure::InvalidOutput, "{text}");
-        assert!(why.contains(reason), "{text}: {why}");
+        refused(&bench, text, reason).await;
     }
 }
+
+/// The step's outcome says `reason`, on one line and without anything that a terminal would obey.
+async fn refused(bench: &Bench, text: &str, reason: &str) {
+    let mut order = shell(text);
+    order.artifacts = BTreeMap::from([("model".to_owned(), "model".to_owned())]);
+    let (failure, why) = bench.failure(&order).await;
+    assert_eq!(failure, Failure::InvalidOutput, "{text}: {why}");
+    assert!(why.contains(reason), "{text}: {why}");
+    assert!(!why.contains(char::is_control), "{text}: {why:?}");
+}
+
+#[tokio::test]
+async fn hostile_results_are_refused_and_nothing_else_is_touched() {
+    let bench = Bench::new().await;
+    let outside = tempfile::tempdir().unwrap();
+    let kept = outside.path().join("kept");
+    std::fs::write(&kept, "kept").unwrap();
+    std::fs::create_dir(outside.path().join("folder")).unwrap();
+    let place = outside.path().display();
+    for (text, reason) in [
+        ("mkdir model; ln -s OUTSIDE/kept model/a", "`a` is a link that leaves the working directory"),
+        ("ln -s OUTSIDE/folder model", "`model` is a link that leaves the working directory"),
+        ("mkdir -p model/a; ln -s ../../../refit model/a/b", "`a/b` is a link that leaves"),
+        ("mkdir model; ln -s . model/a", "is a link to a folder that holds it"),
+        ("mkdir model; mkfifo model/a", "`a` is neither a file nor a folder"),
+        ("mkfifo model", "`model` is neither a file nor a folder"),
+        (SOCKET, "`model` is neither a file nor a folder"),
+        ("ln -s /dev/zero model", "leaves the working directory"),
+        ("mkdir model; touch \"$(printf 'model/a\\nb')\"", "`a\\nb`"),
+        ("mkdir model; touch \"$(printf 'model/\\033[2Jb')\"", "`\\u{1b}[2Jb`"),
+        ("mkdir model; touch \"$(printf 'model/\\377\\033b')\"", "is not UTF-8"),
+        ("touch model; printf 'a\\033[2J=1\\n' > $REFIT_OUTPUTS", "`a\\u{1b}[2J` is not a name"),
+        ("touch model; printf '\\377=1\\n' > $REFIT_OUTPUTS", "REFIT_OUTPUTS is not UTF-8"),
+        ("touch model; ln -s OUTSIDE/kept $REFIT_OUTPUTS", "no regular file"),
+        ("touch model; mkdir $REFIT_OUTPUTS", "no regular file"),
+        ("touch model; ln -s /dev/zero $REFIT_OUTPUTS", "no regular file"),
+        (
+            "touch model; truncate -s 1G $REFIT_OUTPUTS",
+            "holds 1073741824 bytes, more than the 1048576 allowed",
+        ),
+        (
+            "touch model; truncate -s 1G $REFIT_METRICS",
+            "holds 1073741824 bytes, more than the 16777216 allowed",
+        ),
+        ("touch model; ln -s OUTSIDE/kept $REFIT_METRICS", "no regular file"),
+        ("touch model; mkfifo $REFIT_METRICS; sleep 1", "no regular file"),
+        ("touch model; echo '{\"name\": \"auc\", \"value\": 1e999}' > $REFIT_METRICS", "finite"),
+        ("touch model; echo '{\"name\": \"auc\", \"value\": -Infinity}' > $REFIT_METRICS", "finite"),
+        ("touch model; echo '{\"name\": \"a/../b\", \"value\": 1}' > $REFIT_METRICS", "is not a name"),
+        (DEEP, "REFIT_OUTPUTS: not a JSON object"),
+    ] {
+        refused(&bench, &text.replace("OUTSIDE", &place.to_string()), reason).await;
+        assert_eq!(std::fs::read_to_string(&kept).unwrap(), "kept");
+        assert!(bench.server.seen().blobs.is_empty(), "{text}: something was handed over");
+    }
+    // Paths that the orchestrator's check would have refused.
+    for path in ["../model", "/etc/passwd", "a/../../model", "a\nb"] {
+        let mut order = shell("true");
+        order.artifacts = BTreeMap::from([("model".to_owned(), path.to_owned())]);
+        let (failure, why) = bench.failure(&order).await;
+        assert_eq!(failure, Failure::InvalidOutput, "{path}: {why}");
+        assert!(why.contains("must ") && !why.contains(char::is_control), "{path}: {why:?}");
+    }
+}
+
+const SOCKET: &str = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"model\")'";
+const DEEP: &str = "touch model
+python3 -c 'print(\"{\\\"a\\\": \" + \"[\" * 100000 + \"]\" * 100000 + \"}\")' > $REFIT_OUTPUTS";
 
 #[tokio::test]
 async fn what_cannot_start_says_why() {
