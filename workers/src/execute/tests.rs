@@ -10,26 +10,37 @@ use refit_workflows::wire::{
 use serde_json::{Value, json};
 
 use super::{Tools, execute};
+use crate::cgroup::Cgroups;
 use crate::held::{Ending, Held};
-use crate::leftovers;
 use crate::testing::{TestOrchestrator, eventually, process, shell};
 
-struct Bench {
-    server: TestOrchestrator,
+pub(super) struct Bench {
+    pub(super) server: TestOrchestrator,
     data: tempfile::TempDir,
-    tools: Tools,
-    held: Arc<Held>,
+    pub(super) tools: Tools,
+    pub(super) held: Arc<Held>,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let server = TestOrchestrator::start().await;
         let data = tempfile::tempdir().unwrap();
         let tools = server.tools(&data.path().canonicalize().unwrap());
         Self { server, data, tools, held: Arc::default() }
     }
 
-    async fn run(&self, order: &StepOrder) -> Option<Outcome> {
+    /// Without cgroups, as a worker that may make none.
+    pub(super) async fn without_cgroups() -> Self {
+        let mut bench = Self::new().await;
+        bench.tools.cgroups = Cgroups::none();
+        bench
+    }
+
+    pub(super) fn attempts(&self) -> std::path::PathBuf {
+        self.data.path().join("attempts")
+    }
+
+    pub(super) async fn run(&self, order: &StepOrder) -> Option<Outcome> {
         let (_holding, ending) = self.held.take(&order.key, crate::host::steady_clock()).unwrap();
         execute(&self.tools, order, &self.held, ending).await
     }
@@ -41,7 +52,7 @@ impl Bench {
         }
     }
 
-    async fn failure(&self, order: &StepOrder) -> (Failure, String) {
+    pub(super) async fn failure(&self, order: &StepOrder) -> (Failure, String) {
         match self.run(order).await {
             Some(Outcome::Failed { failure, reason }) => (failure, reason),
             other => panic!("{other:?}\n{}", self.server.log()),
@@ -396,7 +407,6 @@ async fn a_lost_attempt_ends_without_an_outcome() {
 
 #[tokio::test]
 async fn an_orphan_adopted_by_the_worker_is_noticed() {
-    leftovers::adopt_orphans();
     let bench = Bench::new().await;
     let text = "sh -c 'setsid sleep 300 > /dev/null 2>&1 & echo pid=$! >> $REFIT_OUTPUTS'";
     let outputs = bench.outputs(&shell(text)).await;

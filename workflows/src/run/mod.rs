@@ -353,6 +353,7 @@ impl Failure {
             | Self::Signal { .. }
             | Self::Status { .. }
             | Self::Unanswered
+            | Self::OutOfMemory
             | Self::TimedOut
             | Self::CouldNotStart
             | Self::InvalidOutput => true,
