@@ -17,7 +17,7 @@ use crate::client::{self, CallError};
 use crate::execute::{self, Tools};
 use crate::held::{Ending, EndingSignal, Held};
 use crate::host;
-use crate::leftovers::Reaper;
+use crate::orphans;
 use crate::{Config, WorkError};
 
 /// How long one call for work waits.
@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const MARGIN_MAX: Duration = Duration::from_secs(60);
 /// How long reporting an outcome may still take when the lease is over or the worker leaves.
 const HURRIED_TIME: Duration = Duration::from_secs(5);
+/// How often dead orphans of steps are reaped.
+const REAP_EVERY: Duration = Duration::from_secs(1);
 /// More re-registrations than this within [`RIVALRY_SPAN`] mean that another worker has the same name.
 const RIVALRY_MAX: usize = 3;
 /// See [`RIVALRY_MAX`].
@@ -90,6 +92,7 @@ impl Agent {
         let mut helpers = JoinSet::new();
         helpers.spawn(agent.clone().renew_for_ever(leaving.clone()));
         helpers.spawn(agent.clone().fence_for_ever());
+        helpers.spawn(reap_for_ever());
         let (left, leaver) = (leaving.clone(), agent.clone());
         helpers.spawn(async move {
             left.cancelled().await;
@@ -375,8 +378,6 @@ impl Agent {
     /// Renews everything that is held, in time with some jitter, and sooner after a failure.
     async fn renew_for_ever(self: Arc<Self>, leaving: CancellationToken) {
         let mut failures = 0_u32;
-        let mut reaper = Reaper::default();
-        let mut reaped = Instant::now();
         let mut told_leaving = false;
         loop {
             let every = self.renew_every();
@@ -388,10 +389,6 @@ impl Agent {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = leaving.cancelled(), if !told_leaving => told_leaving = true,
-            }
-            if reaped.elapsed() >= Duration::from_secs(5) {
-                reaper.pass();
-                reaped = Instant::now();
             }
             match self.renew(leaving.is_cancelled()).await {
                 Ok(drain) => {
@@ -429,6 +426,14 @@ impl Agent {
             tokio::time::sleep((life / 20).clamp(Duration::from_millis(20), Duration::from_secs(1))).await;
             self.held.fence(life, host::steady_clock());
         }
+    }
+}
+
+/// Reaps the orphans of steps that die while their step runs on.
+async fn reap_for_ever() {
+    loop {
+        tokio::time::sleep(REAP_EVERY).await;
+        orphans::reap();
     }
 }
 

@@ -2,17 +2,21 @@
 //! came to. Knows the orchestrator only through HTTP and the wire types; never sees its database.
 //!
 //! Reading order: [`work`] → `agent` (leases, renewals, finishing) → `execute` (one attempt) → `outputs` (what it
-//! may hand back). `blobs` and `python` are the caches, `leftovers` makes sure that nothing of a step survives it.
+//! may hand back). `blobs` and `python` are the caches, `leftovers` makes sure that nothing of a step survives it; it stands
+//! on `cgroup`, `orphans` (whose a process is) and `processes` (what the kernel tells).
 
 mod agent;
 mod blobs;
+mod cgroup;
 mod client;
 mod execute;
 mod held;
 mod host;
 mod keyed;
 mod leftovers;
+mod orphans;
 mod outputs;
+mod processes;
 mod python;
 #[cfg(test)]
 mod testing;
@@ -53,9 +57,10 @@ pub async fn work(
 ) -> Result<(), WorkError> {
     let data = prepare(&config.data)?;
     let _lock = lock(&data)?;
-    leftovers::adopt_orphans();
+    orphans::adopt();
     let attempts = data.join("attempts");
-    leftovers::clear(&attempts)
+    let cgroups = cgroup::Cgroups::open(&data);
+    leftovers::clear(&attempts, &cgroups)
         .await
         .map_err(|source| WorkError::Folder { path: attempts.clone(), source })?;
 
@@ -66,6 +71,7 @@ pub async fn work(
         .map_err(|source| WorkError::Folder { path: cache, source })?;
     let tools = execute::Tools {
         places: execute::Places::new(attempts),
+        cgroups,
         blobs,
         environments: python::Environments::new(data.join("environments")),
         caller: execute::Caller::new()

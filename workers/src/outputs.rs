@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use refit_workflows::digest::Digest;
 use refit_workflows::wire::{ArtifactKind, ArtifactRef, Tree, TreeFile, check_relative_path};
 use serde_json::Value;
@@ -39,6 +40,14 @@ fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
+/// Opens a regular file. Whatever a step puts in its place at the last moment is neither followed nor waited for.
+fn open(path: &Path) -> std::io::Result<(File, Metadata)> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_file() { Ok((file, meta)) } else { Err(std::io::Error::other("it is no regular file")) }
+}
+
 /// Opens what should be a regular file. A step may have put a pipe or a link in its place.
 fn open_regular(path: &Path, variable: &str, bytes_max: u64) -> Result<Option<(File, u64)>, String> {
     let meta = match std::fs::symlink_metadata(path) {
@@ -49,13 +58,13 @@ fn open_regular(path: &Path, variable: &str, bytes_max: u64) -> Result<Option<(F
     if !meta.is_file() {
         return Err(format!("{variable} is no regular file any more: append to it, do not replace it"));
     }
+    let (file, meta) = open(path).map_err(|cause| format!("failed to read {variable}: {cause}"))?;
     if meta.len() > bytes_max {
         return Err(format!(
             "{variable} holds {} bytes, more than the {bytes_max} allowed; hand large results on as artifacts",
             meta.len()
         ));
     }
-    let file = File::open(path).map_err(|cause| format!("failed to read {variable}: {cause}"))?;
     Ok(Some((file, meta.len())))
 }
 
@@ -65,14 +74,11 @@ fn open_regular(path: &Path, variable: &str, bytes_max: u64) -> Result<Option<(F
 /// What is wrong, with its line.
 pub(crate) fn read_outputs(path: &Path) -> Result<BTreeMap<String, Value>, String> {
     let mut outputs = BTreeMap::new();
-    let Some((mut file, bytes)) = open_regular(path, "REFIT_OUTPUTS", OUTPUTS_BYTES_MAX)? else {
+    let Some((file, bytes)) = open_regular(path, "REFIT_OUTPUTS", OUTPUTS_BYTES_MAX)? else {
         return Ok(outputs);
     };
-    if bytes == 0 {
-        return Ok(outputs);
-    }
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|_| "REFIT_OUTPUTS is not UTF-8 text".to_owned())?;
+    file.take(bytes).read_to_string(&mut text).map_err(|_| "REFIT_OUTPUTS is not UTF-8 text".to_owned())?;
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |why: String| format!("line {} of REFIT_OUTPUTS: {why}", index + 1);
         if line.trim_start().starts_with('{') {
@@ -252,7 +258,7 @@ pub(crate) fn gather(work: &Path, declared: &BTreeMap<String, String>) -> Result
     let root = work.canonicalize().map_err(|cause| format!("the working directory is gone: {cause}"))?;
     for (name, path) in declared {
         let wrong = |why: String| format!("artifact `{name}`: {why}");
-        check_relative_path(path).map_err(|why| wrong(format!("`{path}` {why}")))?;
+        check_relative_path(path).map_err(|why| wrong(format!("`{}` {why}", path.escape_debug())))?;
         let (found, meta) = inside(&root, &root.join(path), path).map_err(wrong)?;
         let artifact = if meta.is_dir() {
             let mut tree = Tree::default();
@@ -312,7 +318,8 @@ fn walk(
         let entry = entry.map_err(|cause| format!("failed to read `{prefix}`: {cause}"))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else {
-            return Err(format!("the name of `{prefix}{}` is not UTF-8", name.to_string_lossy()));
+            let name = name.to_string_lossy();
+            return Err(format!("the name of `{prefix}{}` is not UTF-8", name.escape_debug()));
         };
         let shown = format!("{prefix}{name}");
         check_relative_path(&shown).map_err(|why| format!("`{}` {why}", shown.escape_debug()))?;
@@ -341,7 +348,7 @@ fn walk(
 /// The digest and the size of a file.
 fn hash_file(path: &Path) -> std::io::Result<(Digest, u64)> {
     use sha2::Digest as _;
-    let mut file = File::open(path)?;
+    let (mut file, _) = open(path)?;
     let mut hash = sha2::Sha256::new();
     let mut buffer = vec![0; 256 * 1024];
     let mut bytes = 0;
@@ -405,6 +412,18 @@ mod tests {
             let refused = outputs(text).unwrap_err();
             assert!(refused.contains(reason), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_takes_a_files_place_at_the_last_moment_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, link) = (folder.path().join("pipe"), folder.path().join("link"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        symlink("/etc/passwd", &link).unwrap();
+        // Opening a pipe that nobody writes to would wait for ever.
+        let (done, opened) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send((open(&pipe).is_err(), open(&link).is_err())));
+        assert_eq!(opened.recv_timeout(std::time::Duration::from_secs(20)), Ok((true, true)));
     }
 
     #[test]

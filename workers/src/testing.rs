@@ -18,8 +18,10 @@ use refit_workflows::wire::*;
 use tokio::sync::Notify;
 
 use crate::blobs::Blobs;
+use crate::cgroup::Cgroups;
 use crate::client::Orchestrator;
 use crate::execute::{Caller, Places, Tools};
+use crate::orphans;
 use crate::python::Environments;
 
 /// What the test orchestrator knows and was told.
@@ -117,9 +119,11 @@ impl TestOrchestrator {
         for folder in ["attempts", "blobs", "environments"] {
             std::fs::create_dir_all(data.join(folder)).unwrap();
         }
+        orphans::adopt();
         let orchestrator = Arc::new(Orchestrator::new(&self.address, None).unwrap());
         Tools {
             places: Places::new(data.join("attempts")),
+            cgroups: Cgroups::open(data),
             blobs: Blobs::open(data.join("blobs"), orchestrator.clone(), 1024 * 1024).unwrap(),
             environments: Environments::new(data.join("environments")),
             caller: Caller::new().unwrap(),
@@ -161,6 +165,7 @@ pub(crate) fn shell(text: &str) -> StepOrder {
         checkpoint: None,
         events: 0,
         timeout_ms: 60_000,
+        limits: Limits::default(),
     }
 }
 

@@ -25,6 +25,16 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(base.pow(power)).ok_or_else(wrong)
 }
 
+/// A size as the language writes it, in the largest unit of 1024s that it has one of: `64MiB`, `1.5GiB`.
+pub fn show_size(bytes: u64) -> String {
+    let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|&(_, unit)| bytes >= unit) {
+        Some((name, unit)) if bytes.is_multiple_of(unit) => format!("{}{name}", bytes / unit),
+        Some((name, unit)) => format!("{:.1}{name}", bytes as f64 / unit as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
 /// Reads a share of a whole, from 0 to 1: a number and `%`, as in `50%` or `0.5%`, at most `100%`.
 ///
 /// # Errors
@@ -63,6 +73,14 @@ mod tests {
         {
             assert!(parse_size(wrong).is_err(), "{wrong} was accepted");
         }
+    }
+
+    #[test]
+    fn sizes_are_shown_as_they_are_written() {
+        for text in ["1023B", "1KiB", "64MiB", "16GiB", "3TiB", "5000TiB"] {
+            assert_eq!(show_size(parse_size(text).unwrap()), text);
+        }
+        assert_eq!(show_size(1536 * 1024 * 1024), "1.5GiB");
     }
 
     #[test]

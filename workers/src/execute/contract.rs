@@ -78,7 +78,7 @@ impl Place {
     /// Makes the folders. `REFIT_OUTPUTS` and `REFIT_METRICS` come into being when a step appends to them.
     fn create(attempts: &Path) -> io::Result<Self> {
         let id = uuid::Uuid::new_v4().to_string();
-        let place = Self { signs: Signs { folder: attempts.join(&id), id } };
+        let place = Self { signs: Signs { folder: attempts.join(&id), id, cgroup: None } };
         std::fs::create_dir(place.folder())?;
         for folder in [place.work(), place.control(""), place.inputs(), place.home(), place.temporary()] {
             std::fs::create_dir(folder)?;
@@ -87,7 +87,7 @@ impl Place {
         Ok(place)
     }
 
-    /// The signs of the attempt's processes.
+    /// The signs of the attempt's processes, but for its cgroup.
     pub(crate) fn signs(&self) -> &Signs {
         &self.signs
     }

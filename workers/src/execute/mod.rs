@@ -9,6 +9,8 @@ pub(crate) mod process;
 mod report;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod torture;
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -24,9 +26,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{self, Access, Blobs};
+use crate::cgroup::Cgroups;
 use crate::client::{self, CallError, Orchestrator};
 use crate::held::{Ending, EndingSignal, Held};
-use crate::leftovers;
+use crate::leftovers::{self, Signs};
+use crate::orphans::UnderWay;
 use crate::outputs;
 use crate::python::{Environments, Site};
 pub(crate) use call::Caller;
@@ -55,6 +59,8 @@ const HURRIED_TIME: Duration = Duration::from_secs(3);
 pub(crate) struct Tools {
     /// Where attempts run.
     pub(crate) places: Places,
+    /// What confines them.
+    pub(crate) cgroups: Cgroups,
     /// Bundles and artifacts.
     pub(crate) blobs: Blobs,
     /// Python environments.
@@ -73,6 +79,7 @@ enum Came {
     /// Its call is over.
     Called(Outcome),
     Exited(ExitStatus),
+    RanOutOfMemory(String),
     CouldNotStart(String),
     Ended(Ending),
     TimedOut,
@@ -141,7 +148,7 @@ pub(crate) async fn execute(
 async fn save_the_end(checkpoints: &Checkpoints<'_>, came: &Came, ending: &mut EndingSignal) {
     let within = match came {
         Came::Exited(status) if status.success() => return,
-        Came::Exited(_) | Came::TimedOut => HAND_OVER_TIME_MIN,
+        Came::Exited(_) | Came::RanOutOfMemory(_) | Came::TimedOut => HAND_OVER_TIME_MIN,
         Came::Ended(Ending::ShutDown) => SAVE_ON_LEAVING_TIME,
         // Nobody goes on from it, or it could not be handed over.
         Came::Ended(Ending::Cancel | Ending::Fenced | Ending::Stop) => return,
@@ -184,21 +191,33 @@ impl Attempt<'_> {
         }
     }
 
-    async fn run(&self, run: &RunOrder, mut ending: EndingSignal) -> Came {
+    async fn run(&self, run: &RunOrder, ending: EndingSignal) -> Came {
+        let mut signs = self.place.signs().clone();
+        signs.cgroup = self.tools.cgroups.make(&signs.id, &self.order.limits);
+        let _under_way = UnderWay::begin(&signs);
+        self.run_with(run, &signs, ending).await
+    }
+
+    async fn run_with(&self, run: &RunOrder, signs: &Signs, mut ending: EndingSignal) -> Came {
         let prepared = tokio::select! {
-            prepared = Box::pin(self.prepare(run)) => prepared,
+            prepared = Box::pin(self.prepare(run, signs)) => prepared,
             came = interrupted(&mut ending, self.deadline) => {
                 // The build of an environment may have been at work.
-                leftovers::end(std::slice::from_ref(self.place.signs()), None, grace_of(&came)).await;
+                leftovers::end(std::slice::from_ref(signs), None, grace_of(&came)).await;
                 return came;
             }
         };
         let program = match prepared {
             Ok(program) => program,
-            Err(reason) => return Came::CouldNotStart(reason),
+            Err(reason) => {
+                if !leftovers::nothing_is_left(signs) {
+                    leftovers::end(std::slice::from_ref(signs), None, TERM_GRACE).await;
+                }
+                return Came::CouldNotStart(reason);
+            }
         };
-        let started = std::io::pipe()
-            .and_then(|(reader, writer)| Ok((Tree::start(&program, self.place.signs(), writer)?, reader)));
+        let started =
+            std::io::pipe().and_then(|(reader, writer)| Ok((Tree::start(&program, signs, writer)?, reader)));
         let (mut tree, reader) = match started {
             Ok(started) => started,
             Err(cause) => return Came::CouldNotStart(not_started(&program, &cause)),
@@ -218,7 +237,7 @@ impl Attempt<'_> {
                 self.checkpoints.ask().await;
             }
             match &came {
-                Came::Exited(_) if !leftovers::may_be_left() => {}
+                Came::Exited(_) if leftovers::nothing_is_left(signs) => {}
                 came => tree.end(grace_of(came)).await,
             }
             over.cancel();
@@ -235,11 +254,16 @@ impl Attempt<'_> {
         if let Err(cause) = read {
             self.log.say(&format!("the rest of the log is missing: {cause}"));
         }
-        came
+        match (came, &signs.cgroup) {
+            (Came::Exited(status), Some(cgroup)) if !status.success() => {
+                cgroup.ran_out_of_memory().map_or(Came::Exited(status), Came::RanOutOfMemory)
+            }
+            (came, _) => came,
+        }
     }
 
     /// Lays out everything the step sees.
-    async fn prepare(&self, run: &RunOrder) -> Result<Program, String> {
+    async fn prepare(&self, run: &RunOrder, signs: &Signs) -> Result<Program, String> {
         let Self { tools, order, place, .. } = self;
         let work = place.work();
         if let Some(bundle) = &order.bundle {
@@ -265,8 +289,7 @@ impl Attempt<'_> {
         }
         let python = match &run.requirements {
             Some(requirements) => {
-                let site =
-                    Site { work: &work, signs: place.signs(), log: self.log, bundle: order.bundle.as_ref() };
+                let site = Site { work: &work, signs, log: self.log, bundle: order.bundle.as_ref() };
                 Some(tools.environments.ensure(requirements, &site).await?)
             }
             None => None,
@@ -320,7 +343,11 @@ fn grace_of(came: &Came) -> Duration {
     match came {
         Came::Ended(Ending::Fenced) => FENCED_GRACE,
         Came::Ended(Ending::Cancel | Ending::ShutDown | Ending::Stop) => TERM_GRACE,
-        Came::TimedOut | Came::Exited(_) | Came::CouldNotStart(_) | Came::Called(_) => TERM_GRACE,
+        Came::TimedOut
+        | Came::Exited(_)
+        | Came::RanOutOfMemory(_)
+        | Came::CouldNotStart(_)
+        | Came::Called(_) => TERM_GRACE,
     }
 }
 
@@ -353,6 +380,7 @@ fn outcome_of(came: Came, order: &StepOrder, log: &Log) -> Option<Outcome> {
     match came {
         Came::Called(outcome) => Some(outcome),
         Came::CouldNotStart(reason) => failed(Failure::CouldNotStart, reason),
+        Came::RanOutOfMemory(reason) => failed(Failure::OutOfMemory, reason),
         Came::TimedOut => {
             let timeout = show_duration(Duration::from_millis(order.timeout_ms));
             failed(Failure::TimedOut, format!("took longer than its timeout of {timeout} and was ended"))

@@ -1,5 +1,5 @@
-//! One process tree: started in a group of its own with a bare environment, its two streams on one pipe, ended to
-//! the last descendant. Knows nothing of what a step is for.
+//! One process tree: started in a group of its own, and in its attempt's cgroup where there is one, with a bare environment, its
+//! two streams on one pipe, ended to the last descendant. Knows nothing of what a step is for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use crate::leftovers::{self, Signs};
+use crate::orphans;
 
 /// How long a tree may take to leave after TERM before it is killed.
 pub(crate) const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -56,10 +57,7 @@ impl Tree {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
-        let child = command.spawn()?;
-        let leader = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let leader = leader.ok_or_else(|| io::Error::other("the process has no id"))?;
-        leftovers::started(leader);
+        let (child, leader) = orphans::start(&mut command, signs)?;
         Ok(Self { child, leader, status: None, signs: signs.clone() })
     }
 
@@ -76,9 +74,8 @@ impl Tree {
         if let Some(status) = self.status {
             return Ok(status);
         }
-        let status = self.child.wait().await?;
+        let status = orphans::wait(&mut self.child, self.leader).await?;
         self.status = Some(status);
-        leftovers::reaped(self.leader);
         Ok(status)
     }
 
@@ -99,7 +96,7 @@ impl Drop for Tree {
     fn drop(&mut self) {
         if self.status.is_none() {
             let _ = killpg(Pid::from_raw(self.leader), Signal::SIGKILL);
-            leftovers::reaped(self.leader);
+            orphans::forsake(self.leader);
         }
     }
 }

@@ -10,26 +10,37 @@ use refit_workflows::wire::{
 use serde_json::{Value, json};
 
 use super::{Tools, execute};
+use crate::cgroup::Cgroups;
 use crate::held::{Ending, Held};
-use crate::leftovers;
 use crate::testing::{TestOrchestrator, eventually, process, shell};
 
-struct Bench {
-    server: TestOrchestrator,
+pub(super) struct Bench {
+    pub(super) server: TestOrchestrator,
     data: tempfile::TempDir,
-    tools: Tools,
-    held: Arc<Held>,
+    pub(super) tools: Tools,
+    pub(super) held: Arc<Held>,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let server = TestOrchestrator::start().await;
         let data = tempfile::tempdir().unwrap();
         let tools = server.tools(&data.path().canonicalize().unwrap());
         Self { server, data, tools, held: Arc::default() }
     }
 
-    async fn run(&self, order: &StepOrder) -> Option<Outcome> {
+    /// Without cgroups, as a worker that may make none.
+    pub(super) async fn without_cgroups() -> Self {
+        let mut bench = Self::new().await;
+        bench.tools.cgroups = Cgroups::none();
+        bench
+    }
+
+    pub(super) fn attempts(&self) -> std::path::PathBuf {
+        self.data.path().join("attempts")
+    }
+
+    pub(super) async fn run(&self, order: &StepOrder) -> Option<Outcome> {
         let (_holding, ending) = self.held.take(&order.key, crate::host::steady_clock()).unwrap();
         execute(&self.tools, order, &self.held, ending).await
     }
@@ -41,7 +52,7 @@ impl Bench {
         }
     }
 
-    async fn failure(&self, order: &StepOrder) -> (Failure, String) {
+    pub(super) async fn failure(&self, order: &StepOrder) -> (Failure, String) {
         match self.run(order).await {
             Some(Outcome::Failed { failure, reason }) => (failure, reason),
             other => panic!("{other:?}\n{}", self.server.log()),
@@ -197,13 +208,77 @@ async fn bad_results_are_refused_with_a_reason() {
         ("true", "did not write `model`"),
         ("mkfifo $REFIT_OUTPUTS", "no regular file"),
     ] {
-        let mut order = shell(text);
-        order.artifacts = BTreeMap::from([("model".to_owned(), "model".to_owned())]);
-        let (failure, why) = bench.failure(&order).await;
-        assert_eq!(failure, Failure::InvalidOutput, "{text}");
-        assert!(why.contains(reason), "{text}: {why}");
+        refused(&bench, text, reason).await;
     }
 }
+
+/// The step's outcome says `reason`, on one line and without anything that a terminal would obey.
+async fn refused(bench: &Bench, text: &str, reason: &str) {
+    let mut order = shell(text);
+    order.artifacts = BTreeMap::from([("model".to_owned(), "model".to_owned())]);
+    let (failure, why) = bench.failure(&order).await;
+    assert_eq!(failure, Failure::InvalidOutput, "{text}: {why}");
+    assert!(why.contains(reason), "{text}: {why}");
+    assert!(!why.contains(char::is_control), "{text}: {why:?}");
+}
+
+#[tokio::test]
+async fn hostile_results_are_refused_and_nothing_else_is_touched() {
+    let bench = Bench::new().await;
+    let outside = tempfile::tempdir().unwrap();
+    let kept = outside.path().join("kept");
+    std::fs::write(&kept, "kept").unwrap();
+    std::fs::create_dir(outside.path().join("folder")).unwrap();
+    let place = outside.path().display();
+    for (text, reason) in [
+        ("mkdir model; ln -s OUTSIDE/kept model/a", "`a` is a link that leaves the working directory"),
+        ("ln -s OUTSIDE/folder model", "`model` is a link that leaves the working directory"),
+        ("mkdir -p model/a; ln -s ../../../refit model/a/b", "`a/b` is a link that leaves"),
+        ("mkdir model; ln -s . model/a", "is a link to a folder that holds it"),
+        ("mkdir model; mkfifo model/a", "`a` is neither a file nor a folder"),
+        ("mkfifo model", "`model` is neither a file nor a folder"),
+        (SOCKET, "`model` is neither a file nor a folder"),
+        ("ln -s /dev/zero model", "leaves the working directory"),
+        ("mkdir model; touch \"$(printf 'model/a\\nb')\"", "`a\\nb`"),
+        ("mkdir model; touch \"$(printf 'model/\\033[2Jb')\"", "`\\u{1b}[2Jb`"),
+        ("mkdir model; touch \"$(printf 'model/\\377\\033b')\"", "is not UTF-8"),
+        ("touch model; printf 'a\\033[2J=1\\n' > $REFIT_OUTPUTS", "`a\\u{1b}[2J` is not a name"),
+        ("touch model; printf '\\377=1\\n' > $REFIT_OUTPUTS", "REFIT_OUTPUTS is not UTF-8"),
+        ("touch model; ln -s OUTSIDE/kept $REFIT_OUTPUTS", "no regular file"),
+        ("touch model; mkdir $REFIT_OUTPUTS", "no regular file"),
+        ("touch model; ln -s /dev/zero $REFIT_OUTPUTS", "no regular file"),
+        (
+            "touch model; truncate -s 1G $REFIT_OUTPUTS",
+            "holds 1073741824 bytes, more than the 1048576 allowed",
+        ),
+        (
+            "touch model; truncate -s 1G $REFIT_METRICS",
+            "holds 1073741824 bytes, more than the 16777216 allowed",
+        ),
+        ("touch model; ln -s OUTSIDE/kept $REFIT_METRICS", "no regular file"),
+        ("touch model; mkfifo $REFIT_METRICS; sleep 1", "no regular file"),
+        ("touch model; echo '{\"name\": \"auc\", \"value\": 1e999}' > $REFIT_METRICS", "finite"),
+        ("touch model; echo '{\"name\": \"auc\", \"value\": -Infinity}' > $REFIT_METRICS", "finite"),
+        ("touch model; echo '{\"name\": \"a/../b\", \"value\": 1}' > $REFIT_METRICS", "is not a name"),
+        (DEEP, "REFIT_OUTPUTS: not a JSON object"),
+    ] {
+        refused(&bench, &text.replace("OUTSIDE", &place.to_string()), reason).await;
+        assert_eq!(std::fs::read_to_string(&kept).unwrap(), "kept");
+        assert!(bench.server.seen().blobs.is_empty(), "{text}: something was handed over");
+    }
+    // Paths that the orchestrator's check would have refused.
+    for path in ["../model", "/etc/passwd", "a/../../model", "a\nb"] {
+        let mut order = shell("true");
+        order.artifacts = BTreeMap::from([("model".to_owned(), path.to_owned())]);
+        let (failure, why) = bench.failure(&order).await;
+        assert_eq!(failure, Failure::InvalidOutput, "{path}: {why}");
+        assert!(why.contains("must ") && !why.contains(char::is_control), "{path}: {why:?}");
+    }
+}
+
+const SOCKET: &str = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"model\")'";
+const DEEP: &str = "touch model
+python3 -c 'print(\"{\\\"a\\\": \" + \"[\" * 100000 + \"]\" * 100000 + \"}\")' > $REFIT_OUTPUTS";
 
 #[tokio::test]
 async fn what_cannot_start_says_why() {
@@ -332,7 +407,6 @@ async fn a_lost_attempt_ends_without_an_outcome() {
 
 #[tokio::test]
 async fn an_orphan_adopted_by_the_worker_is_noticed() {
-    leftovers::adopt_orphans();
     let bench = Bench::new().await;
     let text = "sh -c 'setsid sleep 300 > /dev/null 2>&1 & echo pid=$! >> $REFIT_OUTPUTS'";
     let outputs = bench.outputs(&shell(text)).await;

@@ -357,6 +357,7 @@ impl Failure {
             | Self::Signal { .. }
             | Self::Status { .. }
             | Self::Unanswered
+            | Self::OutOfMemory
             | Self::TimedOut
             | Self::CouldNotStart
             | Self::InvalidOutput => true,

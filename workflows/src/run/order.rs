@@ -6,7 +6,9 @@ use super::*;
 use crate::definition::{CallTask, Command, RunTask, Task, Work};
 use crate::expression::{Expression, Scope};
 use crate::template::{Template, ValueTemplate};
-use crate::wire::{AttemptKey, CallOrder, CheckpointOrder, OrderCommand, OrderTask, RunOrder, StepOrder};
+use crate::wire::{
+    AttemptKey, CallOrder, CheckpointOrder, Limits, OrderCommand, OrderTask, RunOrder, StepOrder,
+};
 
 impl Run {
     /// The order for a step of a worker as it stands: its key carries the step's current epoch.
@@ -44,6 +46,7 @@ impl Run {
             checkpoint: work.checkpoint.clone().map(|path| CheckpointOrder { path, from: None }),
             events: self.facts.batch.count,
             timeout_ms: u64::try_from(work.timeout.as_millis()).unwrap_or(u64::MAX),
+            limits: Limits { cpus: work.host.cpus, memory: work.host.memory },
         })
     }
 

@@ -100,6 +100,18 @@ pub struct StepOrder {
     pub events: u64,
     /// The longest the attempt may take, in milliseconds.
     pub timeout_ms: u64,
+    /// What its processes may use together.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What the processes of an attempt may use together, where the worker's host can keep them to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The share of the processors it gets when others want them too, in processors.
+    pub cpus: Option<f64>,
+    /// Memory, in bytes; beyond it the attempt is ended.
+    pub memory: Option<u64>,
 }
 
 /// A folder that a step keeps across attempts.
@@ -307,6 +319,8 @@ pub enum Failure {
     },
     /// A call got no answer, or only a part of one.
     Unanswered,
+    /// It used more memory than it was allowed, or the host had no more.
+    OutOfMemory,
     /// It took longer than its timeout.
     TimedOut,
     /// It could not be started: program missing, environment not built, an input not to be had.
