@@ -251,6 +251,7 @@ CREATE TABLE workers (
     body TEXT NOT NULL
 );
 
+-- marks says which lines of text came on which stream.
 CREATE TABLE logs (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run BIGINT NOT NULL,
@@ -260,6 +261,7 @@ CREATE TABLE logs (
     chunk BIGINT NOT NULL,
     at BIGINT NOT NULL,
     text TEXT NOT NULL,
+    marks TEXT NOT NULL,
     UNIQUE (run, step, epoch, chunk)
 );
 CREATE INDEX logs_run ON logs (run, seq);

@@ -251,6 +251,7 @@ CREATE TABLE workers (
     body TEXT NOT NULL
 ) STRICT;
 
+-- marks says which lines of text came on which stream.
 CREATE TABLE logs (
     seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     run INTEGER NOT NULL,
@@ -260,6 +261,7 @@ CREATE TABLE logs (
     chunk INTEGER NOT NULL,
     at INTEGER NOT NULL,
     text TEXT NOT NULL,
+    marks TEXT NOT NULL,
     UNIQUE (run, step, epoch, chunk)
 ) STRICT;
 CREATE INDEX logs_run ON logs (run, seq);

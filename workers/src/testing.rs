@@ -161,6 +161,7 @@ pub(crate) fn shell(text: &str) -> StepOrder {
         checkpoint: None,
         events: 0,
         timeout_ms: 60_000,
+        secrets: BTreeMap::new(),
     }
 }
 

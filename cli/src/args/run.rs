@@ -73,9 +73,18 @@ pub(crate) enum RunCommand {
         /// Only this step
         #[arg(long, value_name = "STEP")]
         step: Option<String>,
+        /// Only what was written to standard output
+        #[arg(long, conflicts_with = "stderr")]
+        stdout: bool,
+        /// Only what was written to standard error
+        #[arg(long)]
+        stderr: bool,
         /// Go on until the run is over
         #[arg(short, long)]
         follow: bool,
+        /// One JSON object a line: step, attempt, at, stream, text
+        #[arg(long)]
+        json: bool,
     },
     /// End a run and its steps
     Cancel {

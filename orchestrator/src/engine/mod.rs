@@ -31,6 +31,7 @@ use tokio::time::Instant;
 
 use crate::config::Retention;
 use crate::health::Health;
+use crate::secrets::Vault;
 pub use crate::store::{
     Ask, DeadLetter, DeadLetterFilter, EventFilter, GiveUp, Look, Outbound, RunFilter, Sent, Standing,
     TargetState,
@@ -66,6 +67,8 @@ pub struct Settings {
     pub formats: BTreeMap<String, Format>,
     /// How long what has happened is kept.
     pub retention: Retention,
+    /// What the secrets of steps are fetched from.
+    pub secrets: Vault,
 }
 
 /// Who asks: the name goes into journals and histories.
@@ -201,10 +204,12 @@ impl Engine {
             });
         }
         let name = workflow.name.clone();
+        let secrets = workflow.secrets();
         let (changed, hints) = self.store().apply_workflow(bundle, workflow, &by.name).await?;
         self.wake(hints);
         let view = self.workflow(&name).await?;
-        Ok(WorkflowView { unchanged: !changed, ..view })
+        let warnings = self.inner.settings.secrets.missing(secrets).await;
+        Ok(WorkflowView { unchanged: !changed, warnings, ..view })
     }
 
     /// Every workflow, without its text.

@@ -38,6 +38,7 @@ async fn instances_are_leased_finished_and_reloaded(database: Database) {
                 seq: 0,
                 at: house.engine.store().clock().now(),
                 text: "eight\n".to_owned(),
+                marks: Vec::new(),
             }],
             metrics: BTreeMap::from([("loss".to_owned(), 0.5)]),
             checkpoint: None,

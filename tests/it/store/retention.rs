@@ -236,7 +236,12 @@ async fn what_is_kept_by_number_is_the_newest(database: Database) {
     house.register("w", "s").await;
     let order = house.lease_one("w", "s").await;
     for seq in 0..5 {
-        let chunk = LogChunk { seq, at: house.engine.store().clock().now(), text: format!("line {seq}\n") };
+        let chunk = LogChunk {
+            seq,
+            at: house.engine.store().clock().now(),
+            text: format!("line {seq}\n"),
+            marks: Vec::new(),
+        };
         let key = order.key.clone();
         let report =
             Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new(), checkpoint: None };
@@ -284,8 +289,12 @@ async fn a_run_that_has_come_to_something_since_it_was_chosen_stays(database: Da
         house.start_run("one").await;
         let order = house.lease_one("w", "s").await;
         if number == 1 {
-            let chunk =
-                LogChunk { seq: 0, at: house.engine.store().clock().now(), text: "line\n".to_owned() };
+            let chunk = LogChunk {
+                seq: 0,
+                at: house.engine.store().clock().now(),
+                text: "line\n".to_owned(),
+                marks: Vec::new(),
+            };
             let key = order.key.clone();
             let report =
                 Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new(), checkpoint: None };

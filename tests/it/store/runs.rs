@@ -135,7 +135,12 @@ async fn a_lost_worker_gives_its_step_to_another(database: Database) {
     let report = Report {
         key: lost.key.clone(),
         attempt: 1,
-        logs: vec![LogChunk { seq: 0, at: house.engine.store().clock().now(), text: "late\n".to_owned() }],
+        logs: vec![LogChunk {
+            seq: 0,
+            at: house.engine.store().clock().now(),
+            text: "late\n".to_owned(),
+            marks: Vec::new(),
+        }],
         metrics: BTreeMap::new(),
         checkpoint: None,
     };

@@ -240,6 +240,10 @@ pub struct WorkflowView {
     pub concurrency: String,
     /// How many of its runs are waiting or running.
     pub active_runs: i64,
+    /// What will keep it from working as it is, in words: a secret that the orchestrator does not have. Told when it is
+    /// applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The text as applied; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
@@ -339,6 +343,8 @@ pub struct LogPiece {
     pub attempt: u32,
     /// When the worker read it.
     pub at: Timestamp,
+    /// The stream its lines came on.
+    pub stream: LogStream,
     /// Whole lines.
     pub text: String,
 }
