@@ -286,6 +286,17 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (run, step)
 );
 
+-- The values of a metric of an attempt over time: series is a Series, bounded.
+CREATE TABLE metric_series (
+    run BIGINT NOT NULL,
+    step TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    attempt BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    series TEXT NOT NULL,
+    PRIMARY KEY (run, step, epoch, name)
+);
+
 -- Content by digest, in chunks; a blob exists once its row here does.
 CREATE TABLE blobs (
     digest TEXT NOT NULL PRIMARY KEY,

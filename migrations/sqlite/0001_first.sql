@@ -286,6 +286,17 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (run, step)
 ) STRICT;
 
+-- The values of a metric of an attempt over time: series is a Series, bounded.
+CREATE TABLE metric_series (
+    run INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    series TEXT NOT NULL,
+    PRIMARY KEY (run, step, epoch, name)
+) STRICT;
+
 -- Content by digest, in chunks; a blob exists once its row here does.
 CREATE TABLE blobs (
     digest TEXT NOT NULL PRIMARY KEY,

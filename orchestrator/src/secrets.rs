@@ -13,6 +13,8 @@ use crate::config::{AgeFile, SecretSources};
 
 /// The shortest secret, in bytes: shorter text cannot be found in a log without finding it everywhere.
 const BYTES_MIN: usize = 4;
+/// What all secrets of a step may have together, in bytes: a process cannot be given much more.
+const STEP_BYTES_MAX: usize = 256 * 1024;
 /// The most that a file encrypted with age, its identities, or what is in it may have, in bytes.
 const AGE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -34,8 +36,15 @@ impl Vault {
     /// # Errors
     /// The first that is not to be had, and why: the attempt cannot start.
     pub async fn fill(&self, mut order: StepOrder, names: Vec<String>) -> Result<StepOrder, String> {
+        let mut bytes = 0;
         for (name, found) in self.fetch(names).await? {
-            order.secrets.insert(name, found?);
+            let secret = found?;
+            bytes += secret.reveal().len();
+            order.secrets.insert(name, secret);
+        }
+        if bytes > STEP_BYTES_MAX {
+            let most = STEP_BYTES_MAX / 1024;
+            return Err(format!("the step's secrets have {bytes} bytes together, more than {most} KiB"));
         }
         Ok(order)
     }

@@ -86,6 +86,17 @@ pub(crate) enum RunCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Print the metrics of a run's steps over time
+    Metrics {
+        /// The run
+        #[arg(value_name = "WORKFLOW/NUMBER")]
+        run: RunName,
+        /// Only this step
+        #[arg(long, value_name = "STEP")]
+        step: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// End a run and its steps
     Cancel {
         /// The run

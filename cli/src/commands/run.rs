@@ -55,6 +55,12 @@ pub(crate) async fn run(command: RunCommand, client: &Client) -> anyhow::Result<
                 .find_map(|(only, stream)| only.then_some(stream));
             logs(&run, step.as_deref(), stream, follow, json, client).await
         }
+        RunCommand::Metrics { run, step, output } => {
+            let series = client.series(&run, step.as_deref()).await;
+            let series = series.with_context(|| format!("failed to read the metrics of {run}"))?;
+            render::listing(output.format, &series, "no metrics", || render::metrics::table(&series))?;
+            Ok(Exit::Ok)
+        }
         RunCommand::Cancel { run, output } => {
             let view = client.cancel(&run).await.with_context(|| format!("failed to cancel {run}"))?;
             told(&view, output)

@@ -68,6 +68,11 @@ fn shown(line: &str, stream: LogStream, colour: bool) -> String {
     }
 }
 
+/// A line without its colours, safe for a terminal.
+pub(crate) fn bare(line: &str) -> String {
+    coloured(line, false)
+}
+
 /// A line whose colours (ECMA-48's SGR) stay when `keep` says so and end with it; every other control character is shown.
 fn coloured(line: &str, keep: bool) -> String {
     let mut safe = String::with_capacity(line.len());

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod graph;
 pub(crate) mod log;
+pub(crate) mod metrics;
 pub(crate) mod model;
 pub(crate) mod replay;
 pub(crate) mod run;

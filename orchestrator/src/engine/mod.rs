@@ -56,6 +56,9 @@ struct Inner {
     admission: admission::Admission,
 }
 
+/// The most series in one answer.
+const SERIES_MAX: i64 = 1_000;
+
 /// What the engine is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -364,6 +367,11 @@ impl Engine {
                 return Ok(LogPage { lines: rows.into_iter().map(|row| row.piece).collect(), next, done });
             }
         }
+    }
+
+    /// The metrics of a run's attempts over time, of one step or of all.
+    pub async fn series(&self, run: &RunName, step: Option<&str>) -> Result<Vec<SeriesView>, EngineError> {
+        Ok(self.store().series(run, step, SERIES_MAX).await?)
     }
 
     /// Waits for a hint, a poll's length or the deadline. False: the deadline has passed.

@@ -67,6 +67,7 @@ impl Store {
                     let now = store.clock().now();
                     checkpoints::keep_in(&mut tx, run, (key, report.attempt), artifact, now).await?;
                 }
+                store.keep_points(&mut tx, run, &report).await?;
                 // The last lines may arrive after the outcome; live metrics must not.
                 if !report.metrics.is_empty() && row.opt_text("session")?.is_some() {
                     let metrics = to_json(&report.metrics)?;

@@ -24,6 +24,7 @@ mod registry;
 mod replays;
 mod retention;
 mod runs;
+mod series;
 mod slots;
 mod targets;
 mod together;

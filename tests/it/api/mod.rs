@@ -114,6 +114,7 @@ const WHO: [(&str, &str); 53] = [
     ("GET /api/v1/runs", "voa"),
     ("GET /api/v1/runs/{workflow}/{number}", "voa"),
     ("GET /api/v1/runs/{workflow}/{number}/logs", "voa"),
+    ("GET /api/v1/runs/{workflow}/{number}/metrics", "voa"),
     ("POST /api/v1/runs/{workflow}/{number}/cancel", "oa"),
     ("POST /api/v1/runs/{workflow}/{number}/retry", "oa"),
     ("POST /api/v1/runs/{workflow}/{number}/approve", "oa"),

@@ -33,6 +33,52 @@ async fn streams_are_told_apart() {
     assert!(streams.contains(&"stdout") && streams.contains(&"stderr"), "{page}");
 }
 
+const CURVES: &str = "
+workflow: curves
+steps:
+  train:
+    run: |
+      for n in 1 2 3; do echo '{\"name\": \"loss\", \"value\": '$n', \"step\": '$n'0}' >> $REFIT_METRICS; done
+      echo '{\"name\": \"progress\", \"value\": 3, \"total\": 4}' >> $REFIT_METRICS
+      date +%s%N > SHARED/written
+      until [ -e SHARED/go ]; do sleep 0.05; done
+      echo '{\"name\": \"loss\", \"value\": 0.5}' >> $REFIT_METRICS
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_seen_within_two_seconds_and_stay_as_a_curve() {
+    let house = House::start().await;
+    let _worker = house.worker("w", 1);
+    house.apply(CURVES).await;
+    let run = house.api().start_run("curves", json!({})).await;
+    let path = format!("/api/v1/runs/{run}/metrics?step=train");
+    eventually("the step writes", PATIENCE, async || house.file("written").exists().then_some(())).await;
+    let written = Instant::now();
+    let series = eventually("the curve is there", PATIENCE, async || {
+        let series = house.api().get(&path).await.ok();
+        (series.as_array().unwrap().len() == 2).then_some(series)
+    })
+    .await;
+    assert!(written.elapsed() < Duration::from_secs(2), "seen after {:?}", written.elapsed());
+    let values = |series: &Value| -> Vec<(Value, Value)> {
+        let points = series["points"].as_array().unwrap();
+        points.iter().map(|point| (point["step"].clone(), point["value"].clone())).collect()
+    };
+    let first = [(10.0, 1.0), (20.0, 2.0), (30.0, 3.0)].map(|(step, value)| (json!(step), json!(value)));
+    assert_eq!(values(&series[0]), first);
+    assert_eq!((&series[1]["metric"], &series[1]["points"][0]["value"]), (&json!("progress"), &json!(0.75)));
+    assert_eq!(Api::step(&house.api().run(&run).await, "train")["metrics"]["progress"], json!(0.75));
+
+    house.go();
+    house.api().wait_run(&run, "succeeded", PATIENCE).await;
+    let series = house.api().get(&path).await.ok();
+    assert_eq!(values(&series[0]).last().unwrap(), &(Value::Null, json!(0.5)), "the last words as well");
+    let table = exit(&house.refit(&["run", "metrics", &run]).await, 0);
+    assert!(table.contains("loss") && table.contains('▁'), "{table}");
+    let json = exit(&house.refit(&["run", "metrics", &run, "-o", "json"]).await, 0);
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), series);
+}
+
 /// A step writes the time as soon as it is told to; another writes `megabytes` at once, beside it.
 async fn seen_after(house: &House, megabytes: usize) -> (Duration, Worker) {
     let worker = house.worker("w", 2);

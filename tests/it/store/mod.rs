@@ -11,6 +11,7 @@ mod replays;
 mod retention;
 mod runs;
 mod schemas;
+mod series;
 mod together;
 mod tokens;
 

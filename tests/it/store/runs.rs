@@ -143,6 +143,7 @@ async fn a_lost_worker_gives_its_step_to_another(database: Database) {
         }],
         metrics: BTreeMap::new(),
         checkpoint: None,
+        points: Vec::new(),
     };
     assert!(house.engine.report(report).await.is_err(), "nor may it write to the log");
     let old = LeaseRequest { worker: "first".to_owned(), session: "1".to_owned(), slots: 1, wait_ms: 0 };

@@ -349,6 +349,30 @@ pub struct LogPiece {
     pub text: String,
 }
 
+/// A metric of an attempt over time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeriesView {
+    /// The step.
+    pub step: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// The metric.
+    pub metric: String,
+    /// Its values, oldest first, thinned evenly where there were too many; the last is always there.
+    pub points: Vec<PointView>,
+}
+
+/// One value of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PointView {
+    /// The step's own count, such as the epoch it trains.
+    pub step: Option<f64>,
+    /// The value.
+    pub value: f64,
+    /// When its worker read it.
+    pub at: Timestamp,
+}
+
 /// A registered model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelView {

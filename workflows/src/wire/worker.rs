@@ -228,6 +228,25 @@ pub struct Report {
     /// The checkpoint folder as it was saved now; its blobs are handed over already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<ArtifactRef>,
+    /// New values of metrics, in order; taken once each by their `index`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub points: Vec<MetricPoint>,
+}
+
+/// One value of a metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricPoint {
+    /// The metric.
+    pub name: String,
+    /// Counts the attempt's values of this metric from 0.
+    pub index: u64,
+    /// The step's own count, such as the epoch it trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<f64>,
+    /// Finite.
+    pub value: f64,
+    /// When the worker read it.
+    pub at: Timestamp,
 }
 
 /// A piece of an attempt's log.
