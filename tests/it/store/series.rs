@@ -15,6 +15,7 @@ fn report(order: &StepOrder, name: &str, values: std::ops::Range<u64>) -> Report
         attempt: order.attempt,
         logs: Vec::new(),
         metrics: BTreeMap::new(),
+        checkpoint: None,
         points: values.map(point).collect(),
     }
 }
