@@ -10,7 +10,7 @@ use refit_workflows::wire::{
     Accepted, Apply, CreateToken, DeadLetterView, Decide, DeletedWorkflow, EventExplanation, EventView,
     HistoryView, LogPage, MissingReply, MissingRequest, ModelView, PauseWorkflow, ProblemDetails,
     ReplayFilter, ReplayPlan, ReplayView, RetriedDeadLetter, RetryDeadLetter, RetryRun, Rollback, RunView,
-    ServerView, StartRun, TargetDropped, TargetView, TokenView, WorkerView, WorkflowView,
+    SeriesView, ServerView, StartRun, TargetDropped, TargetView, TokenView, WorkerView, WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -364,6 +364,12 @@ impl Client {
         query.extend(step.map(|step| ("step", step.to_owned())));
         let request = self.request(Method::GET, &format!("/runs/{run}/logs")).query(&query);
         self.send(request.timeout(REQUEST_TIMEOUT + wait)).await
+    }
+
+    /// `GET /runs/{workflow}/{number}/metrics`
+    pub(crate) async fn series(&self, run: &RunName, step: Option<&str>) -> Answer<Vec<SeriesView>> {
+        let query: Vec<(&str, String)> = step.map(|step| ("step", step.to_owned())).into_iter().collect();
+        self.get(&format!("/runs/{run}/metrics"), &query).await
     }
 
     /// `POST /runs/{workflow}/{number}/cancel`

@@ -13,10 +13,10 @@ use refit_workflows::wire::{LogPage, RunView, StepView};
 use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::render::time::{now, took};
-use crate::render::{self, BOLD, DIM, clean, clean_line, metrics, paint, state, state_look};
+use crate::render::{self, BOLD, DIM, clean, metrics, paint, state, state_look};
 
 /// How long one look at the run waits for a change. Short enough for live metrics to stay fresh.
-const LOOK: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a server may be out of reach before following is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often elapsed times are drawn again.
@@ -137,7 +137,7 @@ impl Tail {
     fn take(&mut self, page: &LogPage) {
         for piece in &page.lines {
             if let Some(line) = piece.text.lines().rev().find(|line| !line.trim().is_empty()) {
-                self.0.insert(piece.step.clone(), clean_line(line.trim()).replace('\t', " "));
+                self.0.insert(piece.step.clone(), render::log::bare(line.trim()).replace('\t', " "));
             }
         }
     }
@@ -346,7 +346,15 @@ fn step_line(step: &StepView, width: usize, at: Timestamp) -> String {
         matches!(step.state.as_str(), "rejected" | "failed" | "waiting" | "skipped" | "cancelled" | "ready");
     match &step.reason {
         Some(reason) if speaks || step.metrics.is_empty() => parts.push(clean(reason).into_owned()),
-        Some(_) | None if !step.metrics.is_empty() => parts.push(metrics(&step.metrics)),
+        Some(_) | None if !step.metrics.is_empty() => {
+            let bar = render::metrics::progress(step, at);
+            let mut others = step.metrics.clone();
+            if bar.is_some() {
+                others.remove("progress");
+            }
+            parts.extend(bar);
+            parts.extend((!others.is_empty()).then(|| metrics(&others)));
+        }
         Some(_) | None => {}
     }
     parts.join("  ")

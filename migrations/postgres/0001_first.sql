@@ -251,6 +251,7 @@ CREATE TABLE workers (
     body TEXT NOT NULL
 );
 
+-- marks says which lines of text came on which stream.
 CREATE TABLE logs (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run BIGINT NOT NULL,
@@ -260,6 +261,7 @@ CREATE TABLE logs (
     chunk BIGINT NOT NULL,
     at BIGINT NOT NULL,
     text TEXT NOT NULL,
+    marks TEXT NOT NULL,
     UNIQUE (run, step, epoch, chunk)
 );
 CREATE INDEX logs_run ON logs (run, seq);
@@ -292,6 +294,17 @@ CREATE TABLE cache (
     results TEXT NOT NULL
 );
 CREATE INDEX cache_run ON cache (run);
+
+-- The values of a metric of an attempt over time: series is a Series, bounded.
+CREATE TABLE metric_series (
+    run BIGINT NOT NULL,
+    step TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    attempt BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    series TEXT NOT NULL,
+    PRIMARY KEY (run, step, epoch, name)
+);
 
 -- Content by digest, in chunks; a blob exists once its row here does.
 CREATE TABLE blobs (

@@ -251,6 +251,7 @@ CREATE TABLE workers (
     body TEXT NOT NULL
 ) STRICT;
 
+-- marks says which lines of text came on which stream.
 CREATE TABLE logs (
     seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     run INTEGER NOT NULL,
@@ -260,6 +261,7 @@ CREATE TABLE logs (
     chunk INTEGER NOT NULL,
     at INTEGER NOT NULL,
     text TEXT NOT NULL,
+    marks TEXT NOT NULL,
     UNIQUE (run, step, epoch, chunk)
 ) STRICT;
 CREATE INDEX logs_run ON logs (run, seq);
@@ -292,6 +294,17 @@ CREATE TABLE cache (
     results TEXT NOT NULL
 ) STRICT;
 CREATE INDEX cache_run ON cache (run);
+
+-- The values of a metric of an attempt over time: series is a Series, bounded.
+CREATE TABLE metric_series (
+    run INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    series TEXT NOT NULL,
+    PRIMARY KEY (run, step, epoch, name)
+) STRICT;
 
 -- Content by digest, in chunks; a blob exists once its row here does.
 CREATE TABLE blobs (

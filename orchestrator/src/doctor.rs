@@ -85,6 +85,21 @@ pub fn sqlite_file(config: &Config) -> Option<PathBuf> {
     }
 }
 
+/// Looks at the places where the secrets of steps are.
+pub async fn secrets(config: &Config) -> Vec<Finding> {
+    let check = "secrets";
+    let sources = config.secrets.clone();
+    let surveyed = tokio::task::spawn_blocking(move || crate::secrets::survey(&sources)).await;
+    let finding = |(place, count): (String, Result<usize, String>)| match count {
+        Ok(count) => Finding::ok(check, format!("{place}: {count} found")),
+        Err(why) => {
+            let todo = "mend `secrets` in refit.yaml, or let this user read it; steps that name secrets fail until then";
+            Finding::fail(check, format!("{place}: {why}"), todo)
+        }
+    };
+    surveyed.unwrap_or_default().into_iter().map(finding).collect()
+}
+
 /// Looks at the database; `now` is what this host's clock says.
 pub async fn database(config: &Config, now: impl Fn() -> Timestamp) -> Vec<Finding> {
     let file = sqlite_file(config);

@@ -15,6 +15,7 @@ pub mod health;
 pub mod http;
 pub mod intake;
 pub mod outbox;
+pub mod secrets;
 pub mod server;
 pub mod simulation;
 pub mod store;

@@ -14,6 +14,7 @@ use crate::config::{Config, Transport};
 use crate::engine::{Engine, Settings};
 use crate::intake::amqp::{AmqpSource, consume};
 use crate::intake::hooks::{HookProblem, Hooks};
+use crate::secrets::Vault;
 use crate::store::database::Database;
 use crate::store::{Store, StoreError};
 use crate::{api, http, outbox};
@@ -134,7 +135,13 @@ pub async fn open_engine(config: Config) -> Result<Engine, StartError> {
         tracing::info!("the database is there");
     }
     let formats = config.sources.into_iter().map(|source| (source.name, source.format)).collect();
-    let settings = Settings { grace: config.grace, poll: config.poll, formats, retention: config.retention };
+    let settings = Settings {
+        grace: config.grace,
+        poll: config.poll,
+        formats,
+        retention: config.retention,
+        secrets: Vault::new(config.secrets),
+    };
     Ok(Engine::new(store, settings))
 }
 

@@ -122,6 +122,12 @@ impl Orchestrator {
             || url.host_str().is_some_and(|h| h.starts_with("127."))
         {
             builder = builder.no_proxy();
+        } else if url.scheme() == "http" {
+            tracing::warn!(
+                server,
+                "the orchestrator is reached without TLS: whoever is on the way can read this worker's token and the \
+                 secrets of its steps; put TLS before the orchestrator and write https://"
+            );
         }
         let http = builder.build().map_err(|cause| {
             WorkError::Refused(format!("failed to set up the HTTP client: {}", chain(&cause)))

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use refit_workflows::digest::Digest;
-use refit_workflows::wire::{ArtifactKind, ArtifactRef, Tree, TreeFile, check_relative_path};
+use refit_workflows::wire::{ArtifactKind, ArtifactRef, MetricPoint, Tree, TreeFile, check_relative_path};
 use serde_json::Value;
 
 /// The most `REFIT_OUTPUTS` may hold, in bytes.
@@ -18,6 +18,8 @@ const OUTPUTS_BYTES_MAX: u64 = 1024 * 1024;
 const METRICS_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The most different names among outputs, and among metrics.
 const NAMES_MAX: usize = 1_000;
+/// The most values of metrics that wait for the orchestrator.
+const UNSENT_MAX: usize = 10_000;
 /// The longest name of an output or a metric, in bytes.
 const NAME_BYTES_MAX: usize = 63;
 /// The most files a folder artifact may hold.
@@ -123,6 +125,10 @@ pub(crate) struct Metrics {
     partial: Vec<u8>,
     lines: usize,
     latest: BTreeMap<String, f64>,
+    /// How many values of each metric there were.
+    counts: BTreeMap<String, u64>,
+    /// Values that were not reported yet, oldest first.
+    unsent: Vec<MetricPoint>,
     wrong: Option<String>,
 }
 
@@ -131,19 +137,40 @@ struct MetricLine {
     name: String,
     value: f64,
     #[serde(default)]
-    #[expect(dead_code, reason = "checked to be a number when there; the curve itself is not kept")]
     step: Option<f64>,
+    /// The value is a share of this: `{"name": "progress", "value": 30, "total": 200}`.
+    #[serde(default)]
+    total: Option<f64>,
 }
 
 impl Metrics {
     /// Of the file at `path`, from its beginning.
     pub(crate) fn follow(path: PathBuf) -> Self {
-        Self { path, offset: 0, partial: Vec::new(), lines: 0, latest: BTreeMap::new(), wrong: None }
+        Self {
+            path,
+            offset: 0,
+            partial: Vec::new(),
+            lines: 0,
+            latest: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            unsent: Vec::new(),
+            wrong: None,
+        }
     }
 
     /// The latest value of each metric so far.
     pub(crate) fn latest(&self) -> &BTreeMap<String, f64> {
         &self.latest
+    }
+
+    /// The oldest values that were not reported yet, at most `count`.
+    pub(crate) fn unsent(&self, count: usize) -> &[MetricPoint] {
+        &self.unsent[..self.unsent.len().min(count)]
+    }
+
+    /// Forgets the `count` oldest of them: the orchestrator has them.
+    pub(crate) fn sent(&mut self, count: usize) {
+        self.unsent.drain(..count.min(self.unsent.len()));
     }
 
     /// Reads what was appended since the last time; tells whether there was anything.
@@ -220,7 +247,24 @@ impl Metrics {
         if !metric.value.is_finite() {
             return Err(wrong(format!("`{}` is not a finite number", metric.name)));
         }
-        self.latest.insert(metric.name, metric.value);
+        let value = match metric.total {
+            Some(total) if total > 0.0 && total.is_finite() => metric.value / total,
+            Some(_) => return Err(wrong(format!("`total` of `{}` is not a number above 0", metric.name))),
+            None => metric.value,
+        };
+        let count = self.counts.entry(metric.name.clone()).or_default();
+        let (name, index, at) = (metric.name.clone(), *count, crate::host::now());
+        *count += 1;
+        self.unsent.push(MetricPoint { name, index, step: metric.step, value, at });
+        if self.unsent.len() > UNSENT_MAX {
+            // A curve may lose points while the orchestrator is away, not its shape.
+            let mut keep = false;
+            self.unsent.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.latest.insert(metric.name, value);
         if self.latest.len() > NAMES_MAX {
             return Err(wrong(format!("more than {NAMES_MAX} metrics")));
         }
@@ -468,6 +512,33 @@ mod tests {
         assert!(following.read_more());
         assert!(!following.read_more());
         assert_eq!(following.finish().unwrap()["loss"], 1.0);
+        let points: Vec<(u64, f64)> =
+            following.unsent(10).iter().map(|point| (point.index, point.value)).collect();
+        assert_eq!(points, [(0, 2.0), (1, 1.0)]);
+        following.sent(1);
+        assert_eq!(following.unsent(10)[0].value, 1.0);
+    }
+
+    #[test]
+    fn a_value_of_a_total_is_a_share() {
+        let read = metrics("{\"name\":\"progress\",\"value\":30,\"total\":200}\n").unwrap();
+        assert_eq!(read["progress"], 0.15);
+        let wrong = metrics("{\"name\":\"progress\",\"value\":30,\"total\":0}\n").unwrap_err();
+        assert!(wrong.contains("`total` of `progress`"), "{wrong}");
+    }
+
+    #[test]
+    fn values_that_wait_are_bounded_and_keep_their_shape() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics");
+        let text: String = (0..50_000).map(|n| format!("{{\"name\":\"a\",\"value\":{n}}}\n")).collect();
+        std::fs::write(&path, text).unwrap();
+        let mut following = Metrics::follow(path);
+        following.read_more();
+        let points = following.unsent(usize::MAX);
+        assert!(points.len() <= UNSENT_MAX && points.len() > UNSENT_MAX / 4);
+        assert_eq!(points[points.len() - 1].value, 49_999.0);
+        assert!(points.windows(2).all(|pair| pair[0].index < pair[1].index));
     }
 
     fn gather_one(work: &Path, path: &str) -> Result<Gathered, String> {

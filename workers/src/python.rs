@@ -229,9 +229,8 @@ async fn run((path, arguments): (PathBuf, Vec<OsString>), what: &str, site: &Sit
 }
 
 async fn run_program(program: &Program, site: &Site<'_>) -> std::io::Result<ExitStatus> {
-    let (reader, writer) = std::io::pipe()?;
-    let mut tree = Tree::start(program, site.signs, writer)?;
-    let (read, status) = tokio::join!(site.log.read(reader), tree.wait());
+    let (mut tree, streams) = Tree::start(program, site.signs)?;
+    let (read, status) = tokio::join!(site.log.read(streams), tree.wait());
     read?;
     status
 }

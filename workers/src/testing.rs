@@ -166,6 +166,7 @@ pub(crate) fn shell(text: &str) -> StepOrder {
         events: 0,
         timeout_ms: 60_000,
         limits: Limits::default(),
+        secrets: BTreeMap::new(),
     }
 }
 

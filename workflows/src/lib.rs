@@ -19,6 +19,7 @@ pub mod names;
 pub mod pattern;
 pub mod run;
 pub mod schedule;
+pub mod series;
 pub mod template;
 pub mod time;
 pub mod trigger;

@@ -76,9 +76,29 @@ pub(crate) enum RunCommand {
         /// Only this step
         #[arg(long, value_name = "STEP")]
         step: Option<String>,
+        /// Only what was written to standard output
+        #[arg(long, conflicts_with = "stderr")]
+        stdout: bool,
+        /// Only what was written to standard error
+        #[arg(long)]
+        stderr: bool,
         /// Go on until the run is over
         #[arg(short, long)]
         follow: bool,
+        /// One JSON object a line: step, attempt, at, stream, text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the metrics of a run's steps over time
+    Metrics {
+        /// The run
+        #[arg(value_name = "WORKFLOW/NUMBER")]
+        run: RunName,
+        /// Only this step
+        #[arg(long, value_name = "STEP")]
+        step: Option<String>,
+        #[command(flatten)]
+        output: Output,
     },
     /// End a run and its steps
     Cancel {

@@ -75,6 +75,9 @@ pub(crate) async fn apply(
                 .apply(&request)
                 .await
                 .with_context(|| format!("failed to apply {}", source.path.display()))?;
+            for warning in &view.warnings {
+                render::note(format!("{}: {}", source.path.display(), clean(warning)));
+            }
             let (files, bytes) = (bundle.tree.files.len(), bundle.tree.bytes());
             applied.push(Applied { view, files, bytes, uploaded: *uploaded });
         }

@@ -29,6 +29,7 @@ pub(crate) async fn run(args: DoctorArgs, remote: &Remote) -> anyhow::Result<Exi
     findings.extend(doctor::database(&config, now).await);
     findings.push(doctor::tokens(&config).await);
     findings.extend(disk(&config));
+    findings.extend(doctor::secrets(&config).await);
     for source in &config.sources {
         findings.extend(doctor::source(source, config.listen.ip().is_loopback()).await);
     }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use refit_workflows::definition::{ParamType, Workflow};
 use refit_workflows::names::RunName;
-use refit_workflows::wire::{Decide, LogPiece, RetryRun, RunView, StartRun};
+use refit_workflows::wire::{Decide, LogStream, RetryRun, RunView, StartRun};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::args::{DecideArgs, Format, GraphForm, Output, RunCommand};
 use crate::client::Client;
 use crate::exit::{Exit, Usage};
 use crate::render::graph::Graph;
-use crate::render::{self, clean, clean_line, time::now};
+use crate::render::log::Form;
+use crate::render::{self, time::now};
 use crate::watch::{self, Surface};
 
 /// How long one page of a followed log waits for more.
@@ -51,7 +52,18 @@ pub(crate) async fn run(command: RunCommand, client: &Client) -> anyhow::Result<
             let ended = watch::follow(client, &run, Surface::Output).await;
             Ok(watch::exit(&ended.with_context(|| format!("failed to watch {run}"))?))
         }
-        RunCommand::Logs { run, step, follow } => logs(&run, step.as_deref(), follow, client).await,
+        RunCommand::Logs { run, step, stdout, stderr, follow, json } => {
+            let stream = [(stdout, LogStream::Stdout), (stderr, LogStream::Stderr)]
+                .into_iter()
+                .find_map(|(only, stream)| only.then_some(stream));
+            logs(&run, step.as_deref(), stream, follow, json, client).await
+        }
+        RunCommand::Metrics { run, step, output } => {
+            let series = client.series(&run, step.as_deref()).await;
+            let series = series.with_context(|| format!("failed to read the metrics of {run}"))?;
+            render::listing(output.format, &series, "no metrics", || render::metrics::table(&series))?;
+            Ok(Exit::Ok)
+        }
         RunCommand::Cancel { run, output } => {
             let view = client.cancel(&run).await.with_context(|| format!("failed to cancel {run}"))?;
             told(&view, output)
@@ -143,7 +155,14 @@ fn typed(params: Vec<(String, String)>, workflow: Option<&Workflow>) -> Result<M
     Ok(typed)
 }
 
-async fn logs(run: &RunName, step: Option<&str>, follow: bool, client: &Client) -> anyhow::Result<Exit> {
+async fn logs(
+    run: &RunName,
+    step: Option<&str>,
+    only: Option<LogStream>,
+    follow: bool,
+    json: bool,
+    client: &Client,
+) -> anyhow::Result<Exit> {
     let failed = || format!("failed to read the log of {run}");
     let view = client.run(run).await.with_context(failed)?;
     let steps = view.steps.as_deref().unwrap_or_default();
@@ -163,7 +182,8 @@ async fn logs(run: &RunName, step: Option<&str>, follow: bool, client: &Client) 
         .map(|step| step.step.chars().count())
         .max()
         .unwrap_or(0);
-    let (safe, wait) = (render::to_terminal(), if follow { LOG_WAIT } else { Duration::ZERO });
+    let form = if json { Form::Json } else { render::log_form() };
+    let wait = if follow { LOG_WAIT } else { Duration::ZERO };
     let mut after = 0;
     loop {
         let page = match client.logs(run, step, after, wait).await {
@@ -175,8 +195,8 @@ async fn logs(run: &RunName, step: Option<&str>, follow: bool, client: &Client) 
             page => page.with_context(failed)?,
         };
         let mut text = String::new();
-        for piece in &page.lines {
-            write_piece(&mut text, piece, prefixed.then_some(width), safe);
+        for piece in page.lines.iter().filter(|piece| only.is_none_or(|only| piece.stream == only)) {
+            render::log::write(&mut text, piece, prefixed.then_some(width), form);
         }
         render::print_raw(text.as_bytes())?;
         if page.done || (!follow && page.lines.is_empty()) {
@@ -190,45 +210,9 @@ async fn logs(run: &RunName, step: Option<&str>, follow: bool, client: &Client) 
     }
 }
 
-/// Log text is other people's data: on a terminal every control character is shown, not obeyed; in a pipe it is
-/// passed on untouched.
-fn write_piece(text: &mut String, piece: &LogPiece, prefix: Option<usize>, safe: bool) {
-    for line in piece.text.lines() {
-        if let Some(width) = prefix {
-            let name = clean(&piece.step);
-            let name =
-                if piece.attempt > 1 { format!("{name}#{}", piece.attempt) } else { name.into_owned() };
-            text.push_str(&format!("{name:<width$} | "));
-        }
-        if safe {
-            text.push_str(&clean_line(line));
-        } else {
-            text.push_str(line);
-        }
-        text.push('\n');
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use refit_workflows::time::Timestamp;
-
-    #[test]
-    fn log_lines_tell_their_step_and_cannot_drive_the_terminal() {
-        let piece = LogPiece {
-            step: "train".to_owned(),
-            attempt: 2,
-            at: Timestamp::default(),
-            text: "a\tb\n\u{1b}[31mred\u{1b}[0m\n".to_owned(),
-        };
-        let mut safe = String::new();
-        write_piece(&mut safe, &piece, Some(9), true);
-        assert_eq!(safe, "train#2   | a\tb\ntrain#2   | \\u{1b}[31mred\\u{1b}[0m\n");
-        let mut raw = String::new();
-        write_piece(&mut raw, &piece, None, false);
-        assert_eq!(raw, piece.text);
-    }
 
     #[test]
     fn params_follow_their_declared_type() {

@@ -8,6 +8,8 @@ pub(crate) mod diagnostics;
 pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod graph;
+pub(crate) mod log;
+pub(crate) mod metrics;
 pub(crate) mod model;
 pub(crate) mod replay;
 pub(crate) mod run;
@@ -178,6 +180,15 @@ impl Display for Facts {
 /// Whether a person is reading standard output.
 pub(crate) fn to_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// How a log is printed where standard output goes.
+pub(crate) fn log_form() -> log::Form {
+    if !to_terminal() {
+        return log::Form::Plain;
+    }
+    let colour = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    log::Form::Terminal { colour }
 }
 
 /// How wide the terminal is that a person reads standard output on; none where lines may have any length.

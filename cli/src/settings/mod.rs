@@ -19,6 +19,7 @@ mod format;
 mod hooks;
 mod retention;
 mod secret;
+mod secrets;
 mod sources;
 mod targets;
 mod wrong;
@@ -26,6 +27,7 @@ mod wrong;
 use broker::TlsSettings;
 use retention::RetentionSettings;
 use secret::SecretUrl;
+use secrets::SecretsSettings;
 use sources::SourceSettings;
 use targets::TargetSettings;
 
@@ -50,6 +52,7 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "grace")]
     grace: Option<Duration>,
     retention: RetentionSettings,
+    secrets: SecretsSettings,
     worker: WorkerSettings,
 }
 
@@ -149,6 +152,7 @@ impl Settings {
             .extend(default.zip(exchange).map(|(broker, exchange)| Target::exchange(broker, exchange)));
         config.hosts = if hosts.is_empty() { self.hosts.clone() } else { hosts.to_vec() };
         config.retention = self.retention.retention();
+        config.secrets = self.secrets.sources()?;
         config.grace = grace.or(self.grace).unwrap_or(config.grace);
         Ok(config)
     }

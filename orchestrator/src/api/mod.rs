@@ -127,6 +127,7 @@ fn table() -> Vec<Route> {
         Route::new(get(), "/api/v1/runs", Viewer, runs::list),
         Route::new(get(), "/api/v1/runs/{workflow}/{number}", Viewer, runs::show),
         Route::new(get(), "/api/v1/runs/{workflow}/{number}/logs", Viewer, runs::logs),
+        Route::new(get(), "/api/v1/runs/{workflow}/{number}/metrics", Viewer, runs::metrics),
         Route::new(post(), "/api/v1/runs/{workflow}/{number}/cancel", Operator, runs::cancel),
         Route::new(post(), "/api/v1/runs/{workflow}/{number}/retry", Operator, runs::retry),
         Route::new(post(), "/api/v1/runs/{workflow}/{number}/approve", Operator, runs::approve),

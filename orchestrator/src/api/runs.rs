@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{Decide, LogPage, RetryRun, RunView, StartRun};
+use refit_workflows::wire::{Decide, LogPage, RetryRun, RunView, SeriesView, StartRun};
 use serde::Deserialize;
 
 use super::events::limit;
@@ -88,6 +88,20 @@ pub(super) async fn logs(
     Params(params): Params<LogParams>,
 ) -> Result<Json<LogPage>, Problem> {
     Ok(Json(engine.logs(&run, params.step.as_deref(), params.after, wait(params.wait_ms)).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricParams {
+    step: Option<String>,
+}
+
+pub(super) async fn metrics(
+    State(engine): State<Engine>,
+    RunPath(run): RunPath,
+    Params(params): Params<MetricParams>,
+) -> Result<Json<Vec<SeriesView>>, Problem> {
+    Ok(Json(engine.series(&run, params.step.as_deref()).await?))
 }
 
 pub(super) async fn cancel(

@@ -8,12 +8,14 @@ use std::time::Duration;
 mod broker;
 mod hooks;
 mod retention;
+mod secrets;
 mod sources;
 mod targets;
 
 pub use broker::{Broker, ClientCertificate, Tls};
 pub use hooks::{Hook, Scheme};
 pub use retention::{Keep, Retention};
+pub use secrets::{AgeFile, SecretSources};
 pub use sources::{Argument, Binding, Declaration, ExchangeType, Queue, Source, Topology, Transport};
 pub use targets::{Allow, Destination, Exchange, Target, Webhook};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub poll: Duration,
     /// How long what has happened is kept.
     pub retention: Retention,
+    /// Where the secrets of steps are.
+    pub secrets: SecretSources,
     /// How long to wait for a database that is down at start; forever when none.
     pub database_wait: Option<Duration>,
 }
@@ -81,6 +85,7 @@ impl Config {
             grace: Duration::from_secs(600),
             poll: Duration::from_secs(2),
             retention: Retention::default(),
+            secrets: SecretSources::default(),
             database_wait: None,
         }
     }

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 
 use crate::config::Retention;
 use crate::health::Health;
+use crate::secrets::Vault;
 pub use crate::store::{
     Ask, DeadLetter, DeadLetterFilter, EventFilter, GiveUp, Look, Outbound, RunFilter, Sent, Standing,
     TargetState,
@@ -55,6 +56,9 @@ struct Inner {
     admission: admission::Admission,
 }
 
+/// The most series in one answer.
+const SERIES_MAX: i64 = 1_000;
+
 /// What the engine is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -66,6 +70,8 @@ pub struct Settings {
     pub formats: BTreeMap<String, Format>,
     /// How long what has happened is kept.
     pub retention: Retention,
+    /// What the secrets of steps are fetched from.
+    pub secrets: Vault,
 }
 
 /// Who asks: the name goes into journals and histories.
@@ -201,10 +207,12 @@ impl Engine {
             });
         }
         let name = workflow.name.clone();
+        let secrets = workflow.secrets();
         let (changed, hints) = self.store().apply_workflow(bundle, workflow, &by.name).await?;
         self.wake(hints);
         let view = self.workflow(&name).await?;
-        Ok(WorkflowView { unchanged: !changed, ..view })
+        let warnings = self.inner.settings.secrets.missing(secrets).await;
+        Ok(WorkflowView { unchanged: !changed, warnings, ..view })
     }
 
     /// Every workflow, without its text.
@@ -359,6 +367,11 @@ impl Engine {
                 return Ok(LogPage { lines: rows.into_iter().map(|row| row.piece).collect(), next, done });
             }
         }
+    }
+
+    /// The metrics of a run's attempts over time, of one step or of all.
+    pub async fn series(&self, run: &RunName, step: Option<&str>) -> Result<Vec<SeriesView>, EngineError> {
+        Ok(self.store().series(run, step, SERIES_MAX).await?)
     }
 
     /// Waits for a hint, a poll's length or the deadline. False: the deadline has passed.

@@ -84,7 +84,11 @@ impl Engine {
     /// The orders for steps that were just leased, after the commit.
     async fn orders_of(&self, leased: Vec<LeasedStep>) -> Result<Vec<StepOrder>, EngineError> {
         let mut orders = Vec::with_capacity(leased.len());
-        for LeasedStep { run, position, epoch, order } in leased {
+        for LeasedStep { run, position, epoch, order, secrets } in leased {
+            let order = match order {
+                Ok(order) => self.inner.settings.secrets.fill(order, secrets).await,
+                Err(reason) => Err(reason),
+            };
             match order {
                 Ok(order) => orders.push(order),
                 Err(reason) => self.cannot_order(&run, position, epoch, reason).await?,

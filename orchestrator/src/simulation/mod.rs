@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::engine::{Engine, EngineError, EventFilter, Identity, Settings};
+use crate::secrets::Vault;
 use crate::store::DECISIONS_MAX;
 use crate::store::database::Database;
 use crate::store::{Next, Store, StoreError};
@@ -119,8 +120,13 @@ impl Simulation {
     pub async fn open(stage: &mut Stage, start: Timestamp) -> Result<Self, SimulationError> {
         stage.0.clear().await?;
         let store = Store::followed(stage.0.clone(), Clock::standing_at(start));
-        let settings =
-            Settings { grace: NEVER, poll: NEVER, formats: BTreeMap::new(), retention: Retention::ALL };
+        let settings = Settings {
+            grace: NEVER,
+            poll: NEVER,
+            formats: BTreeMap::new(),
+            retention: Retention::ALL,
+            secrets: Vault::default(),
+        };
         let engine = Engine::new(store, settings);
         let [dispatch, ready, runs, children] = engine.news();
         engine

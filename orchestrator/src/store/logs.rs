@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use refit_workflows::names::RunName;
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{LogPiece, Report};
+use refit_workflows::wire::{LogChunk, LogMark, LogPiece, Report};
 
 use super::database::sql;
 use super::{ChangeError, Store, StoreError, checkpoints, to_json};
@@ -21,12 +21,12 @@ pub struct LogRow {
 }
 
 const STEP: &str = "SELECT session, body FROM steps WHERE run = $1 AND name = $2";
-const APPEND: &str = "INSERT INTO logs (run, step, epoch, attempt, chunk, at, text)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run, step, epoch, chunk) DO NOTHING";
+const APPEND: &str = "INSERT INTO logs (run, step, epoch, attempt, chunk, at, text, marks)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (run, step, epoch, chunk) DO NOTHING";
 const KEEP_METRICS: &str = "INSERT INTO live_metrics (run, step, epoch, metrics) VALUES ($1, $2, $3, $4)
     ON CONFLICT (run, step) DO UPDATE SET epoch = excluded.epoch, metrics = excluded.metrics
     WHERE live_metrics.epoch <= excluded.epoch";
-const LOGS: &str = "SELECT seq, step, attempt, at, text FROM logs
+const LOGS: &str = "SELECT seq, step, attempt, at, text, marks FROM logs
     WHERE run = $1 AND seq > $2
         AND ($3 = '' OR step = $3 OR substr(step, 1, length($3) + 1) = $3 || '[')
     ORDER BY seq LIMIT 200";
@@ -58,7 +58,8 @@ impl Store {
                             .bind(i64::from(report.attempt))
                             .bind(chunk.seq)
                             .bind(chunk.at.as_millis())
-                            .bind(chunk.text.replace('\0', "\u{fffd}")),
+                            .bind(chunk.text.replace('\0', "\u{fffd}"))
+                            .bind(to_json(&chunk.marks)?),
                     )
                     .await?;
                 }
@@ -66,6 +67,7 @@ impl Store {
                     let now = store.clock().now();
                     checkpoints::keep_in(&mut tx, run, (key, report.attempt), artifact, now).await?;
                 }
+                store.keep_points(&mut tx, run, &report).await?;
                 // The last lines may arrive after the outcome; live metrics must not.
                 if !report.metrics.is_empty() && row.opt_text("session")?.is_some() {
                     let metrics = to_json(&report.metrics)?;
@@ -94,19 +96,21 @@ impl Store {
                 let mut tx = store.database().read().await?;
                 let id = store.run_id(&mut tx, &run).await?;
                 let rows = tx.all(sql(LOGS).bind(id).bind(after).bind(&step)).await?;
-                rows.iter()
-                    .map(|row| {
-                        Ok(LogRow {
-                            seq: row.int("seq")?,
-                            piece: LogPiece {
-                                step: row.text("step")?,
-                                attempt: u32::try_from(row.int("attempt")?).unwrap_or_default(),
-                                at: Timestamp::from_millis(row.int("at")?),
-                                text: row.text("text")?,
-                            },
-                        })
-                    })
-                    .collect()
+                let mut pieces = Vec::new();
+                for row in &rows {
+                    let marks: Vec<LogMark> = row.json("marks")?;
+                    for (stream, text) in LogChunk::pieces(&row.text("text")?, &marks) {
+                        let piece = LogPiece {
+                            step: row.text("step")?,
+                            attempt: u32::try_from(row.int("attempt")?).unwrap_or_default(),
+                            at: Timestamp::from_millis(row.int("at")?),
+                            stream,
+                            text,
+                        };
+                        pieces.push(LogRow { seq: row.int("seq")?, piece });
+                    }
+                }
+                Ok(pieces)
             }
         })
         .await

@@ -25,6 +25,7 @@ mod registry;
 mod replays;
 mod retention;
 mod runs;
+mod series;
 mod slots;
 mod targets;
 mod together;

@@ -97,10 +97,11 @@ const LOCK_RUN: Sql = Sql {
     postgres: "SELECT id FROM runs WHERE id = $1 FOR UPDATE",
 };
 const DROP_RUN: &str = old_runs!("DELETE", "");
-const DROP_OF_RUN: [&str; 6] = [
+const DROP_OF_RUN: [&str; 7] = [
     "DELETE FROM cache WHERE run = $1",
     "DELETE FROM checkpoints WHERE run = $1",
     "DELETE FROM live_metrics WHERE run = $1",
+    "DELETE FROM metric_series WHERE run = $1",
     "DELETE FROM run_events WHERE run = $1",
     "DELETE FROM journal WHERE run = $1",
     "DELETE FROM steps WHERE run = $1",

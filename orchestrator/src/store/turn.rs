@@ -57,6 +57,8 @@ pub struct LeasedStep {
     pub epoch: i64,
     /// What its worker is to do, or why that cannot be said.
     pub order: Result<StepOrder, String>,
+    /// The names of the secrets that the order is to carry.
+    pub secrets: Vec<String>,
 }
 
 /// One transaction and the runs it has locked.
@@ -222,11 +224,11 @@ impl Turn {
         let hints = self.apply(id, Input::Leased { step: position, worker, session }).await?;
         let run = self.hold(id).await?;
         let (name, step) = (run.name().clone(), Arc::clone(&run.steps()[position]));
-        let mut order = run.order(position);
+        let (mut order, secrets) = (run.order(position), run.secrets(position).to_vec());
         if let Ok(StepOrder { key, checkpoint: Some(checkpoint), .. }) = &mut order {
             checkpoint.from = checkpoints::latest_in(&mut self.tx, id, &key.step, step.anew_after).await?;
         }
-        Ok(Some((LeasedStep { run: name, position, epoch: step.epoch, order }, hints)))
+        Ok(Some((LeasedStep { run: name, position, epoch: step.epoch, order, secrets }, hints)))
     }
 
     /// Takes the ready steps of a run that cannot be read out of everybody's way: it must not stop the others.

@@ -256,6 +256,7 @@ impl Store {
                     open_batches,
                     concurrency: workflow.concurrency_words(),
                     active_runs: tx.one(sql(ACTIVE).bind(&name)).await?.int("runs")?,
+                    warnings: Vec::new(),
                     text: Some(row.text("text")?),
                     used: row.json("used")?,
                 }))

@@ -217,6 +217,7 @@ fn words_for(kind: &Kind) -> Vec<String> {
     match kind {
         Kind::Text | Kind::Plain | Kind::Script | Kind::Own | Kind::Cron => plain("text"),
         Kind::Name => plain("name"),
+        Kind::Variable => plain("variable"),
         Kind::Boolean => plain("true or false"),
         Kind::Count(0, u64::MAX) => plain("whole number"),
         Kind::Count(least, most) => vec!["whole number".to_owned(), format!("{least} to {most}")],

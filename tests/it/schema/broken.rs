@@ -134,6 +134,8 @@ pub(super) const SEEN: Broken = &[
     ("nothing to run", "workflow: w\nsteps: { a: { run: [] } }\n"),
     ("a value in a script", "workflow: w\nsteps: { a: { run: 'echo ${{ run.state }}' } }\n"),
     ("a reserved variable", "workflow: w\nsteps: { a: { run: [a], env: { REFIT_X: y } } }\n"),
+    ("a secret with a reserved name", "workflow: w\nsteps: { a: { run: [a], secrets: [REFIT_X] } }\n"),
+    ("no secrets", "workflow: w\nsteps: { a: { run: [a], secrets: [] } }\n"),
     ("a path that leaves the folder", "workflow: w\nsteps: { a: { run: [a], artifacts: { m: ../m } } }\n"),
     ("a path from the root", "workflow: w\nsteps: { a: { run: [a], checkpoint: /ckpt } }\n"),
     ("a matrix without names", "workflow: w\nsteps: { a: { run: [a], matrix: [1, 2] } }\n"),

@@ -5,6 +5,8 @@ mod champions;
 mod checkpoints;
 mod contract;
 mod endings;
+mod logs;
+mod secrets;
 mod workers;
 
 use std::collections::BTreeMap;

@@ -38,9 +38,11 @@ async fn instances_are_leased_finished_and_reloaded(database: Database) {
                 seq: 0,
                 at: house.engine.store().clock().now(),
                 text: "eight\n".to_owned(),
+                marks: Vec::new(),
             }],
             metrics: BTreeMap::from([("loss".to_owned(), 0.5)]),
             checkpoint: None,
+            points: Vec::new(),
         };
         house.engine.report(report).await.unwrap();
         let live = house.run("sweep/1").await.steps.unwrap();

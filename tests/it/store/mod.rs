@@ -12,6 +12,7 @@ mod replays;
 mod retention;
 mod runs;
 mod schemas;
+mod series;
 mod together;
 mod tokens;
 

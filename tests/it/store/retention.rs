@@ -185,6 +185,7 @@ async fn what_is_referred_to_stays_and_everything_else_goes(database: Database) 
         "SELECT COUNT(*) FROM decisions WHERE event NOT IN (SELECT seq FROM events)",
         "SELECT COUNT(*) FROM steps WHERE run NOT IN (SELECT id FROM runs)",
         "SELECT COUNT(*) FROM journal WHERE run NOT IN (SELECT id FROM runs)",
+        "SELECT COUNT(*) FROM metric_series WHERE run NOT IN (SELECT id FROM runs)",
         "SELECT COUNT(*) FROM run_events WHERE run NOT IN (SELECT id FROM runs)",
         "SELECT COUNT(*) FROM batches WHERE open = 0 AND seq NOT IN
             (SELECT batch FROM decisions WHERE batch IS NOT NULL)",
@@ -236,10 +237,21 @@ async fn what_is_kept_by_number_is_the_newest(database: Database) {
     house.register("w", "s").await;
     let order = house.lease_one("w", "s").await;
     for seq in 0..5 {
-        let chunk = LogChunk { seq, at: house.engine.store().clock().now(), text: format!("line {seq}\n") };
+        let chunk = LogChunk {
+            seq,
+            at: house.engine.store().clock().now(),
+            text: format!("line {seq}\n"),
+            marks: Vec::new(),
+        };
         let key = order.key.clone();
-        let report =
-            Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new(), checkpoint: None };
+        let report = Report {
+            key,
+            attempt: 1,
+            logs: vec![chunk],
+            metrics: BTreeMap::new(),
+            checkpoint: None,
+            points: Vec::new(),
+        };
         house.engine.report(report).await.unwrap();
     }
     let letter = |reason: &str| DeadLetter::new("amqp:q", reason.to_owned(), json!({}), &json!(reason), b"");
@@ -284,11 +296,21 @@ async fn a_run_that_has_come_to_something_since_it_was_chosen_stays(database: Da
         house.start_run("one").await;
         let order = house.lease_one("w", "s").await;
         if number == 1 {
-            let chunk =
-                LogChunk { seq: 0, at: house.engine.store().clock().now(), text: "line\n".to_owned() };
+            let chunk = LogChunk {
+                seq: 0,
+                at: house.engine.store().clock().now(),
+                text: "line\n".to_owned(),
+                marks: Vec::new(),
+            };
             let key = order.key.clone();
-            let report =
-                Report { key, attempt: 1, logs: vec![chunk], metrics: BTreeMap::new(), checkpoint: None };
+            let report = Report {
+                key,
+                attempt: 1,
+                logs: vec![chunk],
+                metrics: BTreeMap::new(),
+                checkpoint: None,
+                points: Vec::new(),
+            };
             house.engine.report(report).await.unwrap();
         }
         house.finish(&order.key, success()).await.unwrap();

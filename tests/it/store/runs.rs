@@ -135,9 +135,15 @@ async fn a_lost_worker_gives_its_step_to_another(database: Database) {
     let report = Report {
         key: lost.key.clone(),
         attempt: 1,
-        logs: vec![LogChunk { seq: 0, at: house.engine.store().clock().now(), text: "late\n".to_owned() }],
+        logs: vec![LogChunk {
+            seq: 0,
+            at: house.engine.store().clock().now(),
+            text: "late\n".to_owned(),
+            marks: Vec::new(),
+        }],
         metrics: BTreeMap::new(),
         checkpoint: None,
+        points: Vec::new(),
     };
     assert!(house.engine.report(report).await.is_err(), "nor may it write to the log");
     let old = LeaseRequest { worker: "first".to_owned(), session: "1".to_owned(), slots: 1, wait_ms: 0 };

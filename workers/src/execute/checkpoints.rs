@@ -194,6 +194,7 @@ impl<'a> Checkpoints<'a> {
             attempt: self.order.attempt,
             logs: Vec::new(),
             metrics: BTreeMap::new(),
+            points: Vec::new(),
             checkpoint: Some(artifact),
         };
         // A lease that is lost shows at the next renewal.

@@ -173,6 +173,9 @@ impl Place {
         for (name, value) in &run.env {
             set(checked(name, value)?, value.clone().into());
         }
+        for (name, value) in &order.secrets {
+            set(checked(name, value.reveal())?, value.reveal().into());
+        }
         set("REFIT_RUN", order.key.run.to_string().into());
         set("REFIT_STEP", order.key.step.clone().into());
         set("REFIT_ATTEMPT", order.attempt.to_string().into());

@@ -1,17 +1,23 @@
-//! One attempt's log: bytes come in as they are read, numbered chunks of whole lines go out. Bounded in every
-//! direction; what is dropped is written into the log. Never interprets what a step prints.
+//! One attempt's log: bytes come in as they are read, numbered chunks of whole lines go out, each line with the stream it
+//! came on. Bounded in every direction; what is dropped is written into the log. Must never happen here: a secret of the
+//! step in it.
 
 use std::collections::VecDeque;
-use std::io::PipeReader;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
-use refit_workflows::wire::LogChunk;
+use refit_workflows::wire::{LogChunk, LogMark, LogStream};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
 
-/// The longest line and the largest chunk, in bytes, line end included. Longer lines are broken.
-const CHUNK_BYTES_MAX: usize = 64 * 1024;
+use super::lines::{LINE_BYTES_MAX, Lines, readable};
+use super::process::Streams;
+use super::redact::Redactor;
+
+/// The largest chunk, in bytes.
+const CHUNK_BYTES_MAX: usize = LINE_BYTES_MAX;
+/// How often the stream may change within a chunk.
+const MARKS_MAX: usize = 512;
 /// What waits in memory while the orchestrator is away, in bytes.
 const SPOOL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What one attempt may log in all, in bytes.
@@ -23,15 +29,22 @@ const QUOTE_CHARS_MAX: usize = 300;
 #[derive(Debug)]
 pub(crate) struct Log {
     state: Mutex<State>,
+    redactor: Redactor,
     /// Rung when there is something to send.
     pub(crate) bell: Notify,
 }
 
 #[derive(Debug)]
 struct State {
+    stdout: Lines,
+    stderr: Lines,
+    kept: Kept,
+}
+
+/// The lines that were kept, and what is known of the others.
+#[derive(Debug)]
+struct Kept {
     limits: Limits,
-    /// Bytes read behind the last line end.
-    partial: Vec<u8>,
     /// Sealed chunks, oldest first; they stay until they are acknowledged.
     sealed: VecDeque<LogChunk>,
     open: Option<LogChunk>,
@@ -44,7 +57,8 @@ struct State {
     dropped_bytes: u64,
     /// The limit of the whole log is reached, and that is said in it.
     capped: bool,
-    last_line: String,
+    /// The beginning of the last line that was not blank.
+    last_line: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,15 +69,19 @@ struct Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self::with(Limits { spool: SPOOL_BYTES_MAX, total: TOTAL_BYTES_MAX })
+        Self::without(Redactor::default())
     }
 }
 
 impl Log {
-    fn with(limits: Limits) -> Self {
-        let state = State {
+    /// A log in which nothing of what the redactor knows will stand.
+    pub(crate) fn without(redactor: Redactor) -> Self {
+        Self::with(redactor, Limits { spool: SPOOL_BYTES_MAX, total: TOTAL_BYTES_MAX })
+    }
+
+    fn with(redactor: Redactor, limits: Limits) -> Self {
+        let kept = Kept {
             limits,
-            partial: Vec::new(),
             sealed: VecDeque::new(),
             open: None,
             next_seq: 0,
@@ -72,124 +90,124 @@ impl Log {
             dropped_lines: 0,
             dropped_bytes: 0,
             capped: false,
-            last_line: String::new(),
+            last_line: Vec::new(),
         };
-        Self { state: Mutex::new(state), bell: Notify::new() }
+        let state = State { stdout: Lines::new(&redactor), stderr: Lines::new(&redactor), kept };
+        Self { state: Mutex::new(state), redactor, bell: Notify::new() }
+    }
+
+    /// What keeps the step's secrets out of it, for what does not go through it.
+    pub(crate) fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads both streams of a process to their end.
-    pub(crate) async fn read(&self, pipe: PipeReader) -> std::io::Result<()> {
+    /// Reads both streams of a process to their end, a piece of each in turn: what is read at different moments is in the
+    /// order it was written.
+    pub(crate) async fn read(&self, streams: Streams) -> std::io::Result<()> {
+        let (out, err) = tokio::join!(
+            self.read_one(streams.stdout, LogStream::Stdout),
+            self.read_one(streams.stderr, LogStream::Stderr),
+        );
+        self.finish();
+        out.and(err)
+    }
+
+    async fn read_one(&self, pipe: std::io::PipeReader, stream: LogStream) -> std::io::Result<()> {
         let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?;
         let mut buffer = vec![0; CHUNK_BYTES_MAX];
         loop {
             match pipe.read(&mut buffer).await? {
-                0 => break,
-                count => self.push(&buffer[..count]),
+                0 => return Ok(()),
+                count => self.push(stream, &buffer[..count]),
             }
+            // The other stream's turn, however fast this one is.
+            tokio::task::yield_now().await;
         }
-        self.end_line();
-        Ok(())
     }
 
     /// Takes in bytes as a process wrote them.
-    pub(crate) fn push(&self, bytes: &[u8]) {
+    pub(crate) fn push(&self, stream: LogStream, bytes: &[u8]) {
         let mut state = self.lock();
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            state.push_piece(piece);
+        let State { stdout, stderr, kept } = &mut *state;
+        match stream {
+            LogStream::Stdout => stdout.push(bytes, |line| kept.push(stream, line)),
+            LogStream::Stderr => stderr.push(bytes, |line| kept.push(stream, line)),
+            LogStream::Worker => bytes.split(|&byte| byte == b'\n').for_each(|line| kept.push(stream, line)),
         }
         drop(state);
         self.bell.notify_one();
     }
 
-    /// Ends a line that the process left open.
-    pub(crate) fn end_line(&self) {
+    /// Ends lines that the process left open; it writes no more.
+    pub(crate) fn finish(&self) {
         let mut state = self.lock();
-        let partial = std::mem::take(&mut state.partial);
-        if !partial.is_empty() {
-            state.push_line(&partial);
-        }
+        let State { stdout, stderr, kept } = &mut *state;
+        stdout.finish(|line| kept.push(LogStream::Stdout, line));
+        stderr.finish(|line| kept.push(LogStream::Stderr, line));
         drop(state);
         self.bell.notify_one();
     }
 
     /// Adds a line of the worker's own.
     pub(crate) fn say(&self, text: &str) {
-        self.end_line();
-        self.push(format!("[refit] {text}\n").as_bytes());
+        let text = self.redactor.text(text);
+        self.push(LogStream::Worker, format!("[refit] {text}").as_bytes());
     }
 
     /// The last line that was not blank, for a failure's reason: bounded, without control characters.
     pub(crate) fn last_line(&self) -> String {
-        let state = self.lock();
-        let printable = state.last_line.trim().chars().filter(|c| !c.is_control());
+        let line = readable(&self.lock().kept.last_line);
+        let printable = line.trim().chars().filter(|c| !c.is_control());
         printable.take(QUOTE_CHARS_MAX).collect()
     }
 
     /// The oldest chunks not yet acknowledged, at most `count`; they stay in the log until [`Log::sent`]. `over`:
     /// nothing more will come, so what was dropped at the end is said too.
     pub(crate) fn unsent(&self, count: usize, over: bool) -> Vec<LogChunk> {
-        let mut state = self.lock();
+        let kept = &mut self.lock().kept;
         if over {
-            state.confess();
+            kept.confess();
         }
-        if state.sealed.len() < count {
-            state.seal();
+        if kept.sealed.len() < count {
+            kept.seal();
         }
-        state.sealed.iter().take(count).cloned().collect()
+        kept.sealed.iter().take(count).cloned().collect()
     }
 
     /// Forgets the chunks up to this number: the orchestrator has them.
     pub(crate) fn sent(&self, last: i64) {
-        let mut state = self.lock();
-        while state.sealed.front().is_some_and(|chunk| chunk.seq <= last) {
-            if let Some(chunk) = state.sealed.pop_front() {
-                state.spooled -= chunk.text.len();
+        let kept = &mut self.lock().kept;
+        while kept.sealed.front().is_some_and(|chunk| chunk.seq <= last) {
+            if let Some(chunk) = kept.sealed.pop_front() {
+                kept.spooled -= chunk.text.len();
             }
         }
     }
 }
 
-impl State {
-    /// Collects pieces to lines.
-    fn push_piece(&mut self, piece: &[u8]) {
-        let ends = piece.last() == Some(&b'\n');
-        if ends && self.partial.is_empty() && piece.len() <= CHUNK_BYTES_MAX {
-            self.push_line(&piece[..piece.len() - 1]);
-            return;
-        }
-        let content = if ends { &piece[..piece.len() - 1] } else { piece };
-        self.partial.extend_from_slice(content);
-        while self.partial.len() >= CHUNK_BYTES_MAX {
-            let cut = whole_characters(&self.partial[..CHUNK_BYTES_MAX - 1]);
-            let rest = self.partial.split_off(cut);
-            let line = std::mem::replace(&mut self.partial, rest);
-            self.push_line(&line);
-        }
-        if ends {
-            let line = std::mem::take(&mut self.partial);
-            self.push_line(&line);
-        }
-    }
-
+impl Kept {
     /// A line without its end.
-    fn push_line(&mut self, line: &[u8]) {
-        let text = String::from_utf8_lossy(line);
-        // PostgreSQL's text cannot hold NUL.
-        let text = if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text };
-        if !text.trim().is_empty() {
+    fn push(&mut self, stream: LogStream, line: &[u8]) {
+        if !line.trim_ascii().is_empty() {
             self.last_line.clear();
-            self.last_line.push_str(&text);
+            // No character has more than four bytes.
+            self.last_line.extend_from_slice(&line[..line.len().min(QUOTE_CHARS_MAX * 4)]);
         }
+        if self.capped {
+            // However much more comes, it costs next to nothing.
+            return self.drop_line(line.len() + 1);
+        }
+        let text = readable(line);
         let mut rest: &str = &text;
         loop {
-            // Replacing bytes that are not UTF-8 may have made the line longer than it came.
+            // Showing bytes that are not UTF-8 may have made the line longer than it came.
             let cut = rest.floor_char_boundary(CHUNK_BYTES_MAX - 1);
             let (piece, more) = rest.split_at(cut);
-            self.store(piece);
+            self.store(stream, piece);
             if more.is_empty() {
                 return;
             }
@@ -197,22 +215,28 @@ impl State {
         }
     }
 
-    fn store(&mut self, line: &str) {
+    fn store(&mut self, stream: LogStream, line: &str) {
         let bytes = line.len() + 1;
         let capped = self.total + bytes as u64 > self.limits.total;
         if capped && !self.capped {
             self.confess();
             self.capped = true;
-            self.append("[refit] the log reached its limit of 64 MiB; what follows is not kept");
+            self.append(
+                LogStream::Worker,
+                "[refit] the log reached its limit of 64 MiB; what follows is not kept",
+            );
         }
         if self.capped || self.spooled + bytes > self.limits.spool {
-            self.dropped_lines += 1;
-            self.dropped_bytes += bytes as u64;
-            return;
+            return self.drop_line(bytes);
         }
         self.confess();
         self.total += bytes as u64;
-        self.append(line);
+        self.append(stream, line);
+    }
+
+    fn drop_line(&mut self, bytes: usize) {
+        self.dropped_lines += 1;
+        self.dropped_bytes += bytes as u64;
     }
 
     /// Writes into the log what was dropped since the last line that was kept.
@@ -222,21 +246,37 @@ impl State {
         }
         let lines = std::mem::take(&mut self.dropped_lines);
         let bytes = std::mem::take(&mut self.dropped_bytes);
-        let why = if self.capped { "beyond the limit" } else { "the orchestrator was away for too long" };
-        self.append(&format!("[refit] {lines} lines ({bytes} bytes) are missing here: {why}"));
+        let why = if self.capped {
+            "beyond the limit"
+        } else {
+            "they were written faster than the orchestrator took them, or it was away"
+        };
+        self.append(
+            LogStream::Worker,
+            &format!("[refit] {lines} lines ({bytes} bytes) are missing here: {why}"),
+        );
     }
 
-    fn append(&mut self, line: &str) {
-        if self.open.as_ref().is_some_and(|chunk| chunk.text.len() + line.len() + 1 > CHUNK_BYTES_MAX) {
+    fn append(&mut self, stream: LogStream, line: &str) {
+        let is_full = |chunk: &LogChunk| {
+            let another = chunk.marks.last().is_none_or(|mark| mark.stream != stream);
+            chunk.text.len() + line.len() + 1 > CHUNK_BYTES_MAX || (another && chunk.marks.len() >= MARKS_MAX)
+        };
+        if self.open.as_ref().is_some_and(is_full) {
             self.seal();
         }
         let chunk = self.open.get_or_insert_with(|| LogChunk {
             seq: self.next_seq,
             at: crate::host::now(),
             text: String::new(),
+            marks: Vec::new(),
         });
         chunk.text.push_str(line);
         chunk.text.push('\n');
+        match chunk.marks.last_mut().filter(|mark| mark.stream == stream) {
+            Some(mark) => mark.lines += 1,
+            None => chunk.marks.push(LogMark { stream, lines: 1 }),
+        }
         self.spooled += line.len() + 1;
     }
 
@@ -246,24 +286,6 @@ impl State {
             self.sealed.push_back(chunk);
         }
     }
-}
-
-/// Where to cut so that no character is cut in two; at most three bytes before the end.
-fn whole_characters(bytes: &[u8]) -> usize {
-    let start = bytes.len().saturating_sub(3);
-    for (index, &byte) in bytes.iter().enumerate().skip(start).rev() {
-        if byte & 0b1100_0000 == 0b1000_0000 {
-            continue;
-        }
-        let width = match byte {
-            0xC0..=0xDF => 2,
-            0xE0..=0xEF => 3,
-            0xF0..=0xF7 => 4,
-            _ => 1,
-        };
-        return if index + width > bytes.len() { index } else { bytes.len() };
-    }
-    bytes.len()
 }
 
 #[cfg(test)]
@@ -282,8 +304,8 @@ mod tests {
             let line = format!("line {index} äöü\n");
             all.push_str(&line);
             let (head, tail) = line.as_bytes().split_at(7);
-            log.push(head);
-            log.push(tail);
+            log.push(LogStream::Stdout, head);
+            log.push(LogStream::Stdout, tail);
         }
         let chunks = log.unsent(usize::MAX, true);
         assert!(chunks.len() > 1);
@@ -297,53 +319,42 @@ mod tests {
     #[test]
     fn what_is_not_acknowledged_is_given_again() {
         let log = Log::default();
-        log.push(b"one\n");
+        log.push(LogStream::Stdout, b"one\n");
         let first = log.unsent(8, true);
-        log.push(b"two\n");
+        log.push(LogStream::Stdout, b"two\n");
         assert_eq!(log.unsent(8, true)[0], first[0]);
         log.sent(first[0].seq);
         assert_eq!(text(&log.unsent(8, true)), "two\n");
     }
 
     #[test]
-    fn long_lines_are_broken_between_characters() {
+    fn bytes_that_are_not_text_are_kept_and_bounded() {
         let log = Log::default();
-        let line = "ä".repeat(100_000);
-        log.push(line.as_bytes());
-        log.end_line();
+        log.push(LogStream::Stdout, &vec![0xFF; 60_000]);
+        log.push(LogStream::Stdout, b"\0\n");
         let chunks = log.unsent(usize::MAX, true);
         assert!(chunks.iter().all(|chunk| chunk.text.len() <= CHUNK_BYTES_MAX));
-        assert_eq!(text(&chunks).replace('\n', ""), line);
-    }
-
-    #[test]
-    fn bytes_that_are_not_text_are_replaced_and_bounded() {
-        let log = Log::default();
-        log.push(&vec![0xFF; 60_000]);
-        log.push(b"\0\n");
-        let chunks = log.unsent(usize::MAX, true);
-        assert!(chunks.iter().all(|chunk| chunk.text.len() <= CHUNK_BYTES_MAX));
-        assert_eq!(text(&chunks).replace('\n', ""), "\u{fffd}".repeat(60_001));
+        assert_eq!(text(&chunks).replace('\n', ""), "\\xff".repeat(60_000) + "\\x00");
     }
 
     #[test]
     fn what_is_dropped_is_said_in_its_place() {
-        let log = Log::with(Limits { spool: 20, total: 1000 });
-        log.push(b"first\nsecond\nthird line that is too long\nfourth\n");
+        let log = Log::with(Redactor::default(), Limits { spool: 20, total: 1000 });
+        log.push(LogStream::Stdout, b"first\nsecond\nthird line that is too long\nfourth\n");
         let before = log.unsent(8, true);
         assert!(text(&before).starts_with("first\nsecond\n"), "{before:?}");
         log.sent(before[before.len() - 1].seq);
-        log.push(b"after\n");
+        log.push(LogStream::Stdout, b"after\n");
         let all = text(&before) + &text(&log.unsent(8, true));
-        assert!(all.contains("1 lines (28 bytes) are missing here: the orchestrator was away"), "{all}");
+        assert!(all.contains("1 lines (28 bytes) are missing here: they were written faster"), "{all}");
         assert!(all.ends_with("after\n"), "{all}");
     }
 
     #[test]
     fn the_limit_of_a_log_is_said_once() {
-        let log = Log::with(Limits { spool: 1000, total: 12 });
+        let log = Log::with(Redactor::default(), Limits { spool: 1000, total: 12 });
         for _ in 0..100 {
-            log.push(b"12345\n");
+            log.push(LogStream::Stdout, b"12345\n");
         }
         let all = text(&log.unsent(8, true));
         assert_eq!(all.matches("12345").count(), 2);
@@ -354,7 +365,52 @@ mod tests {
     #[test]
     fn the_last_line_is_quoted_without_control_characters() {
         let log = Log::default();
-        log.push(b"Traceback\n\x1b[31mValueError: no\x07\n\n  \n");
+        log.push(LogStream::Stdout, b"Traceback\n\x1b[31mValueError: no\x07\n\n  \n");
         assert_eq!(log.last_line(), "[31mValueError: no");
+    }
+
+    #[test]
+    fn every_line_has_the_mark_of_its_stream() {
+        let log = Log::default();
+        log.push(LogStream::Stdout, b"one\ntwo\nha");
+        log.push(LogStream::Stderr, b"wrong\nope");
+        log.push(LogStream::Stdout, b"lf\n");
+        log.say("well");
+        log.finish();
+        let chunks = log.unsent(8, true);
+        assert_eq!(
+            text(&chunks),
+            "one\ntwo\nwrong\nhalf\n[refit] well\nope\n",
+            "a line is never torn by the other stream"
+        );
+        let marks: Vec<(LogStream, u32)> =
+            chunks[0].marks.iter().map(|mark| (mark.stream, mark.lines)).collect();
+        let (out, err) = (LogStream::Stdout, LogStream::Stderr);
+        assert_eq!(marks, [(out, 2), (err, 1), (out, 1), (LogStream::Worker, 1), (err, 1)]);
+        for _ in 0..2_000 {
+            log.push(LogStream::Stdout, b"o\n");
+            log.push(LogStream::Stderr, b"e\n");
+        }
+        let chunks = log.unsent(usize::MAX, true);
+        assert!(chunks.iter().all(|chunk| chunk.marks.len() <= MARKS_MAX));
+        for chunk in &chunks {
+            let lines: u32 = chunk.marks.iter().map(|mark| mark.lines).sum();
+            assert_eq!(lines as usize, chunk.text.lines().count());
+        }
+    }
+
+    #[test]
+    fn a_secret_is_in_no_line_and_in_no_quote() {
+        let secrets = [("KEY".to_owned(), refit_workflows::wire::SecretValue::new("hunter2!"))].into();
+        let log = Log::without(Redactor::new(&secrets).unwrap());
+        log.push(LogStream::Stdout, b"the key is hun");
+        log.push(LogStream::Stderr, b"hunter2!\n");
+        log.push(LogStream::Stdout, b"ter2!, is it\n");
+        assert_eq!(log.last_line(), "the key is ***KEY***, is it");
+        log.say("failed with hunter2!");
+        log.push(LogStream::Stdout, b"hunt");
+        log.finish();
+        let all = text(&log.unsent(8, true));
+        assert_eq!(all, "***KEY***\nthe key is ***KEY***, is it\n[refit] failed with ***KEY***\nhunt\n");
     }
 }

@@ -4,8 +4,10 @@
 mod call;
 mod checkpoints;
 mod contract;
+mod lines;
 pub(crate) mod logs;
 pub(crate) mod process;
+mod redact;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ use contract::Place;
 pub(crate) use contract::Places;
 use logs::Log;
 use process::{Program, TERM_GRACE, Tree};
+use redact::Redactor;
 use report::Reporter;
 
 /// `EX_TEMPFAIL` of sysexits(3): please try again.
@@ -98,7 +101,10 @@ pub(crate) async fn execute(
         Ok(place) => place,
         Err(reason) => return Some(Outcome::Failed { failure: Failure::CouldNotStart, reason }),
     };
-    let log = Log::default();
+    let log = match Redactor::new(&order.secrets) {
+        Ok(redactor) => Log::without(redactor),
+        Err(reason) => return Some(Outcome::Failed { failure: Failure::CouldNotStart, reason }),
+    };
     let checkpoints = Checkpoints::new(tools, order, &place, &log);
     let mut reporter = Reporter::new(&tools.orchestrator, held, order, &log, place.metrics());
     let came = {
@@ -132,7 +138,7 @@ pub(crate) async fn execute(
         () = reporter.last_words(!succeeded) => {}
         () = hurried => {}
     }
-    match came {
+    let outcome = match came {
         Came::Exited(status) if status.success() => {
             let until = deadline.max(Instant::now() + HAND_OVER_TIME_MIN);
             tokio::select! {
@@ -141,6 +147,19 @@ pub(crate) async fn execute(
             }
         }
         came => outcome_of(came, order, &log),
+    };
+    outcome.map(|outcome| without_secrets(outcome, log.redactor()))
+}
+
+/// What is stored of an outcome holds no secret: neither a reason that quotes something nor a value that is handed on.
+fn without_secrets(outcome: Outcome, redactor: &Redactor) -> Outcome {
+    match outcome {
+        Outcome::Succeeded { outputs, metrics, artifacts } => {
+            let outputs = outputs.into_iter().map(|(name, value)| (name, redactor.value(value))).collect();
+            Outcome::Succeeded { outputs, metrics, artifacts }
+        }
+        Outcome::Failed { failure, reason } => Outcome::Failed { failure, reason: redactor.text(&reason) },
+        Outcome::Cancelled => Outcome::Cancelled,
     }
 }
 
@@ -216,9 +235,7 @@ impl Attempt<'_> {
                 return Came::CouldNotStart(reason);
             }
         };
-        let started =
-            std::io::pipe().and_then(|(reader, writer)| Ok((Tree::start(&program, signs, writer)?, reader)));
-        let (mut tree, reader) = match started {
+        let (mut tree, streams) = match Tree::start(&program, signs) {
             Ok(started) => started,
             Err(cause) => return Came::CouldNotStart(not_started(&program, &cause)),
         };
@@ -245,12 +262,12 @@ impl Attempt<'_> {
         };
         let reading = async {
             tokio::select! {
-                read = self.log.read(reader) => read,
+                read = self.log.read(streams) => read,
                 () = async { over.cancelled().await; tokio::time::sleep(STREAMS_GRACE).await } => Ok(()),
             }
         };
         let (came, read) = tokio::join!(running, reading);
-        self.log.end_line();
+        self.log.finish();
         if let Err(cause) = read {
             self.log.say(&format!("the rest of the log is missing: {cause}"));
         }

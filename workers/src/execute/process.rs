@@ -1,9 +1,9 @@
 //! One process tree: started in a group of its own, and in its attempt's cgroup where there is one, with a bare environment, its
-//! two streams on one pipe, ended to the last descendant. Knows nothing of what a step is for.
+//! two streams on a pipe each, ended to the last descendant. Knows nothing of what a step is for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, PipeWriter};
+use std::io::{self, PipeReader};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -31,6 +31,13 @@ pub(crate) struct Program {
     pub(crate) folder: PathBuf,
 }
 
+/// What a tree writes, for reading.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    pub(crate) stdout: PipeReader,
+    pub(crate) stderr: PipeReader,
+}
+
 /// A running tree. Dropping it kills the group; whoever cares for escaped descendants calls [`Tree::end`].
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -41,11 +48,13 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Starts the program; both streams go to `output`, standard input is empty.
+    /// Starts the program; standard input is empty.
     ///
     /// # Errors
     /// Whatever kept the program from starting.
-    pub(crate) fn start(program: &Program, signs: &Signs, output: PipeWriter) -> io::Result<Self> {
+    pub(crate) fn start(program: &Program, signs: &Signs) -> io::Result<(Self, Streams)> {
+        let (stdout, writes_stdout) = io::pipe()?;
+        let (stderr, writes_stderr) = io::pipe()?;
         let mut command = Command::new(&program.path);
         command
             .args(&program.arguments)
@@ -55,10 +64,10 @@ impl Tree {
             .current_dir(&program.folder)
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
+            .stdout(writes_stdout)
+            .stderr(writes_stderr);
         let (child, leader) = orphans::start(&mut command, signs)?;
-        Ok(Self { child, leader, status: None, signs: signs.clone() })
+        Ok((Self { child, leader, status: None, signs: signs.clone() }, Streams { stdout, stderr }))
     }
 
     /// The process that was started, and the number of its group.

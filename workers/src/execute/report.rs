@@ -19,6 +19,8 @@ const GATHER: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(500);
 /// Chunks in one call.
 const CHUNKS_MAX: usize = 4;
+/// Values of metrics in one call.
+const POINTS_MAX: usize = 2_000;
 /// The pause before a refused call that may be accepted later.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -71,7 +73,8 @@ impl<'a> Reporter<'a> {
         loop {
             let logs = self.log.unsent(CHUNKS_MAX, over);
             let changed = *self.metrics.latest() != self.metrics_sent;
-            if logs.is_empty() && !(metrics && changed) {
+            let points = self.metrics.unsent(POINTS_MAX).to_vec();
+            if logs.is_empty() && points.is_empty() && !(metrics && changed) {
                 return true;
             }
             let last = logs.last().map(|chunk| chunk.seq);
@@ -81,6 +84,7 @@ impl<'a> Reporter<'a> {
                 logs,
                 metrics: if changed { self.metrics.latest().clone() } else { BTreeMap::new() },
                 checkpoint: None,
+                points,
             };
             match client::persist(|| self.orchestrator.report(&report)).await {
                 Err(refusal) if refusal.is_lost() => {
@@ -100,6 +104,7 @@ impl<'a> Reporter<'a> {
             if let Some(last) = last {
                 self.log.sent(last);
             }
+            self.metrics.sent(report.points.len());
             if changed {
                 self.metrics_sent = report.metrics;
             }

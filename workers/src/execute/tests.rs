@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use refit_workflows::wire::{
-    ArtifactKind, ArtifactRef, Failure, Instruction, OrderCommand, Outcome, StepOrder,
+    ArtifactKind, ArtifactRef, Failure, Instruction, LogChunk, LogStream, OrderCommand, Outcome, SecretValue,
+    StepOrder,
 };
 use serde_json::{Value, json};
 
@@ -312,13 +313,20 @@ async fn what_cannot_start_says_why() {
 }
 
 #[tokio::test]
-async fn both_streams_make_one_log_in_order() {
+async fn both_streams_make_one_log_each_in_its_order() {
     let bench = Bench::new().await;
     let text =
         "i=0; while [ $i -lt 300 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; printf 'no end'";
     assert!(bench.outputs(&shell(text)).await.is_empty());
-    let expected: String = (0..300).map(|i| format!("out {i}\nerr {i}\n")).collect();
-    assert_eq!(bench.server.log(), expected + "no end\n");
+    let of = |stream: LogStream| -> String {
+        let seen = bench.server.seen();
+        let chunks = seen.reports.iter().flat_map(|report| &report.logs);
+        let pieces = chunks.flat_map(|chunk| LogChunk::pieces(&chunk.text, &chunk.marks));
+        pieces.filter(|(of, _)| *of == stream).map(|(_, text)| text).collect()
+    };
+    let expected = |word: &str| (0..300).map(|i| format!("{word} {i}\n")).collect::<String>();
+    assert_eq!(of(LogStream::Stdout), expected("out") + "no end\n");
+    assert_eq!(of(LogStream::Stderr), expected("err"));
 }
 
 #[tokio::test]
@@ -445,4 +453,27 @@ async fn an_environment_that_cannot_be_built_fails_the_step_with_the_reason() {
         reason.contains("failed to install requirements.txt") && reason.contains("no-such-folder"),
         "{reason}"
     );
+}
+
+#[tokio::test]
+async fn a_secret_reaches_the_step_and_nothing_that_is_kept() {
+    let bench = Bench::new().await;
+    let mut order = shell(
+        "echo \"it is $TOKEN\"; printf '%s' \"$TOKEN\" | base64
+for c in h u n t e r 2 '!'; do printf '%s' $c; sleep 0.01; done; echo
+echo \"{\\\"given\\\": [\\\"<$TOKEN>\\\"]}\" >> $REFIT_OUTPUTS
+test \"$TOKEN\" = 'hunter2!' && echo \"failed with $TOKEN\" >&2 && exit $CODE",
+    );
+    process(&mut order).env.insert("CODE".to_owned(), "0".to_owned());
+    order.secrets.insert("TOKEN".to_owned(), SecretValue::new("hunter2!"));
+    let outputs = bench.outputs(&order).await;
+    assert_eq!(outputs["given"], json!(["<***TOKEN***>"]));
+    process(&mut order).env.insert("CODE".to_owned(), "3".to_owned());
+    let (_, reason) = bench.failure(&order).await;
+    assert_eq!(reason, "exit code 3: failed with ***TOKEN***");
+    let seen = bench.server.seen();
+    let chunks = seen.reports.iter().flat_map(|report| &report.logs);
+    let all: String = chunks.map(|chunk| chunk.text.as_str()).collect();
+    assert!(!all.contains("hunter2") && !all.contains("aHVudGVyMi"), "{all}");
+    assert_eq!(all.matches("it is ***TOKEN***\n").count(), 2, "{all}");
 }

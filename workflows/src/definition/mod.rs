@@ -113,6 +113,16 @@ impl Workflow {
         self.steps.iter().position(|step| step.name == name)
     }
 
+    /// The secrets that its steps name, each with the step.
+    pub fn secrets(&self) -> Vec<(String, String)> {
+        let of = |step: &Step| {
+            let named = step.verb.process().map(|run| run.secrets.clone()).unwrap_or_default();
+            let step = step.name.clone();
+            named.into_iter().map(move |secret| (step.clone(), secret))
+        };
+        self.steps.iter().flat_map(of).collect()
+    }
+
     /// For each step, the steps that need it directly.
     pub fn dependents(&self) -> Vec<Vec<usize>> {
         let mut dependents = vec![Vec::new(); self.steps.len()];

@@ -61,6 +61,8 @@ pub struct RunTask {
     pub command: Command,
     /// Declared environment variables.
     pub env: BTreeMap<String, Template>,
+    /// `secrets`: what the orchestrator's secrets of these names hand over, as variables of the same names.
+    pub secrets: Vec<String>,
     /// `python`: the cached environment it runs in.
     pub python: Option<Python>,
 }

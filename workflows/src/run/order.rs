@@ -47,7 +47,13 @@ impl Run {
             events: self.facts.batch.count,
             timeout_ms: u64::try_from(work.timeout.as_millis()).unwrap_or(u64::MAX),
             limits: Limits { cpus: work.host.cpus, memory: work.host.memory },
+            secrets: BTreeMap::new(),
         })
+    }
+
+    /// The names of the secrets that the order of this step is to carry.
+    pub fn secrets(&self, step: usize) -> &[String] {
+        self.definition(step).verb.process().map(|run| run.secrets.as_slice()).unwrap_or_default()
     }
 
     /// What expressions see, limited to the steps that `references` names: a run of thousands of steps must not be

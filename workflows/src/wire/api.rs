@@ -240,6 +240,10 @@ pub struct WorkflowView {
     pub concurrency: String,
     /// How many of its runs are waiting or running.
     pub active_runs: i64,
+    /// What will keep it from working as it is, in words: a secret that the orchestrator does not have. Told when it is
+    /// applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The text as applied; left out of listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
@@ -342,8 +346,34 @@ pub struct LogPiece {
     pub attempt: u32,
     /// When the worker read it.
     pub at: Timestamp,
+    /// The stream its lines came on.
+    pub stream: LogStream,
     /// Whole lines.
     pub text: String,
+}
+
+/// A metric of an attempt over time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeriesView {
+    /// The step.
+    pub step: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// The metric.
+    pub metric: String,
+    /// Its values, oldest first, thinned evenly where there were too many; the last is always there.
+    pub points: Vec<PointView>,
+}
+
+/// One value of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PointView {
+    /// The step's own count, such as the epoch it trains.
+    pub step: Option<f64>,
+    /// The value.
+    pub value: f64,
+    /// When its worker read it.
+    pub at: Timestamp,
 }
 
 /// A registered model.

@@ -5,6 +5,7 @@ mod api;
 mod artifacts;
 mod operations;
 mod record;
+mod secret;
 mod targets;
 mod worker;
 
@@ -21,5 +22,6 @@ pub use api::*;
 pub use artifacts::*;
 pub use operations::*;
 pub use record::*;
+pub use secret::*;
 pub use targets::*;
 pub use worker::*;

@@ -103,6 +103,9 @@ pub struct StepOrder {
     /// What its processes may use together.
     #[serde(default)]
     pub limits: Limits,
+    /// The step's secrets by name, filled in when the order is handed to its worker and never before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretValue>,
 }
 
 /// What the processes of an attempt may use together, where the worker's host can keep them to it.
@@ -237,6 +240,25 @@ pub struct Report {
     /// The checkpoint folder as it was saved now; its blobs are handed over already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<ArtifactRef>,
+    /// New values of metrics, in order; taken once each by their `index`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub points: Vec<MetricPoint>,
+}
+
+/// One value of a metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricPoint {
+    /// The metric.
+    pub name: String,
+    /// Counts the attempt's values of this metric from 0.
+    pub index: u64,
+    /// The step's own count, such as the epoch it trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<f64>,
+    /// Finite.
+    pub value: f64,
+    /// When the worker read it.
+    pub at: Timestamp,
 }
 
 /// A piece of an attempt's log.
@@ -246,8 +268,50 @@ pub struct LogChunk {
     pub seq: i64,
     /// When the worker read it.
     pub at: Timestamp,
-    /// Whole lines, `\n` at the end of each, at most 64 KiB. Bytes that are not UTF-8 are replaced.
+    /// Whole lines, `\n` at the end of each, at most 64 KiB. Bytes that are not UTF-8 are written as `\xNN`.
     pub text: String,
+    /// Which stream the lines came on, in their order; lines beyond the marks came on standard output.
+    #[serde(default)]
+    pub marks: Vec<LogMark>,
+}
+
+/// So many lines of a chunk came on this stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogMark {
+    /// The stream.
+    pub stream: LogStream,
+    /// How many lines, at least one.
+    pub lines: u32,
+}
+
+/// Where a line of a log comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    /// The process's standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+    /// The worker, about the attempt.
+    Worker,
+}
+
+impl LogChunk {
+    /// The text of each mark.
+    pub fn pieces(text: &str, marks: &[LogMark]) -> Vec<(LogStream, String)> {
+        let mut lines = text.split_inclusive('\n').peekable();
+        let mut pieces = Vec::new();
+        for mark in marks {
+            let piece: String = lines.by_ref().take(mark.lines as usize).collect();
+            if !piece.is_empty() {
+                pieces.push((mark.stream, piece));
+            }
+        }
+        if lines.peek().is_some() {
+            pieces.push((LogStream::Stdout, lines.collect()));
+        }
+        pieces
+    }
 }
 
 /// `POST /api/v1/worker/finish`: what an attempt came to. Repeating it is harmless; the same answer comes back.

@@ -196,7 +196,7 @@ async fn apologise(stage: &Stage<'_>, run: &RunView, differs: &str) -> anyhow::R
         let page = stage.client.logs(&run.run, Some(&step.step), 0, Duration::ZERO).await;
         let lines: Vec<String> = page.map_or_else(
             |_| Vec::new(),
-            |page| page.lines.iter().flat_map(|piece| piece.text.lines()).map(render::clean_line).collect(),
+            |page| page.lines.iter().flat_map(|piece| piece.text.lines()).map(render::log::bare).collect(),
         );
         text.push_str(&format!("\n  the end of the log of `{}`:\n", clean(&step.step)));
         for line in lines.iter().rev().take(LOG_LINES).rev() {

@@ -97,6 +97,8 @@ pub enum Kind {
     Cron,
     /// A name: see [`crate::names::check_name`].
     Name,
+    /// The name of an environment variable that Refit leaves to others.
+    Variable,
     /// `true` or `false`.
     Boolean,
     /// A whole number within these bounds, both inclusive.
@@ -267,6 +269,7 @@ mod tests {
             | Kind::Run
             | Kind::Version
             | Kind::Name
+            | Kind::Variable
             | Kind::Boolean
             | Kind::Count(..)
             | Kind::Number

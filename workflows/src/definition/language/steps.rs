@@ -73,6 +73,12 @@ pub static STEP: Keys = Keys {
         ),
         key("env", Kind::Map(Naming::Variable, &Kind::Template), "Environment variables.").with(&["run"]),
         key(
+            "secrets",
+            Kind::Sized(1, 32, &Kind::List(&Kind::Variable)),
+            "Secrets of the orchestrator, each handed over as the variable of its name.",
+        )
+        .with(&["run"]),
+        key(
             "inputs",
             Kind::Map(Naming::Name, &Kind::Sole),
             "Artifacts of earlier steps, by the name it finds them under.",

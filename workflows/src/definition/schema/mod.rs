@@ -162,6 +162,7 @@ impl Writer {
             | Kind::Own
             | Kind::Cron
             | Kind::Name
+            | Kind::Variable
             | Kind::Boolean
             | Kind::Count(..)
             | Kind::Number

@@ -174,6 +174,7 @@ pub(super) fn scalar(kind: &Kind) -> Value {
         Kind::Own => refer("own"),
         Kind::Cron => refer("cron"),
         Kind::Name => refer("name"),
+        Kind::Variable => json!({ "type": "string", "allOf": [refer("variable")] }),
         Kind::Duration => refer("duration"),
         Kind::Pause => refer("pause"),
         Kind::Size => refer("size"),
@@ -233,6 +234,7 @@ pub(super) fn types(kind: &Kind) -> Vec<&'static str> {
         | Kind::Time
         | Kind::Run
         | Kind::Cron
+        | Kind::Variable
         | Kind::Sole
         | Kind::Url
         | Kind::Word(_) => vec!["string"],

@@ -88,6 +88,18 @@ const BROKEN: Broken = &[
         "W\nsteps: { a: { run: [a], python: { version: three, packages: [], requirements: r.txt } }, b: { run: [b], python: { packages: [] } } }\n",
         &["2:44 value", "2:51 value", "2:115 value"],
     ),
+    (
+        "W\nsteps: { a: { run: [a], env: { A: x }, secrets: [A, 1B, REFIT_X, OK, OK, LD_PRELOAD] }, b: { run: [b], secrets: [] }, c: { call: { url: 'https://x' }, secrets: [X] } }\n",
+        &[
+            "2:50 value",
+            "2:53 name",
+            "2:57 reserved-name",
+            "2:70 value",
+            "2:74 reserved-name",
+            "2:104 value",
+            "2:152 misplaced-key",
+        ],
+    ),
 ];
 
 #[test]
