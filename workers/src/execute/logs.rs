@@ -57,8 +57,9 @@ struct Kept {
     dropped_bytes: u64,
     /// The limit of the whole log is reached, and that is said in it.
     capped: bool,
-    /// The beginning of the last line that was not blank.
+    /// The beginning of the last line that was not blank, and of the last such line on standard error.
     last_line: Vec<u8>,
+    last_error: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +92,7 @@ impl Log {
             dropped_bytes: 0,
             capped: false,
             last_line: Vec::new(),
+            last_error: Vec::new(),
         };
         let state = State { stdout: Lines::new(&redactor), stderr: Lines::new(&redactor), kept };
         Self { state: Mutex::new(state), redactor, bell: Notify::new() }
@@ -108,6 +110,8 @@ impl Log {
     /// Reads both streams of a process to their end, a piece of each in turn: what is read at different moments is in the
     /// order it was written.
     pub(crate) async fn read(&self, streams: Streams) -> std::io::Result<()> {
+        // What an earlier process said is not why this one fails.
+        self.lock().kept.last_error.clear();
         let (out, err) = tokio::join!(
             self.read_one(streams.stdout, LogStream::Stdout),
             self.read_one(streams.stderr, LogStream::Stderr),
@@ -160,7 +164,10 @@ impl Log {
 
     /// The last line that was not blank, for a failure's reason: bounded, without control characters.
     pub(crate) fn last_line(&self) -> String {
-        let line = readable(&self.lock().kept.last_line);
+        let state = self.lock();
+        let Kept { last_line, last_error, .. } = &state.kept;
+        // Which of two streams was written last cannot be told; what goes wrong is said on standard error.
+        let line = readable(if last_error.is_empty() { last_line } else { last_error });
         let printable = line.trim().chars().filter(|c| !c.is_control());
         printable.take(QUOTE_CHARS_MAX).collect()
     }
@@ -193,9 +200,10 @@ impl Kept {
     /// A line without its end.
     fn push(&mut self, stream: LogStream, line: &[u8]) {
         if !line.trim_ascii().is_empty() {
-            self.last_line.clear();
+            let last = if stream == LogStream::Stderr { &mut self.last_error } else { &mut self.last_line };
+            last.clear();
             // No character has more than four bytes.
-            self.last_line.extend_from_slice(&line[..line.len().min(QUOTE_CHARS_MAX * 4)]);
+            last.extend_from_slice(&line[..line.len().min(QUOTE_CHARS_MAX * 4)]);
         }
         if self.capped {
             // However much more comes, it costs next to nothing.
@@ -406,7 +414,7 @@ mod tests {
         log.push(LogStream::Stdout, b"the key is hun");
         log.push(LogStream::Stderr, b"hunter2!\n");
         log.push(LogStream::Stdout, b"ter2!, is it\n");
-        assert_eq!(log.last_line(), "the key is ***KEY***, is it");
+        assert_eq!(log.last_line(), "***KEY***", "standard error is quoted first");
         log.say("failed with hunter2!");
         log.push(LogStream::Stdout, b"hunt");
         log.finish();
