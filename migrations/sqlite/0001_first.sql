@@ -306,19 +306,33 @@ CREATE TABLE metric_series (
     PRIMARY KEY (run, step, epoch, name)
 ) STRICT;
 
--- Content by digest, in chunks; a blob exists once its row here does.
+-- Content by digest, in chunks; a blob exists once its row here does. tree says that it may be a folder's list of files,
+-- which refers to other blobs. touched_at is when it came, or when somebody who is to refer to it was told that it is here.
 CREATE TABLE blobs (
     digest TEXT NOT NULL PRIMARY KEY,
     bytes INTEGER NOT NULL,
     upload TEXT NOT NULL,
-    created_at INTEGER NOT NULL
+    tree INTEGER NOT NULL CHECK (tree IN (0, 1)),
+    touched_at INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX blobs_trees ON blobs (digest) WHERE tree = 1;
 CREATE TABLE blob_chunks (
     upload TEXT NOT NULL,
     chunk INTEGER NOT NULL,
     data BLOB NOT NULL,
     PRIMARY KEY (upload, chunk)
 ) STRICT;
+
+-- Chunks that are no blob: on their way in, or out. digest is set while it may be gone on with: bytes are there then, and
+-- hash is the state of SHA-256 after them. touched_at is 0 once they are given up.
+CREATE TABLE blob_uploads (
+    upload TEXT NOT NULL PRIMARY KEY,
+    digest TEXT UNIQUE,
+    bytes INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    touched_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX blob_uploads_touched ON blob_uploads (touched_at);
 
 CREATE TABLE tokens (
     id TEXT NOT NULL PRIMARY KEY,

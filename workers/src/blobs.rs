@@ -1,18 +1,22 @@
 //! Blobs by digest: fetched from the orchestrator once, kept in a bounded cache on this host, copied to where steps
-//! may spoil them; and handed over to the orchestrator. A file under its digest's name always has that digest: it
-//! comes in under another name, is hashed on the way, and is renamed when right. Steps never see the cache itself.
+//! may spoil them; and handed over to the orchestrator. A transfer that breaks off goes on where it was. A file under its
+//! digest's name always has that digest: it comes in under another name, is hashed on the way, and is renamed when right.
+//! Steps never see the cache itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use refit_workflows::digest::Digest;
-use refit_workflows::wire::{ArtifactKind, ArtifactRef, Tree, check_relative_path};
+use refit_workflows::wire::{
+    ArtifactKind, ArtifactRef, PIECE_BYTES, TREE_BYTES_MAX, Tree, UploadView, check_relative_path,
+};
 use sha2::Digest as _;
 
 use crate::client::{self, CallError, Orchestrator};
@@ -21,8 +25,6 @@ use crate::outputs::Content;
 
 /// What the cache may hold, in bytes.
 pub(crate) const CACHE_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024;
-/// The largest tree, as JSON, in bytes.
-const TREE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Transfers of one step at a time.
 const TRANSFERS: usize = 4;
 /// How often a blob that arrives damaged, or leaves the cache under our feet, is fetched again.
@@ -133,7 +135,8 @@ impl Blobs {
         }
         for _ in 0..TRIES {
             let incoming = Incoming::new(&self.folder);
-            let (found, bytes) = client::persist(|| self.download(digest, &incoming.path))
+            let file = Mutex::new(Partial::create(&incoming.path).map_err(disk(&incoming.path))?);
+            let (found, bytes) = client::persist(|| self.download(digest, &file))
                 .await
                 .map_err(|cause| BlobError::Refused { digest: digest.clone(), cause })?
                 .map_err(disk(&incoming.path))?;
@@ -147,23 +150,27 @@ impl Blobs {
         Err(BlobError::Damaged(digest.clone()))
     }
 
-    /// Streams a blob into a file. The outer error is the orchestrator's, the inner one the disk's.
-    async fn download(&self, digest: &Digest, path: &Path) -> Result<io::Result<(Digest, u64)>, CallError> {
-        let mut response = self.orchestrator.blob(digest).await?;
-        let mut hash = sha2::Sha256::new();
-        let mut bytes = 0;
-        let mut file = match File::options().write(true).create(true).truncate(true).mode(0o444).open(path) {
-            Ok(file) => file,
-            Err(cause) => return Ok(Err(cause)),
-        };
+    /// Streams a blob into a file, from where an earlier try broke off. The outer error is the orchestrator's, the inner
+    /// one the disk's.
+    async fn download(
+        &self,
+        digest: &Digest,
+        partial: &Mutex<Partial>,
+    ) -> Result<io::Result<(Digest, u64)>, CallError> {
+        let partial = || partial.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = partial().bytes;
+        let mut response = self.orchestrator.blob(digest, from).await?;
+        if response.status() != reqwest::StatusCode::PARTIAL_CONTENT
+            && let Err(cause) = partial().start_over()
+        {
+            return Ok(Err(cause));
+        }
         while let Some(chunk) = client::next_chunk(&mut response).await? {
-            hash.update(chunk.as_ref());
-            bytes += chunk.as_ref().len() as u64;
-            if let Err(cause) = file.write_all(chunk.as_ref()) {
+            if let Err(cause) = partial().add(chunk.as_ref()) {
                 return Ok(Err(cause));
             }
         }
-        Ok(Ok((Digest::from_hash(&hash.finalize()), bytes)))
+        Ok(Ok(partial().digest()))
     }
 
     /// Notes a blob in the cache and makes room.
@@ -249,7 +256,9 @@ impl Blobs {
     /// Copies cached blobs to files. A blob evicted between fetching and copying is fetched again.
     async fn copy_out(&self, files: Vec<(Digest, PathBuf, bool)>, access: Access) -> Result<(), BlobError> {
         let mut open = files;
-        for _ in 0..TRIES {
+        let mut in_vain = 0;
+        while in_vain < TRIES {
+            let before = open.len();
             let absent: BTreeSet<Digest> = {
                 let mut index = self.index();
                 open.iter()
@@ -274,11 +283,15 @@ impl Blobs {
             for (digest, ..) in &open {
                 self.forget(digest);
             }
+            // What a step needs may be more than the cache holds: it is laid out bit by bit then.
+            in_vain = if open.len() < before { 0 } else { in_vain + 1 };
         }
         let path = self.folder.clone();
         Err(BlobError::Disk {
             path,
-            cause: io::Error::other("the cache is too small for what one step needs"),
+            cause: io::Error::other(
+                "what it held was gone time and again before it was copied; is its limit (--cache-max) very small?",
+            ),
         })
     }
 
@@ -303,14 +316,34 @@ impl Blobs {
         Ok(())
     }
 
+    /// Sends a blob piece by piece; what is there of it already, from a try that broke off, is not sent again.
     async fn upload(&self, digest: &Digest, content: &Content) -> Result<(), BlobError> {
-        let result = match content {
-            Content::File(path, bytes) => {
-                client::persist(|| self.orchestrator.upload_file(digest, path, *bytes)).await
+        let refused = |cause| BlobError::Refused { digest: digest.clone(), cause };
+        let of = content.bytes();
+        let ask = || client::persist(|| self.orchestrator.upload_of(digest));
+        let mut there = UploadView { bytes: 0, whole: false };
+        if of > PIECE_BYTES {
+            there = ask().await.map_err(refused)?;
+        }
+        let mut damaged = 0;
+        while !there.whole {
+            let from = there.bytes;
+            let (piece, data) = piece_of(content, from, of).await?;
+            let sent = client::persist(|| {
+                self.orchestrator.upload_piece(digest, (from, of), (&piece, data.clone().into()))
+            });
+            match sent.await {
+                Ok(now) => (there, damaged) = (now, 0),
+                // Another attempt sends the same, or what was there is gone.
+                Err(cause) if cause.is_wrong_offset() => there = ask().await.map_err(refused)?,
+                Err(cause) if cause.is_damaged_piece() && damaged < TRIES => {
+                    damaged += 1;
+                    tracing::warn!(%digest, from, "a piece arrived damaged; sending it again");
+                }
+                Err(cause) => return Err(refused(cause)),
             }
-            Content::Text(text) => client::persist(|| self.orchestrator.upload_text(digest, text)).await,
-        };
-        result.map_err(|cause| BlobError::Refused { digest: digest.clone(), cause })
+        }
+        Ok(())
     }
 
     /// Takes what a step made into the cache, so that the next step on this host need not fetch it.
@@ -323,7 +356,7 @@ impl Blobs {
             Content::File(path, bytes) => keep_file(path, &to).map(|kept| kept.then_some(*bytes)),
             Content::Text(text) => {
                 let incoming = Incoming::new(&self.folder);
-                std::fs::write(&incoming.path, text)
+                std::fs::write(&incoming.path, text.as_bytes())
                     .and_then(|()| std::fs::rename(&incoming.path, &to))
                     .map(|()| Some(text.len() as u64))
             }
@@ -335,6 +368,22 @@ impl Blobs {
             Err(cause) => tracing::debug!(%digest, %cause, "failed to keep an artifact in the cache"),
         }
     }
+}
+
+/// The piece of a blob of `of` bytes that begins at `from`, and its digest.
+async fn piece_of(content: &Content, from: u64, of: u64) -> Result<(Digest, Bytes), BlobError> {
+    let (owned, to) = (content.clone(), of.min(from.saturating_add(PIECE_BYTES)));
+    let read = tokio::task::spawn_blocking(move || {
+        let data = Bytes::from(owned.read(from, to)?);
+        Ok((Digest::of(&data), data))
+    });
+    read.await.unwrap_or_else(|gone| Err(gone.into())).map_err(|cause| BlobError::Disk {
+        path: match content {
+            Content::File(path, _) => path.clone(),
+            Content::Text(_) => PathBuf::new(),
+        },
+        cause,
+    })
 }
 
 async fn some_at_a_time<T>(transfers: Vec<BoxFuture<'_, Result<T, BlobError>>>) -> Result<(), BlobError> {
@@ -401,6 +450,40 @@ pub(crate) fn close_folders(folder: &Path) -> io::Result<()> {
         }
     }
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o555))
+}
+
+/// What has arrived of a blob so far.
+#[derive(Debug)]
+struct Partial {
+    file: File,
+    hash: sha2::Sha256,
+    bytes: u64,
+}
+
+impl Partial {
+    fn create(path: &Path) -> io::Result<Self> {
+        let file = File::options().write(true).create_new(true).mode(0o444).open(path)?;
+        Ok(Self { file, hash: sha2::Sha256::new(), bytes: 0 })
+    }
+
+    fn add(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.file.write_all(chunk)?;
+        self.hash.update(chunk);
+        self.bytes += chunk.len() as u64;
+        Ok(())
+    }
+
+    fn start_over(&mut self) -> io::Result<()> {
+        self.file.rewind()?;
+        self.file.set_len(0)?;
+        (self.hash, self.bytes) = (sha2::Sha256::new(), 0);
+        Ok(())
+    }
+
+    /// That of what has arrived, and how much it is.
+    fn digest(&self) -> (Digest, u64) {
+        (Digest::from_hash(&self.hash.clone().finalize()), self.bytes)
+    }
 }
 
 /// A file on its way into the cache; removed when it does not get there.
@@ -571,5 +654,51 @@ mod tests {
             tools.blobs.lay_out_tree(&digest, &data.path().join("in"), Access::ReadWrite).await.unwrap_err();
         assert!(matches!(refused, BlobError::NotATree { .. }), "{refused}");
         assert!(!data.path().join("outside").exists());
+    }
+
+    /// A file of so many bytes, and what it is known by.
+    fn made(data: &Path, bytes: usize) -> BTreeMap<Digest, Content> {
+        let content: Vec<u8> = (0..bytes).map(|place| (place / 4096 % 251) as u8).collect();
+        let path = data.join(format!("made-{bytes}"));
+        std::fs::write(&path, &content).unwrap();
+        BTreeMap::from([(Digest::of(&content), Content::File(path, bytes as u64))])
+    }
+
+    #[tokio::test]
+    async fn an_upload_goes_on_where_it_was_and_a_damaged_piece_is_sent_again() {
+        let server = TestOrchestrator::start().await;
+        let data = tempfile::tempdir().unwrap();
+        let tools = server.tools(data.path());
+        let piece = usize::try_from(PIECE_BYTES).unwrap();
+        let blobs = made(data.path(), 3 * piece + 10);
+        let (digest, content) = blobs.first_key_value().unwrap();
+        server.seen().uploads.insert(digest.clone(), content.read(0, 2 * PIECE_BYTES).unwrap());
+        server.seen().damage = 2;
+        tools.blobs.hand_over(&blobs).await.unwrap();
+        assert!(server.seen().blobs.contains_key(digest));
+        let pieces = server.seen().calls.iter().filter(|call| **call == "put_piece").count();
+        assert_eq!(pieces, 4, "the third one three times, and the last");
+
+        server.seen().damage = 100;
+        let other = made(data.path(), 5);
+        let refused = tools.blobs.hand_over(&other).await.unwrap_err();
+        assert!(matches!(refused, BlobError::Refused { .. }), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_larger_than_the_cache_is_laid_out_all_the_same() {
+        let server = TestOrchestrator::start().await;
+        let data = tempfile::tempdir().unwrap();
+        let tools = server.tools(data.path());
+        let texts: Vec<String> = (0..12).map(|number| number.to_string().repeat(300_000)).collect();
+        let paths: Vec<String> = (0..12).map(|number| format!("part-{number}")).collect();
+        let files: Vec<(&str, &str, bool)> =
+            paths.iter().zip(&texts).map(|(path, text)| (path.as_str(), text.as_str(), false)).collect();
+        let digest = server.store_tree(&files);
+        let to = data.path().join("in");
+        tools.blobs.lay_out_tree(&digest, &to, Access::ReadWrite).await.unwrap();
+        for (path, text) in paths.iter().zip(&texts) {
+            assert!(std::fs::read_to_string(to.join(path)).unwrap() == *text, "{path}");
+        }
     }
 }

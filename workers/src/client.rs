@@ -1,7 +1,6 @@
 //! The orchestrator as a worker sees it: one method per route of the worker protocol, what each status means, and
 //! when to try again. Knows nothing of steps or processes; never gives up by itself, its callers bound it in time.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use backon::{ExponentialBuilder, Retryable};
 use refit_workflows::digest::Digest;
 use refit_workflows::wire::{
     AttemptKey, Finish, Finished, LeaseRequest, Leased, MissingReply, MissingRequest, ProblemDetails,
-    Register, Registered, Renew, Renewed, Report,
+    Register, Registered, Renew, Renewed, Report, UploadView,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,8 +21,8 @@ const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(30);
 /// For a download to begin, and for each further piece of it.
 const SILENCE: Duration = Duration::from_secs(60);
-/// An upload slower than this many bytes a second is begun again.
-const UPLOAD_RATE_MIN: u64 = 64 * 1024;
+/// For a piece of an upload; one that is slower is sent again.
+const PIECE: Duration = Duration::from_secs(120);
 /// Most digests asked about in one call.
 const MISSING_MAX: usize = 5_000;
 
@@ -58,6 +57,16 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
+    /// Whether a piece of an upload does not go on where what is there ends.
+    pub(crate) fn is_wrong_offset(&self) -> bool {
+        matches!(self, Self::Stale { kind, .. } if kind == "wrong-offset")
+    }
+
+    /// Whether a piece of an upload arrived damaged.
+    pub(crate) fn is_damaged_piece(&self) -> bool {
+        matches!(self, Self::Stale { kind, .. } if kind == "damaged-piece")
+    }
+
     /// Whether the orchestrator does not know this worker's session: register again.
     pub(crate) fn is_unknown_session(&self) -> bool {
         matches!(self, Self::Stale { kind, .. } if kind == "unknown-session")
@@ -222,9 +231,13 @@ impl Orchestrator {
         self.download(self.request(reqwest::Method::GET, "/worker/events").query(&query)).await
     }
 
-    /// `GET /blobs/DIGEST`.
-    pub(crate) async fn blob(&self, digest: &Digest) -> Result<reqwest::Response, CallError> {
-        self.download(self.request(reqwest::Method::GET, &format!("/blobs/{digest}"))).await
+    /// `GET /blobs/DIGEST`, from a byte on.
+    pub(crate) async fn blob(&self, digest: &Digest, from: u64) -> Result<reqwest::Response, CallError> {
+        let mut request = self.request(reqwest::Method::GET, &format!("/blobs/{digest}"));
+        if from > 0 {
+            request = request.header(reqwest::header::RANGE, format!("bytes={from}-"));
+        }
+        self.download(request).await
     }
 
     async fn download(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, CallError> {
@@ -245,36 +258,30 @@ impl Orchestrator {
         Ok(missing)
     }
 
-    /// `PUT /blobs/DIGEST` from a file of `bytes` bytes.
-    pub(crate) async fn upload_file(
+    /// `GET /blobs/DIGEST/upload`: how far it is there.
+    pub(crate) async fn upload_of(&self, digest: &Digest) -> Result<UploadView, CallError> {
+        let request = self.request(reqwest::Method::GET, &format!("/blobs/{digest}/upload"));
+        let response = self.send(request.timeout(LONG)).await?;
+        response.json().await.map_err(|cause| CallError::Unavailable(chain(&cause)))
+    }
+
+    /// `PUT /blobs/DIGEST/upload`: the bytes `from` on of a blob of `of` bytes, with their own digest.
+    pub(crate) async fn upload_piece(
         &self,
         digest: &Digest,
-        path: &Path,
-        bytes: u64,
-    ) -> Result<(), CallError> {
-        let unreadable = |cause: std::io::Error| CallError::Rejected {
-            status: 0,
-            detail: format!("failed to read {}: {cause}", path.display()),
-        };
-        let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
-        let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::with_capacity(file, 128 * 1024));
-        self.upload(digest, body, bytes).await
-    }
-
-    /// `PUT /blobs/DIGEST` from memory.
-    pub(crate) async fn upload_text(&self, digest: &Digest, text: &str) -> Result<(), CallError> {
-        self.upload(digest, reqwest::Body::from(text.to_owned()), text.len() as u64).await
-    }
-
-    async fn upload(&self, digest: &Digest, body: reqwest::Body, bytes: u64) -> Result<(), CallError> {
-        let timeout = SILENCE + Duration::from_secs(bytes / UPLOAD_RATE_MIN);
+        (from, of): (u64, u64),
+        (piece, data): (&Digest, reqwest::Body),
+    ) -> Result<UploadView, CallError> {
+        let (from, of) = (from.to_string(), of.to_string());
+        let query = [("from", from.as_str()), ("of", of.as_str()), ("digest", piece.as_str())];
         let request = self
-            .request(reqwest::Method::PUT, &format!("/blobs/{digest}"))
-            .timeout(timeout)
+            .request(reqwest::Method::PUT, &format!("/blobs/{digest}/upload"))
+            .query(&query)
+            .timeout(PIECE)
             .header(reqwest::header::CONTENT_TYPE, "application/octet-stream")
-            .header(reqwest::header::CONTENT_LENGTH, bytes)
-            .body(body);
-        self.send(request).await.map(|_| ())
+            .body(data);
+        let response = self.send(request).await?;
+        response.json().await.map_err(|cause| CallError::Unavailable(chain(&cause)))
     }
 }
 

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use refit_workflows::digest::Digest;
@@ -273,12 +274,42 @@ impl Metrics {
 }
 
 /// A blob to hand over: a file of the step, or a tree's JSON.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Content {
     /// A file below the working directory, and its size.
     File(PathBuf, u64),
     /// A [`Tree`]'s JSON.
-    Text(String),
+    Text(Arc<str>),
+}
+
+impl Content {
+    /// Its size.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::File(_, bytes) => *bytes,
+            Self::Text(text) => text.len() as u64,
+        }
+    }
+
+    /// The bytes from `from` to `to`. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is shorter by now.
+    pub(crate) fn read(&self, from: u64, to: u64) -> std::io::Result<Vec<u8>> {
+        let bytes = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+        match self {
+            Self::File(path, _) => {
+                let mut piece = vec![0; bytes];
+                File::open(path)?.read_exact_at(&mut piece, from)?;
+                Ok(piece)
+            }
+            Self::Text(text) => {
+                let begin = usize::try_from(from).unwrap_or(usize::MAX);
+                let piece = text.as_bytes().get(begin..begin.saturating_add(bytes));
+                piece.map(<[u8]>::to_vec).ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+            }
+        }
+    }
 }
 
 /// The declared artifacts, found, checked and hashed; not yet uploaded.
@@ -311,7 +342,7 @@ pub(crate) fn gather(work: &Path, declared: &BTreeMap<String, String>) -> Result
             let bytes = tree.bytes();
             let json = tree.to_json();
             let digest = Digest::of(json.as_bytes());
-            gathered.blobs.insert(digest.clone(), Content::Text(json));
+            gathered.blobs.insert(digest.clone(), Content::Text(json.into()));
             ArtifactRef { digest, bytes, kind: ArtifactKind::Folder }
         } else {
             let (digest, bytes) =

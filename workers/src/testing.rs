@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -34,6 +34,10 @@ pub(crate) struct Seen {
     pub(crate) finished: Vec<Finish>,
     pub(crate) reports: Vec<Report>,
     pub(crate) blobs: HashMap<Digest, Vec<u8>>,
+    /// What has come of blobs that come in pieces.
+    pub(crate) uploads: HashMap<Digest, Vec<u8>>,
+    /// So many pieces of uploads are said to have arrived damaged.
+    pub(crate) damage: u32,
     pub(crate) downloads: u32,
     pub(crate) events: String,
     /// What renewals say; `continue` without.
@@ -74,7 +78,9 @@ impl TestOrchestrator {
             .route("/api/v1/worker/finish", post(finish))
             .route("/api/v1/worker/events", get(events))
             .route("/api/v1/blobs/missing", post(missing))
-            .route("/api/v1/blobs/{digest}", get(get_blob).put(put_blob))
+            .route("/api/v1/blobs/{digest}", get(get_blob))
+            .route("/api/v1/blobs/{digest}/upload", get(upload_of).put(put_piece))
+            .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         server
@@ -288,18 +294,46 @@ async fn get_blob(State(server): State<TestOrchestrator>, UrlPath(digest): UrlPa
     }
 }
 
-async fn put_blob(
+async fn upload_of(State(server): State<TestOrchestrator>, UrlPath(digest): UrlPath<Digest>) -> Response {
+    server.enter("upload_of").map_or_else(|refusal| *refusal, |seen| view(&seen, &digest).into_response())
+}
+
+fn view(seen: &Seen, digest: &Digest) -> Json<UploadView> {
+    let bytes = seen.uploads.get(digest).map_or(0, |bytes| bytes.len() as u64);
+    Json(UploadView { bytes, whole: seen.blobs.contains_key(digest) })
+}
+
+#[derive(serde::Deserialize)]
+struct PieceQuery {
+    from: u64,
+    of: u64,
+    digest: Digest,
+}
+
+async fn put_piece(
     State(server): State<TestOrchestrator>,
-    UrlPath(digest): UrlPath<String>,
+    UrlPath(digest): UrlPath<Digest>,
+    Query(piece): Query<PieceQuery>,
     body: Bytes,
 ) -> Response {
-    match server.enter("put_blob") {
-        Ok(mut seen) => {
-            let digest: Digest = digest.parse().unwrap();
-            assert_eq!(Digest::of(&body), digest);
-            seen.blobs.insert(digest, body.to_vec());
-            StatusCode::NO_CONTENT.into_response()
-        }
-        Err(refusal) => *refusal,
+    let mut seen = match server.enter("put_piece") {
+        Ok(seen) => seen,
+        Err(refusal) => return *refusal,
+    };
+    if seen.damage > 0 {
+        seen.damage -= 1;
+        return problem(409, "damaged-piece");
     }
+    assert_eq!(Digest::of(&body), piece.digest);
+    let bytes = seen.uploads.entry(digest.clone()).or_default();
+    if bytes.len() as u64 != piece.from {
+        return problem(409, "wrong-offset");
+    }
+    bytes.extend_from_slice(&body);
+    if bytes.len() as u64 == piece.of {
+        let bytes = seen.uploads.remove(&digest).unwrap_or_default();
+        assert_eq!(Digest::of(&bytes), digest);
+        seen.blobs.insert(digest.clone(), bytes);
+    }
+    view(&seen, &digest).into_response()
 }

@@ -66,8 +66,9 @@ pub(crate) async fn read_body(request: Request) -> Result<Bytes, Problem> {
         discard(body, declared_length(&parts.headers)).await;
         return Err(problem);
     }
+    let declared = declared_length(&parts.headers).unwrap_or_default();
     let mut stream = body.into_data_stream();
-    let mut read = Vec::new();
+    let mut read = Vec::with_capacity(usize::try_from(declared).unwrap_or_default());
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|error| broken_body(&error))?;
         if (read.len() + chunk.len()) as u64 > max.0 {

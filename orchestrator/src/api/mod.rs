@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use refit_workflows::wire::PIECE_BYTES;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::Config;
@@ -19,6 +20,7 @@ use crate::engine::Engine;
 use crate::intake::hooks::Hooks;
 
 pub mod access;
+mod blobs;
 mod dead_letters;
 mod events;
 mod extract;
@@ -120,9 +122,12 @@ fn table() -> Vec<Route> {
         Route::new(delete(), "/api/v1/workflows/{name}", Operator, workflows::remove),
         Route::new(post(), "/api/v1/workflows/{name}/pause", Operator, workflows::pause),
         Route::new(post(), "/api/v1/workflows/{name}/resume", Operator, workflows::resume),
-        Route::new(post(), "/api/v1/blobs/missing", OperatorOrWorker, workflows::missing).body_max(MIB),
-        Route::new(put(), "/api/v1/blobs/{digest}", OperatorOrWorker, workflows::put_blob).body_max(BLOB_MAX),
-        Route::new(get(), "/api/v1/blobs/{digest}", ViewerOrWorker, workflows::get_blob),
+        Route::new(post(), "/api/v1/blobs/missing", OperatorOrWorker, blobs::missing).body_max(MIB),
+        Route::new(put(), "/api/v1/blobs/{digest}", OperatorOrWorker, blobs::put).body_max(BLOB_MAX),
+        Route::new(get(), "/api/v1/blobs/{digest}", ViewerOrWorker, blobs::get),
+        Route::new(get(), "/api/v1/blobs/{digest}/upload", OperatorOrWorker, blobs::upload),
+        Route::new(put(), "/api/v1/blobs/{digest}/upload", OperatorOrWorker, blobs::put_piece)
+            .body_max(PIECE_BYTES),
         Route::new(post(), "/api/v1/runs", Operator, runs::start).body_max(MIB),
         Route::new(get(), "/api/v1/runs", Viewer, runs::list),
         Route::new(get(), "/api/v1/runs/{workflow}/{number}", Viewer, runs::show),

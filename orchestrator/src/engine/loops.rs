@@ -1,5 +1,6 @@
 //! What happens by itself: events are routed, batches and slots fire, waiting runs start, runs that other runs asked for
-//! are followed, time passes for runs, lost workers are noticed, what has been kept long enough goes. Each loop survives a
+//! are followed, time passes for runs, lost workers are noticed, what has been kept long enough and blobs that
+//! nothing refers to go. Each loop survives a
 //! database that is away: it says so once, waits, and goes on.
 
 use std::time::Duration;
@@ -16,12 +17,10 @@ use refit_workflows::time::Timestamp;
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How long to leave the duty to whoever has it: a transaction.
 const HELD_PAUSE: Duration = Duration::from_millis(20);
-/// How often workers that went away and abandoned uploads are cleared out.
+/// How often workers that went away are cleared out, and blobs that nothing refers to.
 const CLEAR_EVERY: Duration = Duration::from_secs(3600);
 /// How often what has been kept long enough is taken out.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
-/// How long an upload may take before its chunks count as abandoned.
-const UPLOAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The pause after hints were sent to other orchestrators: further ones are gathered.
 const HINT_PAUSE: Duration = Duration::from_millis(2);
 
@@ -56,6 +55,10 @@ impl Engine {
         let (engine, token) = (self.clone(), shutdown.clone());
         loops.spawn(async move {
             let _ = token.run_until_cancelled(engine.sweep_forever()).await;
+        });
+        let (engine, token) = (self.clone(), shutdown.clone());
+        loops.spawn(async move {
+            let _ = token.run_until_cancelled(engine.collect_forever()).await;
         });
         loops
     }
@@ -172,10 +175,6 @@ impl Engine {
         if Instant::now() >= *clear_at {
             *clear_at = Instant::now() + CLEAR_EVERY;
             self.store().forget_workers().await?;
-            let before = self.now().minus(UPLOAD_MAX).as_millis();
-            let seconds = u64::try_from(before / 1000).unwrap_or_default();
-            let oldest = uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0));
-            self.store().drop_abandoned_uploads(&oldest.to_string()).await?;
         }
         Ok(())
     }
@@ -212,6 +211,31 @@ impl Engine {
             );
         }
         Ok(swept)
+    }
+
+    async fn collect_forever(&self) {
+        let mut outage = Outage::new("take out blobs that nothing refers to");
+        loop {
+            match self.collect_blobs().await {
+                Ok(_) => {
+                    outage.over();
+                    tokio::time::sleep(CLEAR_EVERY).await;
+                }
+                Err(error) => outage.wait(&error).await,
+            }
+        }
+    }
+
+    /// Takes out blobs that nothing refers to, and uploads that stood still; says how many blobs it were.
+    ///
+    /// # Errors
+    /// The database did not do its part; what was taken out before is.
+    pub async fn collect_blobs(&self) -> Result<u64, StoreError> {
+        let blobs = self.store().collect_blobs(&self.inner.holder).await?;
+        if blobs > 0 {
+            tracing::info!(blobs, "blobs that nothing referred to are gone");
+        }
+        Ok(blobs)
     }
 
     async fn send_hints_forever(&self) {

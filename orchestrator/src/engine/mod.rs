@@ -3,6 +3,7 @@
 //! must never happen here: SQL, HTTP, a decision about a run.
 
 mod admission;
+mod blobs;
 mod letters;
 mod loops;
 mod people;
@@ -15,17 +16,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt as _, stream};
 use refit_workflows::definition::{Problems, Workflow};
-use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::format::Format;
 use refit_workflows::names::RunName;
 use refit_workflows::run::Refused;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::*;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -37,6 +34,7 @@ pub use crate::store::{
     TargetState,
 };
 use crate::store::{ChangeError, DELETED_RUNS_MAX, Deletion, Hints, Store, StoreError};
+pub use blobs::Piece;
 use signals::Signals;
 
 /// The engine's handle; cheap to clone.
@@ -54,6 +52,7 @@ struct Inner {
     holder: String,
     tokens: people::TokenCache,
     admission: admission::Admission,
+    pieces: blobs::Pieces,
 }
 
 /// The most series in one answer.
@@ -145,6 +144,7 @@ impl Engine {
                 holder: uuid::Uuid::new_v4().to_string(),
                 tokens: people::TokenCache::default(),
                 admission: admission::Admission::default(),
+                pieces: blobs::Pieces::default(),
             }),
         }
     }
@@ -424,70 +424,6 @@ impl Engine {
         })?;
         self.wake(hints);
         Ok(view)
-    }
-
-    /// Which of these blobs are not stored.
-    pub async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, EngineError> {
-        Ok(self.store().missing_blobs(digests).await?)
-    }
-
-    /// Stores a blob; refused when the bytes do not have this digest. Holds one chunk in memory.
-    pub async fn put_blob<S, E>(&self, digest: Digest, mut body: S) -> Result<(), EngineError>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
-        E: std::fmt::Display,
-    {
-        let chunk_bytes = crate::store::CHUNK_BYTES;
-        let upload = uuid::Uuid::now_v7().to_string();
-        let (mut hash, mut bytes, mut chunk) = (Sha256::new(), 0u64, 0i64);
-        let mut buffer = BytesMut::new();
-        let mut failure = None;
-        while let Some(piece) = body.next().await {
-            let piece = match piece {
-                Ok(piece) => piece,
-                Err(error) => {
-                    failure = Some(format!("the upload broke off after {bytes} bytes: {error}"));
-                    break;
-                }
-            };
-            hash.update(&piece);
-            bytes += piece.len() as u64;
-            buffer.extend_from_slice(&piece);
-            while buffer.len() >= chunk_bytes {
-                let full = buffer.split_to(chunk_bytes).freeze();
-                self.store().keep_chunk(&upload, chunk, full).await?;
-                chunk += 1;
-            }
-        }
-        let found = Digest::from_hash(&hash.finalize());
-        if failure.is_none() && found != digest {
-            failure = Some(format!("the {bytes} bytes sent have the digest {found}, not {digest}"));
-        }
-        if let Some(detail) = failure {
-            self.store().drop_upload(&upload).await?;
-            let hint = Some("send it again".to_owned());
-            return Err(EngineError::Invalid { field: None, detail, hint });
-        }
-        if !buffer.is_empty() {
-            self.store().keep_chunk(&upload, chunk, buffer.freeze()).await?;
-        }
-        Ok(self.store().keep_blob(&digest, bytes, &upload).await?)
-    }
-
-    /// Size in bytes, and the chunks.
-    pub async fn get_blob(
-        &self,
-        digest: &Digest,
-    ) -> Result<(u64, impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>), EngineError> {
-        let found = self.store().find_blob(digest).await?;
-        let (bytes, upload) =
-            found.ok_or_else(|| EngineError::NotFound(format!("there is no blob {digest}")))?;
-        let store = self.store().clone();
-        let chunks = stream::try_unfold((store, upload, 0i64), |(store, upload, chunk)| async move {
-            let data = store.chunk(&upload, chunk).await?;
-            Ok(data.map(|data| (data, (store, upload, chunk + 1))))
-        });
-        Ok((bytes, chunks))
     }
 
     /// Whether the database answers, and which it is.

@@ -14,6 +14,7 @@ mod dead_letters;
 mod dispatch;
 mod due;
 mod events;
+mod garbage;
 mod gather;
 mod hot;
 mod intake;
@@ -51,7 +52,8 @@ use refit_workflows::time::Timestamp;
 use crate::clock::Clock;
 use database::Database;
 
-pub(crate) use blobs::CHUNK_BYTES;
+pub use blobs::BLOB_AGE;
+pub(crate) use blobs::{CHUNK_BYTES, Upload};
 use dead_letters::BODY_BYTES_MAX;
 pub use dead_letters::Retried;
 pub use dispatch::{Dispatched, Next};

@@ -342,7 +342,7 @@ impl Store {
 
     /// A transaction of an orchestrator that has the duty, and a pause after it. None: another has it, or there is no
     /// more to do.
-    async fn piece<T, F, Fut>(&self, holder: &str, work: F) -> Result<Option<T>, StoreError>
+    pub(super) async fn piece<T, F, Fut>(&self, holder: &str, work: F) -> Result<Option<T>, StoreError>
     where
         F: Fn(Transaction) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Result<(Transaction, Option<T>), StoreError>> + Send,

@@ -79,7 +79,7 @@ impl Answer {
 
 /// Every route with the roles that may use it: `v`iewer, `o`perator, `w`orker, `a`dmin; `*` is anybody at all.
 /// Written by hand, from what each role is for; the implementation is compared with it.
-const WHO: [(&str, &str); 54] = [
+const WHO: [(&str, &str); 56] = [
     ("GET /healthz", "*"),
     ("GET /readyz", "*"),
     ("POST /hooks/{name}", "*"),
@@ -110,6 +110,8 @@ const WHO: [(&str, &str); 54] = [
     ("POST /api/v1/blobs/missing", "owa"),
     ("PUT /api/v1/blobs/{digest}", "owa"),
     ("GET /api/v1/blobs/{digest}", "vowa"),
+    ("GET /api/v1/blobs/{digest}/upload", "owa"),
+    ("PUT /api/v1/blobs/{digest}/upload", "owa"),
     ("POST /api/v1/runs", "oa"),
     ("GET /api/v1/runs", "voa"),
     ("GET /api/v1/runs/{workflow}/{number}", "voa"),

@@ -1,6 +1,7 @@
 //! What a step can rely on, and how it ends. Real orchestrators, real workers, real processes.
 
 mod approvals;
+mod artifacts;
 mod champions;
 mod checkpoints;
 mod contract;

@@ -5,6 +5,7 @@ mod blobs;
 mod cache;
 mod children;
 mod events;
+mod garbage;
 mod instances;
 mod outbox;
 mod registry;

@@ -34,6 +34,9 @@ pub struct Tree {
     pub files: Vec<TreeFile>,
 }
 
+/// The largest [`Tree`], as JSON, in bytes.
+pub const TREE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// One file of a [`Tree`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeFile {
@@ -93,4 +96,18 @@ pub struct MissingRequest {
 pub struct MissingReply {
     /// Those to upload.
     pub missing: Vec<Digest>,
+}
+
+/// The most bytes of one piece of an upload. Every piece but the last has whole MiB.
+pub const PIECE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Answer to `GET` and `PUT /api/v1/blobs/{digest}/upload`: how far a blob is there. A piece is put with `from`, the bytes
+/// before it, `of`, the bytes of the whole, and `digest`, that of the piece. 409 `wrong-offset`: the bytes before it are not
+/// those that are there; 409 `damaged-piece`: it has another digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadView {
+    /// The bytes that are there and need not be sent again; 0 once it is whole.
+    pub bytes: u64,
+    /// Whether it is there, whole.
+    pub whole: bool,
 }
