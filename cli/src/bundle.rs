@@ -229,6 +229,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_neither_file_nor_folder_is_refused() {
+        let folder = folder(&[("a.py", "1")]);
+        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
+        let wrong = Bundle::pack(folder.path()).unwrap_err().to_string();
+        assert!(
+            wrong.contains("`socket` is neither a file nor a folder; name it in .refitignore"),
+            "{wrong}"
+        );
+        std::fs::write(folder.path().join(".refitignore"), "socket").unwrap();
+        assert_eq!(names(&Bundle::pack(folder.path()).unwrap()), ["a.py"]);
+    }
+
+    #[test]
     fn too_much_is_refused_with_advice() {
         let folder = folder(&[("a", "12"), ("b", "34")]);
         let pack = |files, bytes| Bundle::pack_within(folder.path(), Bounds { files, bytes });

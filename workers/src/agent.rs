@@ -492,6 +492,7 @@ mod tests {
             slots,
             labels: Default::default(),
             data: data.path().to_owned(),
+            cache_bytes_max: Config::CACHE_BYTES_MAX,
         };
         let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
         let task = tokio::spawn(crate::work(config, drain.clone(), abort.clone()));

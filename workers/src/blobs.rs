@@ -23,8 +23,6 @@ use crate::client::{self, CallError, Orchestrator};
 use crate::keyed::Keyed;
 use crate::outputs::Content;
 
-/// What the cache may hold, in bytes.
-pub(crate) const CACHE_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024;
 /// Transfers of one step at a time.
 const TRANSFERS: usize = 4;
 /// How often a blob that arrives damaged, or leaves the cache under our feet, is fetched again.

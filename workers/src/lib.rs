@@ -42,6 +42,13 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Folder for caches, environments and working directories.
     pub data: PathBuf,
+    /// What is kept of blobs for steps to come, in bytes. What a step needs just now may be more.
+    pub cache_bytes_max: u64,
+}
+
+impl Config {
+    /// [`Config::cache_bytes_max`], unless something else is said.
+    pub const CACHE_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024;
 }
 
 /// Runs the agent until `drain` is cancelled: then takes no more work, finishes what runs, and returns.
@@ -67,7 +74,7 @@ pub async fn work(
     let orchestrator = client::Orchestrator::new(&config.server, config.token.clone())?;
     let orchestrator = Arc::new(orchestrator);
     let cache = data.join("blobs");
-    let blobs = blobs::Blobs::open(cache.clone(), orchestrator.clone(), blobs::CACHE_BYTES_MAX)
+    let blobs = blobs::Blobs::open(cache.clone(), orchestrator.clone(), config.cache_bytes_max)
         .map_err(|source| WorkError::Folder { path: cache, source })?;
     let tools = execute::Tools {
         places: execute::Places::new(attempts),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
+use refit_workflows::units::parse_size;
+
 use super::common::Output;
 use super::values::{grace, key_value, worker_name};
 
@@ -160,6 +162,9 @@ pub(crate) struct WorkArgs {
     /// Folder for environments, caches and working directories [default: .refit]
     #[arg(long, env = "REFIT_DATA", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
+    /// How much of code and artifacts is kept for steps to come, 20GiB for example [default: 10GiB]
+    #[arg(long, env = "REFIT_CACHE_MAX", value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) cache_max: Option<u64>,
     #[command(flatten)]
     pub(crate) config: ConfigFile,
 }

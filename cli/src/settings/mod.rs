@@ -74,6 +74,8 @@ struct WorkerSettings {
     name: Option<String>,
     slots: Option<u32>,
     labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "hooks::size")]
+    cache_max: Option<u64>,
 }
 
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -185,6 +187,7 @@ impl Settings {
             slots: self.slots(args.slots),
             labels,
             data: worker_folder(&self.data(args.data.as_ref())),
+            cache_bytes_max: self.cache_bytes_max(args.cache_max),
         }
     }
 
@@ -202,11 +205,16 @@ impl Settings {
             slots: self.slots(slots),
             labels: self.worker.labels.clone(),
             data: worker_folder(data),
+            cache_bytes_max: self.cache_bytes_max(None),
         }
     }
 
     fn data(&self, named: Option<&PathBuf>) -> PathBuf {
         named.or(self.data.as_ref()).cloned().unwrap_or_else(|| PathBuf::from(DATA_DEFAULT))
+    }
+
+    fn cache_bytes_max(&self, named: Option<u64>) -> u64 {
+        named.or(self.worker.cache_max).unwrap_or(refit_workers::Config::CACHE_BYTES_MAX)
     }
 
     fn slots(&self, named: Option<u32>) -> u32 {

@@ -61,6 +61,7 @@ async fn play(args: &DemoArgs, remote: &Remote, folder: &Path, signals: &Signals
         slots: args.slots,
         labels: std::collections::BTreeMap::new(),
         data: crate::settings::worker_folder(folder),
+        cache_bytes_max: refit_workers::Config::CACHE_BYTES_MAX,
     })?;
     let played = tokio::select! {
         played = Box::pin(on_stage(args, remote, folder, &url, &route, signals)) => played,
