@@ -78,7 +78,7 @@ pub(crate) fn progress(step: &StepView, now: Timestamp) -> Option<String> {
 /// How long what is left takes at the pace so far, in milliseconds; none while little is known.
 fn left(elapsed: Duration, share: f64) -> Option<i64> {
     const DAYS_MAX_MS: f64 = 100.0 * 24.0 * 3600.0 * 1000.0;
-    if share < 0.01 || share >= 1.0 {
+    if !(0.01..1.0).contains(&share) {
         return None;
     }
     let left = elapsed.as_millis() as f64 * (1.0 - share) / share;

@@ -87,6 +87,7 @@ async fn what_something_refers_to_stays_and_every_other_blob_goes(database: Data
             logs: Vec::new(),
             metrics: BTreeMap::new(),
             checkpoint: Some(folder(saved)),
+            points: Default::default(),
         };
         house.engine.report(report).await.unwrap();
         let artifacts = BTreeMap::from([
