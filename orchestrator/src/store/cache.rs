@@ -1,6 +1,8 @@
 //! What steps with `cache` came to, kept under what it depends on. It is taken only while all its artifacts are there, and goes
 //! with the run it came of.
 
+use std::collections::BTreeSet;
+
 use refit_workflows::digest::Digest;
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Input, Results};
@@ -13,7 +15,8 @@ const KEEP: &str = "INSERT INTO cache (key, run, at, results) VALUES ($1, $2, $3
     ON CONFLICT (key) DO UPDATE SET run = excluded.run, at = excluded.at, results = excluded.results";
 const FIND: &str = "SELECT c.results, r.workflow, r.number FROM cache c JOIN runs r ON r.id = c.run
     WHERE c.key = $1 AND c.at >= $2";
-const HAS: &str = "SELECT digest FROM blobs WHERE digest = $1";
+/// So that it is not taken out as garbage while it is being named again.
+const TOUCH: &str = "UPDATE blobs SET touched_at = $2 WHERE digest = $1";
 
 /// Keeps what a step of a run came to, in place of what it came to before.
 pub(super) async fn remember_in(
@@ -34,12 +37,15 @@ pub(super) async fn recall_in(
     step: usize,
     key: &Digest,
     since: Option<Timestamp>,
+    now: Timestamp,
 ) -> Result<Option<Input>, StoreError> {
     let since = since.map_or(i64::MIN, Timestamp::as_millis);
     let Some(row) = tx.first(sql(FIND).bind(key.as_str()).bind(since)).await? else { return Ok(None) };
     let results: Box<Results> = row.json("results")?;
-    for artifact in results.artifacts.values() {
-        if tx.first(sql(HAS).bind(artifact.digest.as_str())).await?.is_none() {
+    // In one order, so that two runs which take the same lock it in the same order.
+    let digests: BTreeSet<&Digest> = results.artifacts.values().map(|artifact| &artifact.digest).collect();
+    for digest in digests {
+        if tx.execute(sql(TOUCH).bind(digest.as_str()).bind(now.as_millis())).await? == 0 {
             return Ok(None);
         }
     }

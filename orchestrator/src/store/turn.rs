@@ -291,7 +291,7 @@ impl Store {
                     }
                     Effect::StartRun(order) => hints = hints.and(self.ask_in(tx, id, &order).await?),
                     Effect::Recall { step, key, since } => {
-                        open.extend(cache::recall_in(tx, step, &key, since).await?);
+                        open.extend(cache::recall_in(tx, step, &key, since, now).await?);
                     }
                     Effect::Remember { step: _, key, results } => {
                         cache::remember_in(tx, id, &key, &results, now).await?;

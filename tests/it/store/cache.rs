@@ -105,15 +105,14 @@ async fn what_is_kept_is_the_latest_success_with_all_its_artifacts(database: Dat
     // A retry is somebody's wish to see it run.
     let taken = start().await;
     assert_eq!(from(&house.run(&taken).await, "a").as_deref(), Some("w/2"));
-    house
-        .engine
-        .retry_run(&taken.parse().unwrap(), RetryRun { all: true, ..RetryRun::default() }, &somebody())
-        .await
-        .unwrap();
+    house.engine.retry_run(&taken.parse().unwrap(), RetryRun { all: true }, &somebody()).await.unwrap();
     house.engine.store().dispatch().await.unwrap();
     finish(succeeded(blob("two").await)).await;
     assert_eq!(from(&house.run(&taken).await, "a"), None);
+    execute(&database, "UPDATE blobs SET touched_at = 0".to_owned()).await;
     let next = start().await;
+    let old = "SELECT COUNT(*) FROM blobs WHERE touched_at = 0";
+    assert_eq!(database.number(old).await, 1, "what is taken again is no garbage");
     assert_eq!(from(&house.run(&next).await, "a").as_deref(), Some("w/3"), "the latest stands");
 
     execute(&database, "DELETE FROM blobs".to_owned()).await;

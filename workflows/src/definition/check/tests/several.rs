@@ -217,7 +217,7 @@ fn a_bomb_of_used_files_is_refused() {
 #[test]
 fn what_a_used_file_cannot_run_yet_names_the_file() {
     let workflow = with_files(
-        "workflow: w\nsteps: { a: { uses: t.yaml, python: { version: '3.12', packages: [a] } } }\n",
+        "workflow: w\nsteps: { a: { uses: t.yaml, python: { packages: [a] } } }\n",
         &[("t.yaml", "run: [a]\nneeds_host: { gpus: 1 }\n")],
     );
     let listed: Vec<(Option<String>, u32)> =
