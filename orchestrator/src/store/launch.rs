@@ -74,6 +74,7 @@ struct Grown {
     params: Map<String, Value>,
     batch: BatchFacts,
     coalesced: Vec<RunName>,
+    no_cache: bool,
     /// Events of its own that are not listed yet. Only those that it does not list already will be counted.
     events: Vec<i64>,
 }
@@ -89,6 +90,7 @@ impl Held {
             params: facts.params.clone(),
             batch: facts.batch.clone(),
             coalesced: facts.coalesced.clone(),
+            no_cache: facts.no_cache,
             events: Vec::new(),
         })
     }
@@ -218,6 +220,7 @@ impl Round {
         let run = held.run.name().clone();
         let grown = held.grown();
         grown.params = launch.params.clone();
+        grown.no_cache |= launch.no_cache;
         grown.batch = grown.batch.followed_by(&launch.batch, added);
         if let Origin::Event(event) = launch.origin {
             grown.events.push(event);
@@ -354,6 +357,7 @@ impl Round {
             self.tx.execute(decide).await?;
             let grown = self.hold(heir).await?.grown();
             grown.batch = grown.batch.preceded_by(&facts.batch, added);
+            grown.no_cache |= facts.no_cache;
             grown.coalesced.insert(0, facts.name);
         }
         Ok(())
@@ -371,11 +375,11 @@ impl Round {
 
     async fn write_grown_of(&mut self, id: i64) -> Result<(), ChangeError> {
         let Some(grown) = self.held.get_mut(&id).and_then(|held| held.grown.take()) else { return Ok(()) };
-        let Grown { params, mut batch, coalesced, events } = grown;
+        let Grown { params, mut batch, coalesced, no_cache, events } = grown;
         if !events.is_empty() {
             batch.count += self.tx.execute(sql(RUN_EVENTS).bind(id).bind(json!(events).to_string())).await?;
         }
-        self.change_held(id, Input::Absorbed { params, batch, coalesced }).await?;
+        self.change_held(id, Input::Absorbed { params, batch, coalesced, no_cache }).await?;
         if let Some(held) = self.held.get_mut(&id) {
             self.writes.grown(id, &mut held.run)?;
         }

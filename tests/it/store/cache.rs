@@ -138,4 +138,18 @@ async fn a_run_that_is_to_run_everything_does_and_so_do_its_children(database: D
     assert_eq!(ran(false).await, ["a"]);
     assert_eq!(ran(false).await, Vec::<String>::new());
     assert_eq!(ran(true).await, ["a"]);
+
+    // A run that waits stands for such a start as well.
+    house.apply("workflow: lane\nconcurrency: { on_conflict: coalesce }\nsteps: { a: { run: [a], cache: true } }\n").await;
+    let start = async |no_cache: bool| {
+        let start = StartRun { workflow: "lane".to_owned(), params: Map::new(), id: None, no_cache };
+        house.engine.start_run(start, &somebody()).await.unwrap().run.to_string()
+    };
+    start(false).await;
+    let order = house.lease_one("w", "s").await;
+    assert_eq!([start(false).await, start(true).await], ["lane/2", "lane/2"]);
+    let (outputs, metrics, artifacts) = Default::default();
+    house.finish(&order.key, Outcome::Succeeded { outputs, metrics, artifacts }).await.unwrap();
+    house.engine.store().dispatch().await.unwrap();
+    assert_eq!(work_off(&house).await, ["a"]);
 }

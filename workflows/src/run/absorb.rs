@@ -10,6 +10,7 @@ impl Run {
         params: &Map<String, Value>,
         batch: &BatchFacts,
         coalesced: &[RunName],
+        no_cache: bool,
     ) -> Result<Touched, Refused> {
         match &self.head.state {
             RunState::Waiting { .. } => {}
@@ -26,6 +27,7 @@ impl Run {
         facts.params = params.clone();
         facts.batch = batch.clone();
         facts.coalesced = coalesced.to_vec();
+        facts.no_cache = no_cache;
         Ok(Vec::new())
     }
 }

@@ -25,6 +25,9 @@ pub enum Input {
         batch: BatchFacts,
         /// The runs whose events it has inherited so far.
         coalesced: Vec<RunName>,
+        /// Whether one of those it stands for was to run every step.
+        #[serde(default)]
+        no_cache: bool,
     },
     /// A worker takes a step.
     Leased {

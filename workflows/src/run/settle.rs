@@ -107,10 +107,10 @@ impl Run {
         let workflow = Arc::clone(&self.workflow);
         self.step_mut(step).ready_at = Some(at);
         match &workflow.steps[self.of(step)].verb {
-            Verb::Work(work) => match self.order(step) {
-                // Rendered once more when it is leased; here only to find out that it can be.
-                Ok(_) => {
-                    self.recall(step, work, at, effects);
+            Verb::Work(_) => match self.order(step) {
+                // Rendered once more when it is leased; here to find out that it can be, and what it came to before.
+                Ok(order) => {
+                    self.recall(step, &order, at, effects);
                     self.set_state(step, StepState::Ready)
                 }
                 Err(reason) => self.conclude(step, at, Settled::Failed { reason }),

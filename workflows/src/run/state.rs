@@ -107,6 +107,9 @@ pub struct Step {
     /// The latest run it started, of a step that runs a workflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<RunName>,
+    /// What the outcome of its latest attempt is to be found by, of a step with `cache`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_key: Option<Digest>,
     /// The run whose outcome it took instead of running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_from: Option<RunName>,
@@ -259,6 +262,7 @@ impl Step {
             started_at: None,
             decision: None,
             child: None,
+            cache_key: None,
             cached_from: None,
             instance: None,
         }

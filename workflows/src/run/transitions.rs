@@ -16,7 +16,9 @@ impl Run {
         match input {
             Input::Admitted { champion } => self.on_admitted(champion, at),
             Input::Coalesced { into } => self.on_coalesced(into, at, effects),
-            Input::Absorbed { params, batch, coalesced } => self.on_absorbed(params, batch, coalesced),
+            Input::Absorbed { params, batch, coalesced, no_cache } => {
+                self.on_absorbed(params, batch, coalesced, *no_cache)
+            }
             Input::Leased { step, worker, session } => self.on_leased(*step, worker, session, at),
             Input::Finished { step, epoch, outcome } => self.on_finished(*step, *epoch, outcome, at, effects),
             Input::WorkerLost { step, epoch, reason } => self.on_worker_lost(*step, *epoch, reason, at),
@@ -49,6 +51,12 @@ impl Run {
 
     pub(super) fn must_exist(&self, step: usize) -> Result<(), Refused> {
         if step < self.steps.len() { Ok(()) } else { Err(Refused::UnknownStep) }
+    }
+
+    /// The step waits for a worker, or why not.
+    pub(super) fn must_be_ready(&self, step: usize) -> Result<(), Refused> {
+        self.must_exist(step)?;
+        if matches!(self.steps[step].state, StepState::Ready) { Ok(()) } else { Err(self.wrong_state(step)) }
     }
 
     pub(super) fn wrong_state(&self, step: usize) -> Refused {
@@ -119,11 +127,10 @@ impl Run {
         at: Timestamp,
     ) -> Result<Touched, Refused> {
         self.must_be_running()?;
-        self.must_exist(step)?;
-        if !matches!(self.steps[step].state, StepState::Ready) {
-            return Err(self.wrong_state(step));
-        }
+        self.must_be_ready(step)?;
+        let cache_key = self.key_of_attempt(step);
         let entry = self.step_mut(step);
+        entry.cache_key = cache_key;
         entry.epoch += 1;
         entry.attempt += 1;
         entry.worker = Some(worker.to_owned());

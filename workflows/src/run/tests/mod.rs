@@ -1,6 +1,7 @@
 //! What the tests of the state machine share: runs to test, a registry, every input there is, and the invariants. They
 //! have names, and every state that a test reaches is held against all of them.
 
+mod cache;
 mod children;
 mod finally;
 mod matrix;
@@ -295,7 +296,12 @@ fn absorbed(count: u64) -> Input {
     let event = json!({ "id": format!("e{count}") });
     let batch = BatchFacts { key: "eu".to_owned(), count, sum: None, first: Value::Null, last: event };
     let coalesced = vec![RunName::new("older", 1)];
-    Input::Absorbed { params: Map::from_iter([("n".to_owned(), json!(count))]), batch, coalesced }
+    Input::Absorbed {
+        params: Map::from_iter([("n".to_owned(), json!(count))]),
+        batch,
+        coalesced,
+        no_cache: false,
+    }
 }
 
 /// Every input that could be sent to a run of this workflow, sensible or not.
