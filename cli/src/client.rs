@@ -10,7 +10,8 @@ use refit_workflows::wire::{
     Accepted, Apply, CreateToken, DeadLetterView, Decide, DeletedWorkflow, EventExplanation, EventView,
     HistoryView, LogPage, MissingReply, MissingRequest, ModelView, PauseWorkflow, ProblemDetails,
     ReplayFilter, ReplayPlan, ReplayView, RetriedDeadLetter, RetryDeadLetter, RetryRun, Rollback, RunView,
-    SeriesView, ServerView, StartRun, TargetDropped, TargetView, TokenView, WorkerView, WorkflowView,
+    SERIES_PAGE, SeriesView, ServerView, StartRun, TargetDropped, TargetView, TokenView, WorkerView,
+    WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -366,10 +367,19 @@ impl Client {
         self.send(request.timeout(REQUEST_TIMEOUT + wait)).await
     }
 
-    /// `GET /runs/{workflow}/{number}/metrics`
+    /// `GET /runs/{workflow}/{number}/metrics`, page by page.
     pub(crate) async fn series(&self, run: &RunName, step: Option<&str>) -> Answer<Vec<SeriesView>> {
-        let query: Vec<(&str, String)> = step.map(|step| ("step", step.to_owned())).into_iter().collect();
-        self.get(&format!("/runs/{run}/metrics"), &query).await
+        let mut all: Vec<SeriesView> = Vec::new();
+        loop {
+            let mut query = vec![("after", all.len().to_string())];
+            query.extend(step.map(|step| ("step", step.to_owned())));
+            let page: Vec<SeriesView> = self.get(&format!("/runs/{run}/metrics"), &query).await?;
+            let full = page.len() == SERIES_PAGE;
+            all.extend(page);
+            if !full {
+                return Ok(all);
+            }
+        }
     }
 
     /// `POST /runs/{workflow}/{number}/cancel`

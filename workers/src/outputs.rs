@@ -232,9 +232,23 @@ impl Metrics {
         Ok(true)
     }
 
+    /// Drops what a curve can do without while the orchestrator is away: of each metric every other value, and so on, but
+    /// not its last.
+    fn thin(&mut self) {
+        let counts = &self.counts;
+        let mut stride = 2_u64;
+        while self.unsent.len() > UNSENT_MAX / 2 && stride <= METRICS_BYTES_MAX {
+            self.unsent.retain(|point| {
+                point.index.is_multiple_of(stride) || counts.get(&point.name) == Some(&(point.index + 1))
+            });
+            stride *= 2;
+        }
+    }
+
     fn take_line(&mut self, line: &[u8]) -> Result<(), String> {
         self.lines += 1;
-        let wrong = |why: String| format!("line {} of REFIT_METRICS: {why}", self.lines);
+        let line_number = self.lines;
+        let wrong = |why: String| format!("line {line_number} of REFIT_METRICS: {why}");
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
@@ -258,12 +272,7 @@ impl Metrics {
         *count += 1;
         self.unsent.push(MetricPoint { name, index, step: metric.step, value, at });
         if self.unsent.len() > UNSENT_MAX {
-            // A curve may lose points while the orchestrator is away, not its shape.
-            let mut keep = false;
-            self.unsent.retain(|_| {
-                keep = !keep;
-                keep
-            });
+            self.thin();
         }
         self.latest.insert(metric.name, value);
         if self.latest.len() > NAMES_MAX {
@@ -562,14 +571,19 @@ mod tests {
     fn values_that_wait_are_bounded_and_keep_their_shape() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics");
-        let text: String = (0..50_000).map(|n| format!("{{\"name\":\"a\",\"value\":{n}}}\n")).collect();
+        let line = |n| format!("{{\"name\":\"{}\",\"value\":{n}}}\n", if n % 2 == 0 { "a" } else { "b" });
+        let text: String = (0..50_000).map(line).collect();
         std::fs::write(&path, text).unwrap();
         let mut following = Metrics::follow(path);
         following.read_more();
         let points = following.unsent(usize::MAX);
         assert!(points.len() <= UNSENT_MAX && points.len() > UNSENT_MAX / 4);
-        assert_eq!(points[points.len() - 1].value, 49_999.0);
-        assert!(points.windows(2).all(|pair| pair[0].index < pair[1].index));
+        for (name, last) in [("a", 49_998.0), ("b", 49_999.0)] {
+            let curve: Vec<_> = points.iter().filter(|point| point.name == name).collect();
+            assert!(curve.len() > UNSENT_MAX / 16, "{name}: {}", curve.len());
+            assert_eq!(curve[curve.len() - 1].value, last);
+            assert!(curve.windows(2).all(|pair| pair[0].index < pair[1].index));
+        }
     }
 
     fn gather_one(work: &Path, path: &str) -> Result<Gathered, String> {

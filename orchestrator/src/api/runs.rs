@@ -94,6 +94,8 @@ pub(super) async fn logs(
 #[serde(deny_unknown_fields)]
 pub(super) struct MetricParams {
     step: Option<String>,
+    #[serde(default)]
+    after: i64,
 }
 
 pub(super) async fn metrics(
@@ -101,7 +103,7 @@ pub(super) async fn metrics(
     RunPath(run): RunPath,
     Params(params): Params<MetricParams>,
 ) -> Result<Json<Vec<SeriesView>>, Problem> {
-    Ok(Json(engine.series(&run, params.step.as_deref()).await?))
+    Ok(Json(engine.series(&run, params.step.as_deref(), params.after).await?))
 }
 
 pub(super) async fn cancel(

@@ -55,9 +55,6 @@ struct Inner {
     pieces: blobs::Pieces,
 }
 
-/// The most series in one answer.
-const SERIES_MAX: i64 = 1_000;
-
 /// What the engine is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -369,9 +366,14 @@ impl Engine {
         }
     }
 
-    /// The metrics of a run's attempts over time, of one step or of all.
-    pub async fn series(&self, run: &RunName, step: Option<&str>) -> Result<Vec<SeriesView>, EngineError> {
-        Ok(self.store().series(run, step, SERIES_MAX).await?)
+    /// The metrics of a run's attempts over time, of one step or of all: a page of them behind the first `after`.
+    pub async fn series(
+        &self,
+        run: &RunName,
+        step: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<SeriesView>, EngineError> {
+        Ok(self.store().series(run, step, after).await?)
     }
 
     /// Waits for a hint, a poll's length or the deadline. False: the deadline has passed.

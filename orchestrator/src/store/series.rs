@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use refit_workflows::names::RunName;
 use refit_workflows::series::Series;
-use refit_workflows::wire::{MetricPoint, Report, SeriesView};
+use refit_workflows::wire::{MetricPoint, Report, SERIES_PAGE, SeriesView};
 
 use super::database::{Transaction, sql};
 use super::{ChangeError, Store, StoreError, to_json};
@@ -21,7 +21,7 @@ const KEEP: &str =
     ON CONFLICT (run, step, epoch, name) DO UPDATE SET series = excluded.series";
 const ALL: &str = "SELECT step, attempt, name, series FROM metric_series
     WHERE run = $1 AND ($2 = '' OR step = $2 OR substr(step, 1, length($2) + 1) = $2 || '[')
-    ORDER BY step, epoch, name LIMIT $3";
+    ORDER BY step, epoch, name LIMIT $4 OFFSET $3";
 
 impl Store {
     /// Adds the values of a report whose lease is the step's current one.
@@ -60,12 +60,13 @@ impl Store {
         Ok(())
     }
 
-    /// The series of a run's attempts, of one step (with its instances, when it has a matrix) or of all; at most `limit`.
+    /// The series of a run's attempts, of one step (with its instances, when it has a matrix) or of all, in a fixed order: a page
+    /// of them behind the first `after`.
     pub async fn series(
         &self,
         run: &RunName,
         step: Option<&str>,
-        limit: i64,
+        after: i64,
     ) -> Result<Vec<SeriesView>, ChangeError> {
         let (run, step) = (run.clone(), step.unwrap_or_default().to_owned());
         self.durably(move |store| {
@@ -73,7 +74,8 @@ impl Store {
             async move {
                 let mut tx = store.database().read().await?;
                 let id = store.run_id(&mut tx, &run).await?;
-                let rows = tx.all(sql(ALL).bind(id).bind(&step).bind(limit)).await?;
+                let rows =
+                    tx.all(sql(ALL).bind(id).bind(&step).bind(after.max(0)).bind(SERIES_PAGE as i64)).await?;
                 rows.iter()
                     .map(|row| {
                         let series: Series = row.json("series")?;

@@ -35,7 +35,7 @@ async fn values_are_kept_once_and_bounded(database: Database) {
         house.engine.report(report(&order, "loss", 0..900)).await.unwrap();
     }
     house.engine.report(report(&order, "loss", 800..2_500)).await.unwrap();
-    let series = house.engine.series(&name, Some("a")).await.unwrap();
+    let series = house.engine.series(&name, Some("a"), 0).await.unwrap();
     let points = &series[0].points;
     assert!((500..=1_001).contains(&points.len()), "{}", points.len());
     assert_eq!((points[0].value, points[points.len() - 1].value), (0.0, 2_499.0));
@@ -43,10 +43,12 @@ async fn values_are_kept_once_and_bounded(database: Database) {
     for number in 0..150 {
         house.engine.report(report(&order, &format!("m{number}"), 0..1)).await.unwrap();
     }
-    let series = house.engine.series(&name, None).await.unwrap();
+    let series = house.engine.series(&name, None, 0).await.unwrap();
     assert_eq!(series.len(), 100, "of so many metrics of an attempt");
-    assert!(house.engine.series(&name, Some("b")).await.unwrap().is_empty());
-    assert!(house.engine.series(&"one/9".parse().unwrap(), None).await.is_err());
+    let rest = house.engine.series(&name, None, 90).await.unwrap();
+    assert_eq!((rest.len(), &rest[0].metric), (10, &series[90].metric));
+    assert!(house.engine.series(&name, Some("b"), 0).await.unwrap().is_empty());
+    assert!(house.engine.series(&"one/9".parse().unwrap(), None, 0).await.is_err());
 }
 
 async fn each_attempt_has_its_own(database: Database) {
@@ -59,7 +61,7 @@ async fn each_attempt_has_its_own(database: Database) {
     let stale = house.engine.report(report(&first, "loss", 3..9)).await;
     assert!(stale.is_err(), "a stale attempt writes nothing");
     house.finish(&second.key, success()).await.unwrap();
-    let series = house.engine.series(&name, None).await.unwrap();
+    let series = house.engine.series(&name, None, 0).await.unwrap();
     let seen: Vec<(u32, usize)> = series.iter().map(|one| (one.attempt, one.points.len())).collect();
     assert_eq!(seen, [(1, 3), (2, 2)], "they stay when the run is over");
 }

@@ -352,6 +352,9 @@ pub struct LogPiece {
     pub text: String,
 }
 
+/// How many series one answer of `GET /api/v1/runs/W/N/metrics` holds; `after` says how many are passed over.
+pub const SERIES_PAGE: usize = 100;
+
 /// A metric of an attempt over time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeriesView {
