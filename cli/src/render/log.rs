@@ -4,7 +4,7 @@
 use refit_workflows::wire::{LogPiece, LogStream};
 use serde::Serialize;
 
-use super::{BAD, DIM, clean, clean_line, paint};
+use super::{BAD, DIM, clean, clean_line, harmless_json, paint};
 
 /// How a log is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) fn write(text: &mut String, piece: &LogPiece, prefix: Option<usize>, 
             let (step, stream) = (piece.step.as_str(), piece.stream);
             let json = Line { step, attempt: piece.attempt, at: piece.at.to_string(), stream, text: line };
             // A struct of texts and numbers is always JSON.
-            text.push_str(&serde_json::to_string(&json).unwrap_or_default());
+            text.push_str(&harmless_json(serde_json::to_string(&json).unwrap_or_default()));
             text.push('\n');
             continue;
         }
@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn programs_get_one_object_a_line() {
-        let text = written(&piece(LogStream::Stderr, "one\n\u{1b}[2J\n"), Some(9), Form::Json);
+        let harmful = "\u{1b}[2J\u{9b}2J\u{7f}\u{202e}";
+        let text = written(&piece(LogStream::Stderr, &format!("one\n{harmful}\n")), Some(9), Form::Json);
+        assert!(!text.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text}");
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let at = "1970-01-01T00:00:00.000Z";
@@ -174,6 +176,6 @@ mod tests {
             lines[0],
             serde_json::json!({"step": "train", "attempt": 2, "at": at, "stream": "stderr", "text": "one"})
         );
-        assert_eq!(lines[1]["text"], "\u{1b}[2J");
+        assert_eq!(lines[1]["text"], harmful);
     }
 }

@@ -74,13 +74,25 @@ pub(crate) fn state(state: &str) -> String {
     paint(style, format_args!("{glyph} {}", clean(state)))
 }
 
+/// Whether a terminal may obey a character, or read the text beside it in another order.
+fn harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The same JSON, with what a terminal may obey as `\u` escapes; JSON itself asks for those below U+0020 alone (RFC 8259,
+/// section 7).
+pub(crate) fn harmless_json(json: String) -> String {
+    let harmful = |c: char| harmful(c) && c != '\n';
+    if !json.contains(harmful) {
+        return json;
+    }
+    let escaped = |c: char| if harmful(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    json.chars().map(escaped).collect()
+}
+
 /// Text of other people's making, safe for a terminal: control characters and text-direction overrides become
 /// visible escapes.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     if !text.contains(harmful) {
         return Cow::Borrowed(text);
     }
@@ -271,7 +283,9 @@ pub(crate) fn answer<T: Serialize>(
 ) -> anyhow::Result<()> {
     match format {
         Format::Table => print(table()),
-        Format::Json => print(serde_json::to_string_pretty(answer).context("failed to write JSON")?),
+        Format::Json => {
+            print(harmless_json(serde_json::to_string_pretty(answer).context("failed to write JSON")?))
+        }
         Format::Yaml => print(serde_yaml::to_string(answer).context("failed to write YAML")?),
     }
 }
