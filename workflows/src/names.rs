@@ -24,6 +24,14 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
+/// Whether an environment variable may have this name in every shell: letters, digits and `_`, not beginning with a digit
+/// (POSIX.1-2024, XBD 8.1 and 3.216).
+pub fn is_variable(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 /// A run's name, `WORKFLOW/NUMBER`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunName {

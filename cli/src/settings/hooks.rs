@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use refit_orchestrator::config::{Hook, Scheme, Secret};
-use refit_workflows::units::parse_size;
 use serde::Deserialize;
 
 use super::secret::SecretPlace;
@@ -26,7 +25,7 @@ pub(super) struct HookSettings {
     /// Of the schemes that sign a time.
     #[serde(default, deserialize_with = "super::duration")]
     tolerance: Option<Duration>,
-    #[serde(default, deserialize_with = "size")]
+    #[serde(default, deserialize_with = "super::size")]
     body_max: Option<u64>,
 }
 
@@ -59,11 +58,6 @@ impl SchemeName {
     fn signs_a_time(self) -> bool {
         matches!(self, Self::Standard | Self::Mlflow)
     }
-}
-
-pub(super) fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| parse_size(&text).map_err(serde::de::Error::custom)).transpose()
 }
 
 impl HookSettings {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use refit_orchestrator::config::{Secret, Source, Target};
 use refit_workflows::time::parse_duration;
+use refit_workflows::units::parse_size;
 use serde::Deserialize;
 
 use crate::args::{self, Broker, ConfigFile, Database, Place, WorkArgs};
@@ -74,18 +75,29 @@ struct WorkerSettings {
     name: Option<String>,
     slots: Option<u32>,
     labels: BTreeMap<String, String>,
-    #[serde(deserialize_with = "hooks::size")]
+    #[serde(deserialize_with = "size")]
     cache_max: Option<u64>,
 }
 
-fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+/// A text that is read further.
+fn parsed<'de, D, T>(deserializer: D, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
     let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| parse_duration(&text).map_err(serde::de::Error::custom)).transpose()
+    text.map(|text| parse(&text).map_err(serde::de::Error::custom)).transpose()
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    parsed(deserializer, parse_duration)
 }
 
 fn grace<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| args::grace(&text).map_err(serde::de::Error::custom)).transpose()
+    parsed(deserializer, args::grace)
+}
+
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    parsed(deserializer, parse_size)
 }
 
 impl Settings {

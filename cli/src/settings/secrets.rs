@@ -6,6 +6,7 @@ use refit_orchestrator::config::{AgeFile, SecretSources};
 use serde::Deserialize;
 
 use crate::exit::Usage;
+use refit_workflows::names::is_variable;
 
 /// Where the secrets of steps are looked for: the folder, then the file encrypted with age, then variables.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -30,13 +31,20 @@ impl SecretsSettings {
     /// A prefix that no variable can begin with, or that would hand over any variable of the orchestrator.
     pub(super) fn sources(&self) -> anyhow::Result<SecretSources> {
         if let Some(prefix) = &self.env {
-            let first = prefix.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-            if !first || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                return Err(Usage(format!(
-                    "secrets: `env: {}` is what variables begin with, as in `env: REFIT_SECRET_`: letters, digits and `_`",
-                    prefix.escape_debug()
-                ))
-                .into());
+            let wrong = if !is_variable(prefix) {
+                "is not what variables begin with: letters, digits and `_`"
+            } else if !prefix.ends_with('_') {
+                "must end with `_`: without it other variables begin so too"
+            } else if "REFIT_".starts_with(prefix) {
+                "would hand steps what Refit itself is told by variables, its database's URL for example"
+            } else {
+                ""
+            };
+            if !wrong.is_empty() {
+                let prefix = prefix.escape_debug();
+                return Err(
+                    Usage(format!("secrets: `env: {prefix}` {wrong}; as in `env: REFIT_SECRET_`")).into()
+                );
             }
         }
         let age = self.age.clone().map(|age| AgeFile { file: age.file, identity: age.identity });
@@ -62,9 +70,18 @@ mod tests {
 
     #[test]
     fn a_prefix_is_one_that_variables_can_have() {
-        for prefix in ["''", "A-B", "1A", "'A B'"] {
+        let syntax = "is not what variables begin with";
+        for (prefix, why) in [
+            ("''", syntax),
+            ("A-B", syntax),
+            ("1A", syntax),
+            ("'A B'", syntax),
+            ("A", "must end with `_`"),
+            ("REFIT_", "what Refit itself is told"),
+        ] {
             let wrong = read(&format!("env: {prefix}\n")).unwrap_err().to_string();
-            assert!(wrong.contains("what variables begin with"), "{prefix}: {wrong}");
+            assert!(wrong.contains(why), "{prefix}: {wrong}");
         }
+        assert!(read("env: REFIT_SECRET_\n").is_ok());
     }
 }

@@ -10,6 +10,7 @@ use super::super::{Command, Packages, Python, RunTask};
 use super::fields::{Fields, list, text};
 use super::reads::{Place, Reads};
 use super::work::path;
+use crate::names::is_variable;
 use crate::template::Template;
 
 /// The most values inside one script that are told.
@@ -168,8 +169,7 @@ fn secrets(fields: &Fields<'_>, env: &BTreeMap<String, Template>, f: &mut Findin
 
 /// A name that a variable may have which Refit does not set itself.
 fn check_variable(name: &str, position: Spot, f: &mut Findings) {
-    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    if !first || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+    if !is_variable(name) {
         let message = format!("`{}` is not a variable's name: letters, digits and `_`", shown(name));
         f.add("name", position, message);
     } else if RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
