@@ -436,9 +436,11 @@ sources:
 
     const EVENTS_PAGE: &str = include_str!("../../../docs/events.md");
 
-    /// The code of the page's blocks in `yaml`, each with the words behind it.
+    const WORKERS_PAGE: &str = include_str!("../../../docs/workers.md");
+
+    /// The code of the pages' blocks in `yaml`, each with the words behind it.
     fn examples() -> impl Iterator<Item = (&'static str, &'static str)> {
-        let blocks = EVENTS_PAGE.split("\n```yaml").skip(1);
+        let blocks = [EVENTS_PAGE, WORKERS_PAGE].into_iter().flat_map(|page| page.split("\n```yaml").skip(1));
         blocks.filter_map(|block| {
             let (mark, rest) = block.split_once('\n')?;
             Some((mark.trim(), rest.split("\n```").next()?))
@@ -446,7 +448,7 @@ sources:
     }
 
     #[test]
-    fn every_example_on_the_page_of_events_is_sound() {
+    fn every_example_on_the_pages_of_events_and_workers_is_sound() {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "hunter2").unwrap();
