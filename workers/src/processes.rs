@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
+
 use crate::leftovers::{MARKER, Signs};
 
 /// Fields 3 to 5 of proc_pid_stat(5).
@@ -75,6 +77,14 @@ pub(crate) fn living(roots: impl IntoIterator<Item = i32>, mut visit: impl FnMut
         waiting.extend(children(pid));
     }
     found
+}
+
+/// Whether a process has a handler for a signal (`SigCgt` of proc_pid_status(5)): of one that has none it may die.
+pub(crate) fn handles(pid: i32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    caught & (1 << (signal as i32 - 1)) != 0
 }
 
 /// The value of [`MARKER`] in the environment that a process was started with.

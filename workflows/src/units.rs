@@ -25,13 +25,13 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(base.pow(power)).ok_or_else(wrong)
 }
 
-/// A size as the language writes it, in the largest unit of 1024s that it has one of: `64MiB`, `1.5GiB`.
+/// A size in a sentence, in the largest unit of 1024s that it has one of: `64 MiB`, `1.5 GiB`.
 pub fn show_size(bytes: u64) -> String {
     let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.into_iter().find(|&(_, unit)| bytes >= unit) {
-        Some((name, unit)) if bytes.is_multiple_of(unit) => format!("{}{name}", bytes / unit),
-        Some((name, unit)) => format!("{:.1}{name}", bytes as f64 / unit as f64),
-        None => format!("{bytes}B"),
+        Some((name, unit)) if bytes.is_multiple_of(unit) => format!("{} {name}", bytes / unit),
+        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
+        None => format!("{bytes} B"),
     }
 }
 
@@ -76,11 +76,11 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_shown_as_they_are_written() {
-        for text in ["1023B", "1KiB", "64MiB", "16GiB", "3TiB", "5000TiB"] {
-            assert_eq!(show_size(parse_size(text).unwrap()), text);
+    fn sizes_are_shown_in_their_largest_unit() {
+        for text in ["1023 B", "1 KiB", "64 MiB", "16 GiB", "3 TiB", "5000 TiB"] {
+            assert_eq!(show_size(parse_size(&text.replace(' ', "")).unwrap()), text);
         }
-        assert_eq!(show_size(1536 * 1024 * 1024), "1.5GiB");
+        assert_eq!(show_size(1536 * 1024 * 1024), "1.5 GiB");
     }
 
     #[test]

@@ -259,8 +259,7 @@ impl Store {
         self.durably(move |store| {
             let digest = digest.clone();
             async move {
-                let mut tx = store.database().read().await?;
-                let row = tx.first(sql(FIND).bind(digest.as_str())).await?;
+                let row = store.database().first(sql(FIND).bind(digest.as_str())).await?;
                 row.map(|row| Ok((row.int("bytes")?.unsigned_abs(), row.text("upload")?))).transpose()
             }
         })
@@ -292,7 +291,7 @@ pub(super) async fn chunk_in(
 }
 
 /// Whether a blob is there; it stays for now.
-async fn touch(tx: &mut Transaction, digest: &Digest, now: Timestamp) -> Result<bool, StoreError> {
+pub(super) async fn touch(tx: &mut Transaction, digest: &Digest, now: Timestamp) -> Result<bool, StoreError> {
     Ok(tx.execute(sql(TOUCH).bind(digest.as_str()).bind(now.as_millis())).await? > 0)
 }
 

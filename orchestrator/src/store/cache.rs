@@ -9,14 +9,12 @@ use refit_workflows::run::{Input, Results};
 use refit_workflows::time::Timestamp;
 
 use super::database::{Transaction, sql};
-use super::{StoreError, to_json};
+use super::{StoreError, blobs, to_json};
 
 const KEEP: &str = "INSERT INTO cache (key, run, at, results) VALUES ($1, $2, $3, $4)
     ON CONFLICT (key) DO UPDATE SET run = excluded.run, at = excluded.at, results = excluded.results";
 const FIND: &str = "SELECT c.results, r.workflow, r.number FROM cache c JOIN runs r ON r.id = c.run
     WHERE c.key = $1 AND c.at >= $2";
-/// So that it is not taken out as garbage while it is being named again.
-const TOUCH: &str = "UPDATE blobs SET touched_at = $2 WHERE digest = $1";
 
 /// Keeps what a step of a run came to, in place of what it came to before.
 pub(super) async fn remember_in(
@@ -45,7 +43,8 @@ pub(super) async fn recall_in(
     // In one order, so that two runs which take the same lock it in the same order.
     let digests: BTreeSet<&Digest> = results.artifacts.values().map(|artifact| &artifact.digest).collect();
     for digest in digests {
-        if tx.execute(sql(TOUCH).bind(digest.as_str()).bind(now.as_millis())).await? == 0 {
+        // So that it is not taken out as garbage while it is being named again.
+        if !blobs::touch(tx, digest, now).await? {
             return Ok(None);
         }
     }

@@ -20,7 +20,7 @@ use super::logs::Log;
 use crate::blobs::Access;
 use crate::client;
 use crate::leftovers::remove_folder;
-use crate::outputs;
+use crate::{outputs, processes};
 
 /// How often the folder is looked at, at most.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -276,26 +276,9 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Sends SIGUSR1 to a process and its descendants, as far as they handle it; answers with how many do.
 fn ask_tree(leader: i32) -> usize {
-    let mut asked = 0;
-    let mut open = vec![leader];
-    while let Some(pid) = open.pop() {
-        if handles_usr1(pid) && kill(Pid::from_raw(pid), Signal::SIGUSR1).is_ok() {
-            asked += 1;
-        }
-        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            open.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
-        }
-    }
-    asked
-}
-
-/// Whether a process has a handler for SIGUSR1 (`SigCgt` of proc(5)).
-fn handles_usr1(pid: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    caught & (1 << (Signal::SIGUSR1 as i32 - 1)) != 0
+    let handle = |&pid: &i32| processes::handles(pid, Signal::SIGUSR1);
+    let asked = processes::living([leader], |_| {}).into_iter().filter(handle);
+    asked.filter(|&pid| kill(Pid::from_raw(pid), Signal::SIGUSR1).is_ok()).count()
 }
 
 #[cfg(test)]
@@ -324,7 +307,7 @@ mod tests {
     fn only_who_handles_the_signal_is_asked() {
         let mut deaf = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(deaf.id()).unwrap();
-        assert!(!handles_usr1(pid));
+        assert!(!processes::handles(pid, Signal::SIGUSR1));
         assert_eq!(ask_tree(pid), 0);
         assert!(deaf.try_wait().unwrap().is_none());
         deaf.kill().unwrap();

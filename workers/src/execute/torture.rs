@@ -278,7 +278,7 @@ async fn a_step_that_uses_more_memory_than_it_asked_for_is_told_so() {
     order.limits = Limits { cpus: Some(0.5), memory: Some(64 << 20) };
     let (failure, reason) = bench.failure(&order).await;
     assert_eq!(failure, Failure::OutOfMemory, "{reason}");
-    assert!(reason.contains("ran out of memory: `needs_host.memory` allows it 64MiB"), "{reason}");
+    assert!(reason.contains("ran out of memory: `needs_host.memory` allows it 64 MiB"), "{reason}");
     order = shell("head -c 100000000 /dev/zero | tail > /dev/null");
     order.limits = Limits { cpus: None, memory: Some(1 << 30) };
     let outcome = bench.run(&order).await;
