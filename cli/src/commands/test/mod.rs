@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use refit_orchestrator::simulation::Stage;
 use refit_workflows::definition::{Position, Problem, Workflow};
 use serde::Serialize;
@@ -96,13 +98,15 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<Exit> {
     Ok(if failed == 0 { Exit::Ok } else { Exit::Failed })
 }
 
-/// Plays every case, on as many threads as there are CPUs. Each has a runtime of its own: what waits for one another is
-/// on one thread then, and does not have to be woken on another.
+/// Plays every case, with one player a CPU that stays there. Each has a runtime of its own: what waits for one another is on
+/// one thread then, and the thread of its database beside it; waking each other across CPUs would cost more than the cases do.
 fn play_all(cases: Vec<Planned>) -> anyhow::Result<Vec<CaseResult>> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cases: Mutex<Vec<(usize, Planned)>> = Mutex::new(cases.into_iter().enumerate().rev().collect());
     let next = || cases.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let play = || -> anyhow::Result<Vec<(usize, CaseResult)>> {
+    let play = &|cpu: Option<usize>| -> anyhow::Result<Vec<(usize, CaseResult)>> {
+        if let Some(cpu) = cpu {
+            stay_on(cpu);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut stage = runtime.block_on(Stage::new())?;
         let mut results = Vec::new();
@@ -112,7 +116,7 @@ fn play_all(cases: Vec<Planned>) -> anyhow::Result<Vec<CaseResult>> {
         Ok(results)
     };
     let played = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(play)).collect();
+        let threads: Vec<_> = cpus().into_iter().map(|cpu| scope.spawn(move || play(cpu))).collect();
         threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
     });
     let mut results = Vec::new();
@@ -121,6 +125,22 @@ fn play_all(cases: Vec<Planned>) -> anyhow::Result<Vec<CaseResult>> {
     }
     results.sort_by_key(|(place, _)| *place);
     Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
+/// The CPUs that this process may use; one that is not known where the system does not tell.
+fn cpus() -> Vec<Option<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    let cpus: Vec<_> =
+        (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).map(Some).collect();
+    if cpus.is_empty() { vec![None] } else { cpus }
+}
+
+/// Keeps this thread, and those it will start, on one CPU. Where that cannot be, they are merely slower.
+fn stay_on(cpu: usize) {
+    let mut only = CpuSet::new();
+    if only.set(cpu).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &only);
+    }
 }
 
 /// The test files these paths mean: files as they are, of folders every `*.test.yaml` in them, however deep.
