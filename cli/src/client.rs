@@ -10,8 +10,8 @@ use refit_workflows::wire::{
     Accepted, Apply, CreateToken, DeadLetterView, Decide, DeletedWorkflow, EventExplanation, EventView,
     HistoryView, LogPage, MissingReply, MissingRequest, ModelView, PauseWorkflow, ProblemDetails,
     ReplayFilter, ReplayPlan, ReplayView, RetriedDeadLetter, RetryDeadLetter, RetryRun, Rollback, RunView,
-    SERIES_PAGE, SeriesView, ServerView, StartRun, TargetDropped, TargetView, TokenView, WorkerView,
-    WorkflowView,
+    SERIES_PAGE, SeriesView, ServerView, StartRun, TargetDropped, TargetView, TokenView, WaitingView,
+    WorkerView, WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -441,6 +441,22 @@ impl Client {
     /// `GET /workers`
     pub(crate) async fn workers(&self) -> Answer<Vec<WorkerView>> {
         self.get("/workers", &[]).await
+    }
+
+    /// `GET /workers/{name}`
+    pub(crate) async fn worker(&self, name: &str) -> Answer<WorkerView> {
+        self.get(&format!("/workers/{name}"), &[]).await
+    }
+
+    /// `POST /workers/{name}/drain`, or `resume`
+    pub(crate) async fn drain_worker(&self, name: &str, drained: bool) -> Answer<WorkerView> {
+        let verb = if drained { "drain" } else { "resume" };
+        self.post(&format!("/workers/{name}/{verb}"), &serde_json::json!({})).await
+    }
+
+    /// `GET /waiting`
+    pub(crate) async fn waiting(&self) -> Answer<Vec<WaitingView>> {
+        self.get("/waiting", &[]).await
     }
 
     /// `POST /tokens`

@@ -137,7 +137,10 @@ CREATE TABLE run_events (
     PRIMARY KEY (run, event)
 ) STRICT;
 
--- One row a step. session is set exactly while a worker has it.
+-- One row a step. session is set exactly while a worker has it. line is where it waits for one, set exactly while it does:
+-- the class of what it asks of a host, always of one length, and its workflow, so that who looks for steps passes over
+-- what it cannot run. class is that class, where it asks for anything; needs is what it asks for, while it waits and while
+-- a worker has it. begun_at is when a worker was last given it.
 CREATE TABLE steps (
     run INTEGER NOT NULL,
     position INTEGER NOT NULL,
@@ -146,12 +149,21 @@ CREATE TABLE steps (
     ready_at INTEGER,
     session TEXT,
     leased_at INTEGER,
+    workflow TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    line TEXT,
+    class TEXT,
+    needs TEXT,
+    begun_at INTEGER,
     body TEXT NOT NULL,
     PRIMARY KEY (run, position),
+    CHECK ((line IS NOT NULL) = (state = 'ready')),
     CHECK ((session IS NULL) = (leased_at IS NULL)),
     CHECK (session IS NULL OR state = 'running')
 ) STRICT;
-CREATE INDEX steps_ready ON steps (ready_at, run, position) WHERE state = 'ready';
+CREATE INDEX steps_ready ON steps (line, ready_at, run, position) WHERE state = 'ready';
+CREATE INDEX steps_begun ON steps (workflow, begun_at) WHERE begun_at IS NOT NULL;
+CREATE INDEX steps_begun_of_class ON steps (workflow, class, begun_at) WHERE class IS NOT NULL AND begun_at IS NOT NULL;
 CREATE INDEX steps_leased ON steps (session) WHERE session IS NOT NULL;
 
 -- The accepted inputs of a run, in order.
@@ -243,11 +255,13 @@ CREATE INDEX outbox_target ON outbox (target, seq);
 CREATE INDEX outbox_stream ON outbox (target, stream, seq);
 CREATE INDEX outbox_event ON outbox (event);
 
+-- draining: the worker itself is leaving. drained: a person wants it to take no more steps; that outlives its sessions.
 CREATE TABLE workers (
     name TEXT NOT NULL PRIMARY KEY,
     session TEXT NOT NULL,
     last_seen INTEGER NOT NULL,
     draining INTEGER NOT NULL CHECK (draining IN (0, 1)),
+    drained INTEGER NOT NULL CHECK (drained IN (0, 1)),
     body TEXT NOT NULL
 ) STRICT;
 

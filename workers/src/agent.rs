@@ -130,9 +130,9 @@ impl Agent {
             session: self.session.clone(),
             labels: self.config.labels.clone(),
             slots: self.config.slots.max(1),
-            cpus: host.cpus,
-            memory: host.memory,
-            gpus: host.gpus,
+            cpus: self.config.cpus.unwrap_or(host.cpus),
+            memory: self.config.memory.unwrap_or(host.memory),
+            gpus: self.tools.gpus.count(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let server = &self.config.server;
@@ -491,6 +491,9 @@ mod tests {
             name: "gpu-1".to_owned(),
             slots,
             labels: Default::default(),
+            cpus: None,
+            memory: None,
+            gpus: Some(crate::GpuChoice::Count(0)),
             data: data.path().to_owned(),
             cache_bytes_max: Config::CACHE_BYTES_MAX,
         };

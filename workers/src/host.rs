@@ -1,4 +1,4 @@
-//! What this host is: processors, memory, GPUs, and its clocks. Asks the kernel alone; runs no program.
+//! What this host is: processors, memory, and its clocks. Asks the kernel alone; runs no program.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,8 +11,6 @@ pub(crate) struct Host {
     pub(crate) cpus: u32,
     /// Bytes of memory; 0 when unknown.
     pub(crate) memory: u64,
-    /// NVIDIA GPUs.
-    pub(crate) gpus: u32,
 }
 
 /// Looks at the host.
@@ -21,9 +19,7 @@ pub(crate) fn look() -> Host {
         .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX));
     let memory =
         std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory_total(&text)).unwrap_or(0);
-    let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus")
-        .map_or(0, |entries| u32::try_from(entries.flatten().count()).unwrap_or(u32::MAX));
-    Host { cpus, memory, gpus }
+    Host { cpus, memory }
 }
 
 fn memory_total(meminfo: &str) -> Option<u64> {

@@ -10,6 +10,7 @@ mod blobs;
 mod cgroup;
 mod client;
 mod execute;
+mod gpus;
 mod held;
 mod host;
 mod keyed;
@@ -27,6 +28,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+pub use gpus::GpuChoice;
+
 /// What a worker is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -40,6 +43,12 @@ pub struct Config {
     pub slots: u32,
     /// What it offers.
     pub labels: BTreeMap<String, String>,
+    /// CPUs it offers; without it all of the host's.
+    pub cpus: Option<u32>,
+    /// Bytes of memory it offers; without it all of the host's.
+    pub memory: Option<u64>,
+    /// GPUs it offers; without it those that `nvidia-smi` lists.
+    pub gpus: Option<GpuChoice>,
     /// Folder for caches, environments and working directories.
     pub data: PathBuf,
     /// What is kept of blobs for steps to come, in bytes. What a step needs just now may be more.
@@ -64,6 +73,7 @@ pub async fn work(
 ) -> Result<(), WorkError> {
     let data = prepare(&config.data)?;
     let _lock = lock(&data)?;
+    let gpus = gpus::Gpus::new(gpus::offered(config.gpus.as_ref()).await?);
     orphans::adopt();
     let attempts = data.join("attempts");
     let cgroups = cgroup::Cgroups::open(&data);
@@ -84,6 +94,7 @@ pub async fn work(
         caller: execute::Caller::new()
             .map_err(|cause| WorkError::Refused(format!("failed to set up calls over TLS: {cause}")))?,
         orchestrator,
+        gpus,
         leaving: tokio::sync::watch::Sender::new(()),
     };
     agent::Agent::new(config, tools).run(drain, abort).await

@@ -134,6 +134,7 @@ impl TestOrchestrator {
             environments: Environments::new(data.join("environments")),
             caller: Caller::new().unwrap(),
             orchestrator,
+            gpus: crate::gpus::Gpus::new(Vec::new()),
             leaving: tokio::sync::watch::Sender::new(()),
         }
     }
@@ -170,6 +171,7 @@ pub(crate) fn shell(text: &str) -> StepOrder {
         artifacts: BTreeMap::new(),
         checkpoint: None,
         events: 0,
+        gpus: 0,
         timeout_ms: 60_000,
         limits: Limits::default(),
         secrets: BTreeMap::new(),

@@ -17,6 +17,7 @@ pub mod format;
 pub mod gate;
 pub mod names;
 pub mod pattern;
+pub mod placement;
 pub mod run;
 pub mod schedule;
 pub mod series;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
-
+use refit_workers::GpuChoice;
 use refit_workflows::units::parse_size;
 
 use super::common::Output;
-use super::values::{grace, key_value, worker_name};
+use super::values::{gpus, grace, key_value, worker_name};
 
 /// The tour: real data, real training, three runs, one refusal
 ///
@@ -159,6 +159,15 @@ pub(crate) struct WorkArgs {
     /// What this host offers; repeatable, or separated by commas
     #[arg(long, env = "REFIT_LABELS", value_name = "K=V", value_delimiter = ',', value_parser = key_value)]
     pub(crate) labels: Vec<(String, String)>,
+    /// CPUs this host offers to steps that ask for some [default: all of them]
+    #[arg(long, env = "REFIT_CPUS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) cpus: Option<u32>,
+    /// Memory this host offers to steps that ask for some, such as 64GiB [default: all of it]
+    #[arg(long, env = "REFIT_MEMORY", value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory: Option<u64>,
+    /// GPUs this host offers: how many, as in 2, or which, as in 0,3 [default: those that nvidia-smi lists]
+    #[arg(long, env = "REFIT_GPUS", value_name = "N|IDS", value_parser = gpus)]
+    pub(crate) gpus: Option<GpuChoice>,
     /// Folder for environments, caches and working directories [default: .refit]
     #[arg(long, env = "REFIT_DATA", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,

@@ -71,6 +71,10 @@ pub(super) fn reason(text: &str) -> Result<String, String> {
     }
 }
 
+pub(super) fn gpus(text: &str) -> Result<refit_workers::GpuChoice, String> {
+    text.parse()
+}
+
 pub(super) fn worker_name(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if (1..=128).contains(&text.len()) && text.chars().all(allowed) {

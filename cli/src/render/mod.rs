@@ -17,6 +17,7 @@ pub(crate) mod simulate;
 pub(crate) mod table;
 pub(crate) mod target;
 pub(crate) mod time;
+pub(crate) mod worker;
 pub(crate) mod workflow;
 
 use std::borrow::Cow;
@@ -63,7 +64,7 @@ pub(crate) fn state_look(state: &str) -> (char, Style) {
         "retrying" | "absent" => ('!', WARN),
         "open" | "disabled" => ('✗', BAD),
         "coalesced" => ('⇢', DIM),
-        "silent" | "draining" => ('!', WARN),
+        "silent" | "draining" | "drained" => ('!', WARN),
         _ => ('?', Style::new()),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{HistoryView, ModelView, TokenView, WorkerView};
+use refit_workflows::wire::{HistoryView, ModelView, TokenView};
 
 use super::table::{self, Grid};
 use super::time::{exact, relative};
@@ -77,33 +77,6 @@ pub(crate) fn moved(step: &HistoryView) -> String {
         Some(from) => format!("v{from} → v{}", step.to),
         None => format!("→ v{}", step.to),
     }
-}
-
-/// Workers in a table.
-pub(crate) fn workers(workers: &[WorkerView], now: Timestamp) -> String {
-    let mut grid =
-        Grid::new(&["WORKER", "STATE", "BUSY", "GPUS", "MEMORY", "LABELS", "LAST SEEN", "RUNNING"]);
-    for worker in workers {
-        let labels: Vec<String> = worker.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let attempts: Vec<String> =
-            worker.attempts.iter().map(|key| format!("{} {}", key.run, key.step)).collect();
-        let state = if worker.state == "ready" {
-            table::styled("✓ ready", GOOD)
-        } else {
-            table::state(&worker.state)
-        };
-        grid.row(vec![
-            table::text(&worker.worker),
-            state,
-            table::number(format_args!("{}/{}", worker.busy, worker.slots)),
-            table::number(worker.gpus),
-            table::text(bytes(worker.memory)),
-            table::text(labels.join(",")),
-            table::text(relative(worker.last_seen, now)),
-            table::text(attempts.join(", ")),
-        ]);
-    }
-    grid.to_string()
 }
 
 /// Tokens in a table, without their secrets.

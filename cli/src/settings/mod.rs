@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use refit_orchestrator::config::{Secret, Source, Target};
+use refit_workers::GpuChoice;
 use refit_workflows::time::parse_duration;
 use refit_workflows::units::parse_size;
 use serde::Deserialize;
@@ -75,6 +76,11 @@ struct WorkerSettings {
     name: Option<String>,
     slots: Option<u32>,
     labels: BTreeMap<String, String>,
+    cpus: Option<u32>,
+    #[serde(deserialize_with = "size")]
+    memory: Option<u64>,
+    #[serde(deserialize_with = "gpus")]
+    gpus: Option<GpuChoice>,
     #[serde(deserialize_with = "size")]
     cache_max: Option<u64>,
 }
@@ -98,6 +104,10 @@ fn grace<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Dur
 
 fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     parsed(deserializer, parse_size)
+}
+
+fn gpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<GpuChoice>, D::Error> {
+    parsed(deserializer, |text| text.parse())
 }
 
 impl Settings {
@@ -198,6 +208,9 @@ impl Settings {
             name: args.name.clone().or_else(|| self.worker.name.clone()).unwrap_or_else(host_name),
             slots: self.slots(args.slots),
             labels,
+            cpus: args.cpus.or(self.worker.cpus),
+            memory: args.memory.or(self.worker.memory),
+            gpus: args.gpus.clone().or_else(|| self.worker.gpus.clone()),
             data: worker_folder(&self.data(args.data.as_ref())),
             cache_bytes_max: self.cache_bytes_max(args.cache_max),
         }
@@ -216,6 +229,9 @@ impl Settings {
             name: self.worker.name.clone().unwrap_or_else(host_name),
             slots: self.slots(slots),
             labels: self.worker.labels.clone(),
+            cpus: self.worker.cpus,
+            memory: self.worker.memory,
+            gpus: self.worker.gpus.clone(),
             data: worker_folder(data),
             cache_bytes_max: self.cache_bytes_max(None),
         }

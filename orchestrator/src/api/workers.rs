@@ -9,16 +9,41 @@ use axum::response::IntoResponse;
 use refit_workflows::names::RunName;
 use refit_workflows::wire::{
     AttemptKey, Finish, Finished, LeaseRequest, Leased, Register, Registered, Renew, Renewed, Report,
-    WorkerView,
+    WaitingView, WorkerView,
 };
 use serde::Deserialize;
 
-use super::extract::{Lenient, Params};
+use super::extract::{Lenient, NamePath, Params};
 use super::problem::Problem;
 use crate::engine::Engine;
 
 pub(super) async fn list(State(engine): State<Engine>) -> Result<Json<Vec<WorkerView>>, Problem> {
     Ok(Json(engine.workers().await?))
+}
+
+pub(super) async fn waiting(State(engine): State<Engine>) -> Result<Json<Vec<WaitingView>>, Problem> {
+    Ok(Json(engine.waiting().await?))
+}
+
+pub(super) async fn show(
+    State(engine): State<Engine>,
+    NamePath(name): NamePath,
+) -> Result<Json<WorkerView>, Problem> {
+    Ok(Json(engine.worker(&name).await?))
+}
+
+pub(super) async fn drain(
+    State(engine): State<Engine>,
+    NamePath(name): NamePath,
+) -> Result<Json<WorkerView>, Problem> {
+    Ok(Json(engine.drain_worker(&name, true).await?))
+}
+
+pub(super) async fn resume(
+    State(engine): State<Engine>,
+    NamePath(name): NamePath,
+) -> Result<Json<WorkerView>, Problem> {
+    Ok(Json(engine.drain_worker(&name, false).await?))
 }
 
 pub(super) async fn register(

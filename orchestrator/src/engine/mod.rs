@@ -4,6 +4,7 @@
 
 mod admission;
 mod blobs;
+mod hosts;
 mod letters;
 mod loops;
 mod people;
@@ -341,7 +342,9 @@ impl Engine {
                 break;
             }
         }
-        Ok(self.store().run_view(run).await?)
+        let mut view = self.store().run_view(run).await?;
+        self.say_why_steps_wait(&mut view).await?;
+        Ok(view)
     }
 
     /// Log pieces behind `after` (0 for the beginning); waits up to `wait` for some while the run goes on.

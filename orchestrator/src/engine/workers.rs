@@ -54,6 +54,21 @@ impl Engine {
         Duration::from_secs(10).min(self.inner.settings.grace / 6)
     }
 
+    /// After which time a worker that was not heard of is silent.
+    pub(super) fn silent_after(&self) -> Duration {
+        self.renew_every() * SILENT_RENEWALS
+    }
+
+    fn claim_of(&self, request: &LeaseRequest) -> Claim {
+        Claim {
+            any_host: false,
+            worker: request.worker.clone(),
+            session: request.session.clone(),
+            slots: request.slots as usize,
+            silent_after: self.silent_after(),
+        }
+    }
+
     /// Leases ready steps; waits up to `wait_ms` for some.
     pub async fn lease(&self, request: LeaseRequest) -> Result<Leased, EngineError> {
         let wait = Duration::from_millis(request.wait_ms).min(LEASE_WAIT_MAX);
@@ -75,8 +90,16 @@ impl Engine {
         }
     }
 
+    /// Leases what is ready, whatever it asks of a host: for a worker that is made up.
+    pub(crate) async fn lease_anything(&self, request: &LeaseRequest) -> Result<Vec<StepOrder>, EngineError> {
+        let claim = Claim { any_host: true, ..self.claim_of(request) };
+        let (leased, hints) = self.store().lease(claim).await?;
+        self.wake(hints);
+        self.orders_of(leased).await
+    }
+
     async fn lease_now(&self, request: &LeaseRequest) -> Result<Vec<StepOrder>, EngineError> {
-        let (leased, hints) = self.store().lease(claim_of(request)).await?;
+        let (leased, hints) = self.store().lease(self.claim_of(request)).await?;
         self.wake(hints);
         self.orders_of(leased).await
     }
@@ -159,7 +182,7 @@ impl Engine {
             let step = run.place_of(&step).ok_or(Refused::UnknownStep)?;
             Ok(Input::Finished { step, epoch, outcome: outcome.clone() })
         };
-        let claim = next.as_ref().map(claim_of);
+        let claim = next.as_ref().map(|next| self.claim_of(next));
         let (leased, hints) = match self.store().change_and_lease(&run, input, claim).await {
             Ok(done) => done,
             Err(ChangeError::Refused(Refused::RunIsOver(state))) => {
@@ -183,15 +206,6 @@ impl Engine {
             Ok(page.map(|(lines, next)| (lines, (store, next))))
         }))
     }
-
-    /// Every worker.
-    pub async fn workers(&self) -> Result<Vec<WorkerView>, EngineError> {
-        Ok(self.store().workers(self.renew_every() * SILENT_RENEWALS).await?)
-    }
-}
-
-fn claim_of(request: &LeaseRequest) -> Claim {
-    Claim { worker: request.worker.clone(), session: request.session.clone(), slots: request.slots as usize }
 }
 
 fn unknown_session(worker: &str) -> EngineError {

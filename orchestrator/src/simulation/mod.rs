@@ -371,7 +371,7 @@ impl Simulation {
     async fn lease(&mut self) -> Result<(), SimulationError> {
         let request =
             LeaseRequest { worker: WORKER.to_owned(), session: WORKER.to_owned(), slots: SLOTS, wait_ms: 0 };
-        for order in self.engine.lease(request).await?.orders {
+        for order in self.engine.lease_anything(&request).await? {
             let script = self.scripts.get(&order.key.run.workflow);
             let (takes, outcome) =
                 script.map_or_else(|| Script::default().attempt(&order), |it| it.attempt(&order));

@@ -2,7 +2,8 @@
 //! task of its own, so that a caller that goes away cannot stop one half-way.
 //!
 //! Locks are always taken in this order: the `trigger` duty (whoever creates or admits runs), the run row, the model
-//! row, a row of `children`. Nothing here decides what happens to a run: that is `Run::apply`.
+//! row, a row of `children`. A worker's row comes after the runs' rows that are waited for: whoever holds it takes further
+//! runs only where nobody else has them. Nothing here decides what happens to a run: that is `Run::apply`.
 
 mod blobs;
 mod cache;
@@ -22,6 +23,7 @@ mod lanes;
 mod launch;
 mod logs;
 mod outbox;
+mod placement;
 mod registry;
 mod replays;
 mod retention;

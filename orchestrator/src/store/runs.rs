@@ -86,8 +86,7 @@ impl Store {
         Ok(served.hints)
     }
 
-    /// Changes a run and leases steps to `claim` in the same transaction, those of the run first: a chain costs one
-    /// commit a step.
+    /// Changes a run and leases steps to `claim` in the same transaction: a chain costs one commit a step.
     pub async fn change_and_lease<F>(
         &self,
         run: &RunName,
@@ -101,7 +100,7 @@ impl Store {
         Ok((served.leased, served.hints))
     }
 
-    /// Leases ready steps, those that have waited longest first. A session that is not its worker's, or takes no more
+    /// Leases ready steps that its host has room for, by turns of their workflows. A session that is not its worker's, or takes no more
     /// work, gets none.
     pub async fn lease(&self, claim: Claim) -> Result<(Vec<LeasedStep>, Hints), StoreError> {
         let served =

@@ -102,11 +102,10 @@ impl Store {
             let ask = Arc::clone(&ask);
             async move {
                 let mut turn = Turn::begin(store).await?;
-                let served = turn.serve(&ask).await;
-                if served.is_ok() || !turn.is_spoiled() {
-                    turn.commit().await?;
-                }
-                served
+                let mut served = turn.serve(&[ask]).await?;
+                turn.commit().await?;
+                let nothing = || StoreError::Broken("a transaction served nobody".to_owned());
+                served.pop().ok_or_else(nothing)?
             }
         })
         .await
@@ -118,14 +117,8 @@ impl Store {
         asks: &[Waiting],
     ) -> Result<Option<Vec<Result<Served, ChangeError>>>, StoreError> {
         let mut turn = Turn::begin(self.clone()).await?;
-        let mut all = Vec::with_capacity(asks.len());
-        for waiting in asks {
-            let served = turn.serve(&waiting.ask).await;
-            if turn.is_spoiled() || matches!(served, Err(ChangeError::Store(_))) {
-                return Ok(None);
-            }
-            all.push(served);
-        }
+        let asks: Vec<Arc<Ask>> = asks.iter().map(|waiting| Arc::clone(&waiting.ask)).collect();
+        let Ok(all) = turn.serve(&asks).await else { return Ok(None) };
         turn.commit().await?;
         Ok(Some(all))
     }
@@ -168,26 +161,42 @@ impl Server {
 }
 
 impl Turn {
-    /// Does what is asked. An error spoils the turn unless it left no trace.
-    async fn serve(&mut self, ask: &Ask) -> Result<Served, ChangeError> {
-        let mut served = Served::default();
-        let mut changed = None;
-        if let Some((run, input)) = &ask.change {
-            let (id, hints) = self.change(run, input).await?;
-            served.hints = hints;
-            changed = Some(id);
+    /// Does what is asked, the changes before the leases: whoever holds workers' rows waits for no run. What is refused is an
+    /// answer to the one that asked.
+    ///
+    /// # Errors
+    /// Something got in the way, or failed half-way: nothing of the turn may be committed.
+    async fn serve(&mut self, asks: &[Arc<Ask>]) -> Result<Vec<Result<Served, ChangeError>>, ChangeError> {
+        let mut all = Vec::with_capacity(asks.len());
+        for ask in asks {
+            let changed = match &ask.change {
+                Some((run, input)) => self.change(run, input).await,
+                None => Ok(Hints::default()),
+            };
+            match changed {
+                Err(error) if self.is_spoiled() || matches!(error, ChangeError::Store(_)) => {
+                    return Err(error);
+                }
+                changed => all.push(changed.map(|hints| Served { hints, ..Served::default() })),
+            }
         }
-        if let Some(claim) = &ask.claim {
-            let (leased, hints) = self.lease(claim, changed).await.inspect_err(|_| self.spoil())?;
+        let accepted = asks
+            .iter()
+            .zip(&mut all)
+            .filter_map(|(ask, served)| served.as_mut().ok().zip(ask.claim.as_ref()));
+        let (served, claims): (Vec<&mut Served>, Vec<&Claim>) = accepted.unzip();
+        let rooms = self.rooms(&claims).await?;
+        for ((served, claim), room) in served.into_iter().zip(claims).zip(rooms) {
+            let (leased, hints) = self.lease(claim, room).await?;
             served.leased = leased;
             served.hints = served.hints.and(hints);
         }
-        Ok(served)
+        Ok(all)
     }
 
-    async fn change(&mut self, run: &RunName, input: &InputOf) -> Result<(i64, Hints), ChangeError> {
+    async fn change(&mut self, run: &RunName, input: &InputOf) -> Result<Hints, ChangeError> {
         let id = self.hold_named(run).await?;
         let input = input(self.hold(id).await?)?;
-        Ok((id, self.apply(id, input).await?))
+        self.apply(id, input).await
     }
 }

@@ -1,9 +1,9 @@
-//! A turn: one transaction in which runs change and steps are leased, for one who asks or for several at once. Runs are
-//! locked when they are first needed, held until the end, and written together. Must never happen here: a decision about
-//! a run, which is `Run::apply`'s.
+//! A turn: one transaction in which runs change and steps are leased (`placement`), for one who asks or for several at
+//! once. Runs are locked when they are first needed, held until the end, and written together. Must never happen here: a
+//! decision about a run, which is `Run::apply`'s.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Effect, Input, Run, RunState};
@@ -12,7 +12,7 @@ use refit_workflows::wire::StepOrder;
 
 use super::database::{Row, Sql, Transaction, sql};
 use super::writes::Writes;
-use super::{ChangeError, Hints, Store, StoreError, cache, checkpoints};
+use super::{ChangeError, Hints, Store, StoreError, cache};
 
 const LOCK_RUN: Sql = Sql {
     sqlite: "SELECT id, version FROM runs WHERE id = $1",
@@ -23,27 +23,23 @@ const LOCK_NAMED: Sql = Sql {
     postgres: "SELECT id, version FROM runs WHERE workflow = $1 AND number = $2 FOR UPDATE",
 };
 const RUN_BY_ID: &str = "SELECT id, definition, version, facts, head FROM runs WHERE id = $1";
-// Only for a session that is its worker's own and takes work: a long poll may outlive either.
-const READY: Sql = Sql {
-    sqlite: "SELECT r.id, r.version FROM steps s JOIN runs r ON r.id = s.run WHERE s.state = 'ready'
-        AND EXISTS (SELECT 1 FROM workers w WHERE w.name = $1 AND w.session = $2 AND w.draining = 0)
-        ORDER BY s.ready_at, s.run, s.position LIMIT $3",
-    postgres: "SELECT r.id, r.version FROM steps s JOIN runs r ON r.id = s.run WHERE s.state = 'ready'
-        AND EXISTS (SELECT 1 FROM workers w WHERE w.name = $1 AND w.session = $2 AND w.draining = 0)
-        ORDER BY s.ready_at, s.run, s.position LIMIT $3 FOR UPDATE OF r SKIP LOCKED",
-};
-const SHELVE: &str = "UPDATE steps SET state = 'blocked', ready_at = NULL WHERE run = $1 AND state = 'ready'";
+const SHELVE: &str = "UPDATE steps SET state = 'blocked', ready_at = NULL, line = NULL, needs = NULL
+    WHERE run = $1 AND state = 'ready'";
 const DELETE_LIVE: &str = "DELETE FROM live_metrics WHERE run = $1";
 
 /// A worker's session that has room for steps.
 #[derive(Clone, Debug)]
 pub struct Claim {
+    /// Whether its host is made up, and so has whatever a step asks for.
+    pub any_host: bool,
     /// The worker's name.
     pub worker: String,
     /// Its session.
     pub session: String,
     /// For how many steps.
     pub slots: usize,
+    /// A worker that was not heard of for this long is not waited for.
+    pub silent_after: Duration,
 }
 
 /// A step that was leased.
@@ -63,10 +59,12 @@ pub struct LeasedStep {
 
 /// One transaction and the runs it has locked.
 pub(super) struct Turn {
-    store: Store,
+    pub(super) store: Store,
     pub(super) tx: Transaction,
     held: BTreeMap<i64, Run>,
-    writes: Writes,
+    /// The workers' sessions whose rows are locked.
+    pub(super) locked_sessions: BTreeSet<String>,
+    pub(super) writes: Writes,
     /// Whether there is anything to commit.
     changed: bool,
     /// Something failed half-way: nothing of this turn may be committed.
@@ -77,17 +75,13 @@ impl Turn {
     pub(super) async fn begin(store: Store) -> Result<Self, StoreError> {
         let tx = store.database().begin().await?;
         let (held, writes) = (BTreeMap::new(), Writes::default());
-        Ok(Self { store, tx, held, writes, changed: false, spoiled: false })
+        let locked_sessions = BTreeSet::new();
+        Ok(Self { store, tx, held, locked_sessions, writes, changed: false, spoiled: false })
     }
 
     /// Whether an error left something behind, so that the whole turn must be dropped.
     pub(super) fn is_spoiled(&self) -> bool {
         self.spoiled
-    }
-
-    /// Something failed half-way.
-    pub(super) fn spoil(&mut self) {
-        self.spoiled = true;
     }
 
     /// Makes everything durable, and then keeps the runs in memory.
@@ -129,7 +123,7 @@ impl Turn {
     }
 
     /// Takes up the run of a row that is locked.
-    async fn hold_row(&mut self, row: &Row) -> Result<i64, StoreError> {
+    pub(super) async fn hold_row(&mut self, row: &Row) -> Result<i64, StoreError> {
         let id = row.int("id")?;
         if !self.held.contains_key(&id) {
             let run = self.store.locked_run(&mut self.tx, row).await?;
@@ -176,63 +170,8 @@ impl Turn {
         }
     }
 
-    /// Leases ready steps to a session: those of the run `first`, then whatever has waited longest.
-    pub(super) async fn lease(
-        &mut self,
-        claim: &Claim,
-        first: Option<i64>,
-    ) -> Result<(Vec<LeasedStep>, Hints), ChangeError> {
-        let (mut leased, mut hints) = (Vec::new(), Hints::default());
-        if let Some(id) = first {
-            while leased.len() < claim.slots {
-                let Some((step, more)) = self.lease_one(id, claim).await? else { break };
-                leased.push(step);
-                hints = hints.and(more);
-            }
-        }
-        let mut again = true;
-        while std::mem::take(&mut again) && leased.len() < claim.slots {
-            self.writes.write(&mut self.tx).await?;
-            let free = claim.slots - leased.len();
-            let ready = sql(READY).bind(&claim.worker).bind(&claim.session).bind(free as i64);
-            for row in self.tx.all(ready).await? {
-                match self.hold_row(&row).await {
-                    Ok(id) => {
-                        if let Some((step, more)) = self.lease_one(id, claim).await? {
-                            leased.push(step);
-                            hints = hints.and(more);
-                        }
-                    }
-                    Err(StoreError::Corrupt(reason)) => {
-                        self.shelve(row.int("id")?, &reason).await?;
-                        again = true;
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok((leased, hints))
-    }
-
-    async fn lease_one(
-        &mut self,
-        id: i64,
-        claim: &Claim,
-    ) -> Result<Option<(LeasedStep, Hints)>, ChangeError> {
-        let Some(position) = self.hold(id).await?.ready_steps().next() else { return Ok(None) };
-        let (worker, session) = (claim.worker.clone(), claim.session.clone());
-        let hints = self.apply(id, Input::Leased { step: position, worker, session }).await?;
-        let run = self.hold(id).await?;
-        let (name, step) = (run.name().clone(), Arc::clone(&run.steps()[position]));
-        let (mut order, secrets) = (run.order(position), run.secrets(position).to_vec());
-        if let Ok(StepOrder { key, checkpoint: Some(checkpoint), .. }) = &mut order {
-            checkpoint.from = checkpoints::latest_in(&mut self.tx, id, &key.step, step.anew_after).await?;
-        }
-        Ok(Some((LeasedStep { run: name, position, epoch: step.epoch, order, secrets }, hints)))
-    }
-
     /// Takes the ready steps of a run that cannot be read out of everybody's way: it must not stop the others.
-    async fn shelve(&mut self, id: i64, reason: &str) -> Result<(), StoreError> {
+    pub(super) async fn shelve(&mut self, id: i64, reason: &str) -> Result<(), StoreError> {
         tracing::error!(
             run_row = id,
             reason,
@@ -280,6 +219,7 @@ impl Store {
                 Err(_) if matches!(input, Input::Recalled { .. }) => continue,
                 applied => applied?,
             };
+            hints.ready |= makes_room(run, &input);
             writes.accepted(id, run.version(), now, &input)?;
             for effect in effects {
                 match effect {
@@ -309,5 +249,26 @@ impl Store {
         hints.ready |= run.ready_steps().next().is_some();
         hints.lanes |= matches!(run.head().state, RunState::Over { .. } | RunState::Waiting { .. });
         Ok(hints)
+    }
+}
+
+/// Whether this frees more of a host than a slot, which the worker that reports it need not be the first to ask for.
+fn makes_room(run: &Run, input: &Input) -> bool {
+    match input {
+        Input::Finished { step, .. } | Input::WorkerLost { step, .. } => run.host_needs(*step).is_some(),
+        Input::Admitted { .. }
+        | Input::Coalesced { .. }
+        | Input::Absorbed { .. }
+        | Input::Leased { .. }
+        | Input::Ticked
+        | Input::Decided { .. }
+        | Input::Promoted { .. }
+        | Input::ChampionMoved { .. }
+        | Input::ChildStarted { .. }
+        | Input::ChildEnded { .. }
+        | Input::ChildRefused { .. }
+        | Input::Cancelled { .. }
+        | Input::Retried { .. }
+        | Input::Recalled { .. } => false,
     }
 }

@@ -4,15 +4,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use refit_workflows::definition::HostNeeds;
 use refit_workflows::names::RunName;
+use refit_workflows::placement::{Capacity, Host, HostState};
 use refit_workflows::run::{Input, Step, StepState};
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{AttemptKey, Register, WorkerView};
+use refit_workflows::wire::{AttemptKey, HeldAttempt, Register, UsedView, WorkerView};
 
-use super::database::{Row, Transaction, sql};
+use super::database::{Row, Sql, Transaction, sql};
+use super::placement::needs_of;
 use super::{ChangeError, Hints, Store, StoreError, to_json};
 
-const KEEP: &str = "INSERT INTO workers (name, session, last_seen, draining, body) VALUES ($1, $2, $3, 0, $4)
+const KEEP: &str =
+    "INSERT INTO workers (name, session, last_seen, draining, drained, body) VALUES ($1, $2, $3, 0, 0, $4)
     ON CONFLICT (name) DO UPDATE SET session = excluded.session, last_seen = excluded.last_seen, draining = 0,
         body = excluded.body";
 const SEEN: &str = "UPDATE workers SET last_seen = $3, draining = $4 WHERE name = $1 AND session = $2";
@@ -22,13 +26,27 @@ const LEASES: &str = "SELECT r.workflow, r.number, s.run, s.position, s.name, s.
 const ORPHANS: &str = "SELECT r.workflow, r.number, s.run, s.position, s.name, s.leased_at, s.body
     FROM steps s JOIN runs r ON r.id = s.run LEFT JOIN workers w ON w.session = s.session
     WHERE s.session IS NOT NULL AND (w.name IS NULL OR w.last_seen < $1) LIMIT 200";
-const WORKERS: &str = "SELECT name, session, last_seen, draining, body FROM workers ORDER BY name LIMIT 1000";
-const LEASE_KEYS: &str = "SELECT r.workflow, r.number, s.name, s.session, s.body
+const WORKERS: &str =
+    "SELECT name, session, last_seen, draining, drained, body FROM workers ORDER BY name LIMIT 1000";
+const LEASE_KEYS: &str = "SELECT r.workflow, r.number, s.name, s.session, s.leased_at, s.needs, s.body
     FROM steps s JOIN runs r ON r.id = s.run WHERE s.session IS NOT NULL LIMIT 10000";
-const FORGET: &str = "DELETE FROM workers WHERE last_seen < $1
-    AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.session = workers.session)";
+const DRAIN: &str = "UPDATE workers SET drained = $2 WHERE name = $1";
+const WAITING: &str =
+    "SELECT MIN(line) AS line, COUNT(*) AS steps, MIN(ready_at) AS since, MIN(needs) AS needs
+    FROM steps WHERE state = 'ready' GROUP BY substr(line, 1, 16) ORDER BY 3 LIMIT 1000";
+// Only workers whose rows nobody holds: it holds several at once itself.
+const FORGET: Sql = Sql {
+    sqlite: "DELETE FROM workers WHERE last_seen < $1 AND drained = 0
+        AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.session = workers.session)",
+    postgres: "DELETE FROM workers WHERE name IN (SELECT w.name FROM workers w WHERE w.last_seen < $1 AND w.drained = 0
+        AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.session = w.session) FOR UPDATE OF w SKIP LOCKED)",
+};
+// A row for each worker, or for each step of it that asks for something.
+const HOSTS: &str = "SELECT w.name, w.last_seen, w.draining, w.drained, w.body, s.needs
+    FROM workers w LEFT JOIN steps s ON s.session = w.session AND s.needs IS NOT NULL ORDER BY w.name LIMIT 20000";
 
-/// A worker that has been silent for this long and holds nothing is forgotten.
+/// A worker that has been silent for this long and holds nothing is forgotten, unless a person drained it: then it would come
+/// back as one that takes steps.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A step that a worker has.
@@ -161,6 +179,34 @@ impl Store {
         .await
     }
 
+    /// Lets a worker take no more steps, or take some again. False: there is no such worker.
+    pub async fn drain_worker(&self, worker: &str, drained: bool) -> Result<bool, StoreError> {
+        let worker = worker.to_owned();
+        self.durably(move |store| {
+            let worker = worker.clone();
+            async move {
+                let mut tx = store.database().begin().await?;
+                let known = tx.execute(sql(DRAIN).bind(&worker).bind(i64::from(drained))).await? > 0;
+                tx.commit().await?;
+                Ok(known)
+            }
+        })
+        .await
+    }
+
+    /// What waits for a worker, by what it asks of a host, the longest first: how many steps, and since when.
+    pub async fn waiting_steps(&self) -> Result<Vec<(HostNeeds, u64, Timestamp)>, StoreError> {
+        self.durably(|store| async move {
+            let rows = store.database().all(sql(WAITING)).await?;
+            let waiting = |row: &Row| {
+                let steps = u64::try_from(row.int("steps")?).unwrap_or_default();
+                Ok((needs_of(row)?, steps, Timestamp::from_millis(row.int("since")?)))
+            };
+            rows.iter().map(waiting).collect()
+        })
+        .await
+    }
+
     /// Every worker; silent are those not heard of for `silent_after`.
     pub async fn workers(&self, silent_after: Duration) -> Result<Vec<WorkerView>, StoreError> {
         self.durably(move |store| async move {
@@ -179,28 +225,71 @@ impl Store {
     }
 }
 
-async fn held_attempts(tx: &mut Transaction) -> Result<BTreeMap<String, Vec<AttemptKey>>, StoreError> {
-    let mut held: BTreeMap<String, Vec<AttemptKey>> = BTreeMap::new();
+/// Every worker's host, with what is in use of what is counted. Their slots are not looked at.
+pub(super) async fn hosts_in(
+    tx: &mut Transaction,
+    silent_before: Timestamp,
+) -> Result<Vec<Host>, StoreError> {
+    let mut hosts: Vec<Host> = Vec::new();
+    for row in tx.all(sql(HOSTS)).await? {
+        let worker = row.text("name")?;
+        let asked = Capacity::asked(&needs_of(&row)?);
+        if let Some(host) = hosts.last_mut().filter(|host| host.worker == worker) {
+            host.used = host.used.and(&asked);
+            continue;
+        }
+        let register: Register = row.json("body")?;
+        let state = if row.int("draining")? == 1 || row.int("drained")? == 1 {
+            HostState::Draining
+        } else if Timestamp::from_millis(row.int("last_seen")?) < silent_before {
+            HostState::Silent
+        } else {
+            HostState::Open
+        };
+        hosts.push(Host {
+            worker,
+            state,
+            labels: register.labels,
+            offers: Capacity::new(register.gpus, register.cpus, register.memory),
+            used: asked,
+            slots: register.slots,
+            busy: 0,
+        });
+    }
+    Ok(hosts)
+}
+
+/// What a session has, and what that asks for.
+type Holding = (Vec<HeldAttempt>, Capacity);
+
+async fn held_attempts(tx: &mut Transaction) -> Result<BTreeMap<String, Holding>, StoreError> {
+    let mut held: BTreeMap<String, Holding> = BTreeMap::new();
     for row in tx.all(sql(LEASE_KEYS)).await? {
         let step: Step = row.json("body")?;
         let run = RunName::new(row.text("workflow")?, row.int("number")?);
         let key = AttemptKey { run, step: row.text("name")?, epoch: step.epoch };
-        held.entry(row.text("session")?).or_default().push(key);
+        let since = Timestamp::from_millis(row.int("leased_at")?);
+        let (attempts, used) = held.entry(row.text("session")?).or_default();
+        attempts.push(HeldAttempt { key, since });
+        *used = used.and(&Capacity::asked(&needs_of(&row)?));
     }
     Ok(held)
 }
 
 fn worker_view(
     row: &Row,
-    attempts: Vec<AttemptKey>,
+    (attempts, used): Holding,
     silent_before: Timestamp,
 ) -> Result<WorkerView, StoreError> {
     let register: Register = row.json("body")?;
     let last_seen = Timestamp::from_millis(row.int("last_seen")?);
     let busy = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+    let (leaving, drained) = (row.int("draining")? == 1, row.int("drained")? == 1);
     let state = if last_seen < silent_before {
         "silent"
-    } else if row.int("draining")? == 1 {
+    } else if drained && busy == 0 {
+        "drained"
+    } else if leaving || drained {
         "draining"
     } else if busy > 0 {
         "busy"
@@ -212,7 +301,10 @@ fn worker_view(
         state: state.to_owned(),
         labels: register.labels,
         gpus: register.gpus,
+        cpus: register.cpus,
         memory: register.memory,
+        used: UsedView { gpus: used.gpus, cpus: used.millicpus as f64 / 1000.0, memory: used.memory },
+        version: register.version,
         slots: register.slots,
         busy,
         last_seen,

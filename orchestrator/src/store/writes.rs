@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use refit_workflows::placement::class_of;
 use refit_workflows::run::{Input, Run, StepState};
 use refit_workflows::time::Timestamp;
 use serde::Serialize;
 
 use super::database::{Sql, Transaction, sql};
+use super::placement::line_of;
 use super::{StoreError, to_json};
 
 /// Journal, steps and runs, each a JSON array of rows; pairs of a run and an event; the workflows' next numbers. SQLite takes several statements as one text, with the arguments in
@@ -18,12 +20,16 @@ const WRITE: Sql = Sql {
     sqlite: "INSERT INTO journal (run, version, at, input)
             SELECT j.value ->> 'run', j.value ->> 'version', j.value ->> 'at', j.value ->> 'input'
             FROM json_each($1) AS j;
-        INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, body)
+        INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, workflow, priority, line, class,
+                needs, begun_at, body)
             SELECT s.value ->> 'run', s.value ->> 'position', s.value ->> 'name', s.value ->> 'state',
-                s.value ->> 'ready_at', s.value ->> 'session', s.value ->> 'leased_at', s.value ->> 'body'
+                s.value ->> 'ready_at', s.value ->> 'session', s.value ->> 'leased_at', s.value ->> 'workflow',
+                s.value ->> 'priority', s.value ->> 'line', s.value ->> 'class', s.value ->> 'needs',
+                s.value ->> 'begun_at', s.value ->> 'body'
             FROM json_each($2) AS s WHERE true
             ON CONFLICT (run, position) DO UPDATE SET state = excluded.state, ready_at = excluded.ready_at,
-                session = excluded.session, leased_at = excluded.leased_at, body = excluded.body;
+                session = excluded.session, leased_at = excluded.leased_at, line = excluded.line,
+                needs = excluded.needs, begun_at = excluded.begun_at, body = excluded.body;
         UPDATE runs SET state = r.value ->> 'state', version = r.value ->> 'version', wake_at = r.value ->> 'wake_at',
                 head = r.value ->> 'head', facts = COALESCE(r.value ->> 'facts', facts),
                 started_at = COALESCE(started_at, r.value ->> 'started_at')
@@ -34,12 +40,17 @@ const WRITE: Sql = Sql {
     postgres: "WITH journalled AS (INSERT INTO journal (run, version, at, input)
             SELECT run, version, at, input FROM jsonb_to_recordset($1::jsonb)
                 AS j (run BIGINT, version BIGINT, at BIGINT, input TEXT)),
-        stepped AS (INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, body)
-            SELECT run, position, name, state, ready_at, session, leased_at, body FROM jsonb_to_recordset($2::jsonb)
+        stepped AS (INSERT INTO steps (run, position, name, state, ready_at, session, leased_at, workflow, priority, line,
+                class, needs, begun_at, body)
+            SELECT run, position, name, state, ready_at, session, leased_at, workflow, priority, line, class, needs,
+                begun_at, body
+            FROM jsonb_to_recordset($2::jsonb)
                 AS s (run BIGINT, position BIGINT, name TEXT, state TEXT, ready_at BIGINT, session TEXT,
-                    leased_at BIGINT, body TEXT)
+                    leased_at BIGINT, workflow TEXT, priority BIGINT, line TEXT, class TEXT, needs TEXT, begun_at BIGINT,
+                    body TEXT)
             ON CONFLICT (run, position) DO UPDATE SET state = excluded.state, ready_at = excluded.ready_at,
-                session = excluded.session, leased_at = excluded.leased_at, body = excluded.body),
+                session = excluded.session, leased_at = excluded.leased_at, line = excluded.line,
+                needs = excluded.needs, begun_at = excluded.begun_at, body = excluded.body),
         listed AS (INSERT INTO run_events (run, event)
             SELECT CAST(e ->> 0 AS BIGINT), CAST(e ->> 1 AS BIGINT) FROM jsonb_array_elements($4::jsonb) AS e
             ON CONFLICT (run, event) DO NOTHING),
@@ -73,7 +84,8 @@ struct JournalRow {
     input: String,
 }
 
-/// A step as it is; `session` and `leased_at` are there exactly while a worker has it.
+/// A step as it is; `session` and `leased_at` are there exactly while a worker has it, `ready_at` and `line` exactly while
+/// it waits for one, `needs` in both cases.
 #[derive(Serialize)]
 struct StepRow {
     run: i64,
@@ -83,6 +95,12 @@ struct StepRow {
     ready_at: Option<i64>,
     session: Option<String>,
     leased_at: Option<i64>,
+    workflow: String,
+    priority: u32,
+    line: Option<String>,
+    class: Option<String>,
+    needs: Option<String>,
+    begun_at: Option<i64>,
     body: String,
 }
 
@@ -175,6 +193,7 @@ impl Writes {
         let step = &run.steps()[position];
         let lease = step.state.lease();
         let ready = matches!(step.state, StepState::Ready);
+        let (needs, workflow) = (run.host_needs(position), &run.name().workflow);
         let row = StepRow {
             run: id,
             position,
@@ -183,6 +202,12 @@ impl Writes {
             ready_at: ready.then(|| step.ready_at.unwrap_or_default().as_millis()),
             session: lease.map(|lease| lease.session.clone()),
             leased_at: lease.map(|lease| lease.since.as_millis()),
+            workflow: workflow.clone(),
+            priority: run.workflow().priority,
+            line: ready.then(|| line_of(needs, workflow)),
+            class: needs.map(|needs| class_of(Some(needs))),
+            needs: needs.filter(|_| ready || lease.is_some()).map(to_json).transpose()?,
+            begun_at: step.started_at.map(Timestamp::as_millis),
             body: to_json(&**step)?,
         };
         self.steps.insert((id, position), row);

@@ -79,7 +79,7 @@ impl Answer {
 
 /// Every route with the roles that may use it: `v`iewer, `o`perator, `w`orker, `a`dmin; `*` is anybody at all.
 /// Written by hand, from what each role is for; the implementation is compared with it.
-const WHO: [(&str, &str); 56] = [
+const WHO: [(&str, &str); 60] = [
     ("GET /healthz", "*"),
     ("GET /readyz", "*"),
     ("POST /hooks/{name}", "*"),
@@ -125,6 +125,10 @@ const WHO: [(&str, &str); 56] = [
     ("GET /api/v1/models/{name}", "voa"),
     ("GET /api/v1/models/{name}/history", "voa"),
     ("POST /api/v1/models/{name}/rollback", "oa"),
+    ("GET /api/v1/workers/{name}", "voa"),
+    ("POST /api/v1/workers/{name}/drain", "oa"),
+    ("POST /api/v1/workers/{name}/resume", "oa"),
+    ("GET /api/v1/waiting", "voa"),
     ("GET /api/v1/targets", "voa"),
     ("GET /api/v1/targets/{name}", "voa"),
     ("POST /api/v1/targets/{name}/enable", "oa"),

@@ -67,7 +67,14 @@ async fn json_and_yaml_hold_the_promised_keys() {
         &["alias", "from", "to", "at", "by", "run", "reason", "evidence"],
     );
     let worker = ["worker", "state", "labels", "gpus", "memory", "slots", "busy", "last_seen", "attempts"];
-    has_keys(&desk.json(&["worker", "list"])[0], &worker);
+    let offers = ["cpus", "used", "version"];
+    let listed = &desk.json(&["worker", "list"])[0];
+    has_keys(listed, &worker);
+    has_keys(listed, &offers);
+    let name = listed["worker"].as_str().unwrap();
+    has_keys(&desk.json(&["worker", "show", name]), &worker);
+    assert_eq!(desk.json(&["worker", "drain", name])["state"], "drained");
+    assert_eq!(desk.json(&["worker", "resume", name])["state"], "ready");
 
     for command in [
         vec!["run", "show", "churn/1"],

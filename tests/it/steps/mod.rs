@@ -6,6 +6,7 @@ mod champions;
 mod checkpoints;
 mod contract;
 mod endings;
+mod gpus;
 mod logs;
 mod secrets;
 mod workers;

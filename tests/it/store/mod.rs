@@ -8,6 +8,7 @@ mod events;
 mod garbage;
 mod instances;
 mod outbox;
+mod placement;
 mod registry;
 mod replays;
 mod retention;

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::{self, Access, Blobs};
 use crate::cgroup::Cgroups;
 use crate::client::{self, CallError, Orchestrator};
+use crate::gpus::{Gpus, TakenGpus};
 use crate::held::{Ending, EndingSignal, Held};
 use crate::leftovers::{self, Signs};
 use crate::orphans::UnderWay;
@@ -72,6 +73,8 @@ pub(crate) struct Tools {
     pub(crate) caller: Caller,
     /// Where logs go and blobs come from.
     pub(crate) orchestrator: Arc<Orchestrator>,
+    /// The host's GPUs.
+    pub(crate) gpus: Gpus,
     /// Changes when the worker begins to leave: what steps have done so far is best saved then.
     pub(crate) leaving: tokio::sync::watch::Sender<()>,
 }
@@ -226,8 +229,9 @@ impl Attempt<'_> {
                 return came;
             }
         };
-        let program = match prepared {
-            Ok(program) => program,
+        // Given back when nothing of the step is left, and not before.
+        let (program, _gpus) = match prepared {
+            Ok(prepared) => prepared,
             Err(reason) => {
                 if !leftovers::nothing_is_left(signs) {
                     leftovers::end(std::slice::from_ref(signs), None, TERM_GRACE).await;
@@ -280,7 +284,7 @@ impl Attempt<'_> {
     }
 
     /// Lays out everything the step sees.
-    async fn prepare(&self, run: &RunOrder, signs: &Signs) -> Result<Program, String> {
+    async fn prepare(&self, run: &RunOrder, signs: &Signs) -> Result<(Program, TakenGpus), String> {
         let Self { tools, order, place, .. } = self;
         let work = place.work();
         if let Some(bundle) = &order.bundle {
@@ -311,8 +315,10 @@ impl Attempt<'_> {
             }
             None => None,
         };
-        let env = place.environment(order, run, python.as_ref())?;
-        place.program(&run.command, env)
+        let mut env = place.environment(order, run, python.as_ref())?;
+        let gpus = tools.gpus.take(order.gpus).await?;
+        gpus.show_in(&mut env);
+        Ok((place.program(&run.command, env)?, gpus))
     }
 
     async fn lay_out(

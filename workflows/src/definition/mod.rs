@@ -63,6 +63,8 @@ pub struct Workflow {
     pub concurrency: Concurrency,
     /// `cooldown`: at least this long between the starts of two runs of a key.
     pub cooldown: Option<Duration>,
+    /// `priority`: how urgent its steps are to workers, from 0 to 100; see [`crate::placement::Claimant`].
+    pub priority: u32,
     /// The steps, in the file's order, those of `finally` last. `needs` point into this list; there is no cycle.
     pub steps: Vec<Step>,
     /// `outputs`: what a workflow that runs this one as a step gets, rendered when the run ends.

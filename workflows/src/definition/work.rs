@@ -2,10 +2,14 @@
 //! of their own. Must never happen here: a command line put together from strings.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::{EvaluateTask, ValidateTask};
 use crate::template::{Template, ValueTemplate};
+use crate::units::show_size;
 
 /// A step that runs on a worker: what all such verbs share, and the task itself.
 #[derive(Clone, Debug)]
@@ -98,16 +102,41 @@ pub enum Packages {
 }
 
 /// `needs_host`: what a worker must offer to run a step.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostNeeds {
     /// GPUs, whole ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u32>,
     /// CPUs; halves and the like are shares of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
     /// Memory, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
     /// Labels with these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+impl HostNeeds {
+    /// Whether any worker will do.
+    pub fn is_empty(&self) -> bool {
+        let Self { gpus, cpus, memory, labels } = self;
+        gpus.unwrap_or(0) == 0 && cpus.is_none() && memory.unwrap_or(0) == 0 && labels.is_empty()
+    }
+}
+
+/// For people: `gpus=8, memory=16 GiB, label zone=eu`.
+impl fmt::Display for HostNeeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gpus, cpus, memory, labels } = self;
+        let gpus = gpus.filter(|&gpus| gpus > 0).map(|gpus| format!("gpus={gpus}"));
+        let cpus = cpus.map(|cpus| format!("cpus={cpus}"));
+        let memory = memory.filter(|&bytes| bytes > 0).map(|bytes| format!("memory={}", show_size(bytes)));
+        let labels = labels.iter().map(|(key, value)| format!("label {key}={value}"));
+        let parts: Vec<String> = gpus.into_iter().chain(cpus).chain(memory).chain(labels).collect();
+        f.write_str(&parts.join(", "))
+    }
 }
 
 /// `cache`: with the same code, inputs, params and environment, the outcome of an earlier attempt is taken.

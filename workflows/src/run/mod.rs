@@ -34,7 +34,7 @@ pub use input::{ChildOrder, Effect, Input, Parent, Promotion, Refused};
 pub use state::{Cancel, Ending, Instance, Lease, Results, RunHead, RunState, Settled, Step, StepState};
 pub use view::{Live, summary};
 
-use crate::definition::{self, Verb, Workflow};
+use crate::definition::{self, HostNeeds, Verb, Workflow};
 use crate::digest::Digest;
 use crate::event::CloudEvent;
 use crate::gate::{Champion, Decision};
@@ -239,6 +239,16 @@ impl Run {
             RunState::Running { .. } => self.timers.first().map(|&(at, _)| at),
             RunState::Waiting { .. } | RunState::Over { .. } => None,
         }
+    }
+
+    /// Whether the step of this place waits for a worker.
+    pub fn is_ready(&self, place: usize) -> bool {
+        self.steps.get(place).is_some_and(|step| matches!(step.state, StepState::Ready))
+    }
+
+    /// What the step of this place asks of its worker's host; nothing where no worker has to do with it.
+    pub fn host_needs(&self, place: usize) -> Option<&HostNeeds> {
+        self.definition(place).verb.work().map(|work| &work.host).filter(|needs| !needs.is_empty())
     }
 
     /// The places of the steps that wait for a worker, in order.

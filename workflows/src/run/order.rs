@@ -45,6 +45,7 @@ impl Run {
             artifacts: work.artifacts.clone(),
             checkpoint: work.checkpoint.clone().map(|path| CheckpointOrder { path, from: None }),
             events: self.facts.batch.count,
+            gpus: work.host.gpus.unwrap_or(0),
             timeout_ms: u64::try_from(work.timeout.as_millis()).unwrap_or(u64::MAX),
             limits: Limits { cpus: work.host.cpus, memory: work.host.memory },
             secrets: BTreeMap::new(),

@@ -124,6 +124,9 @@ pub struct StepView {
     /// What it saved last of its checkpoint folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
+    /// What it asks of its worker's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_host: Option<HostNeeds>,
     /// The run whose outcome was reused.
     pub cached_from: Option<String>,
     /// The run it started, of a step that runs a workflow.
@@ -445,14 +448,24 @@ pub struct Rollback {
 pub struct WorkerView {
     /// Its name.
     pub worker: String,
-    /// `ready | busy | draining | silent`: silent when it has not been heard of for three renewals.
+    /// `ready | busy | draining | drained | silent`: silent when it has not been heard of for three renewals, drained when a
+    /// person wants it to take no more steps and it has none.
     pub state: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// GPUs of the host.
+    /// GPUs it offers.
     pub gpus: u32,
-    /// Bytes of memory of the host.
+    /// CPUs it offers.
+    #[serde(default)]
+    pub cpus: u32,
+    /// Bytes of memory it offers.
     pub memory: u64,
+    /// What the steps it runs ask for.
+    #[serde(default)]
+    pub used: UsedView,
+    /// Its program's version.
+    #[serde(default)]
+    pub version: String,
     /// Attempts at once.
     pub slots: u32,
     /// Attempts now.
@@ -460,7 +473,43 @@ pub struct WorkerView {
     /// When it was last heard of.
     pub last_seen: Timestamp,
     /// What it is running.
-    pub attempts: Vec<AttemptKey>,
+    pub attempts: Vec<HeldAttempt>,
+}
+
+/// What the steps that a worker runs ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UsedView {
+    /// GPUs.
+    pub gpus: u32,
+    /// CPUs.
+    pub cpus: f64,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+/// An attempt that a worker has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldAttempt {
+    /// Names it.
+    #[serde(flatten)]
+    pub key: AttemptKey,
+    /// When it was given.
+    pub since: Timestamp,
+}
+
+/// Steps that wait for a worker and ask the same of its host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WaitingView {
+    /// What they ask for.
+    pub needs_host: HostNeeds,
+    /// How many they are.
+    pub steps: u64,
+    /// Since when the first of them has waited.
+    pub since: Timestamp,
+    /// Why, in words.
+    pub reason: String,
+    /// Why each worker is not given one of them, by its name; those are left out that will be.
+    pub workers: BTreeMap<String, String>,
 }
 
 /// What a token's bearer may do. `admin` may do everything, `operator` everything a `viewer` may.

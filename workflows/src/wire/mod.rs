@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::definition::HostNeeds;
 use crate::digest::Digest;
 use crate::names::RunName;
 use crate::time::Timestamp;

@@ -98,6 +98,9 @@ pub struct StepOrder {
     pub checkpoint: Option<CheckpointOrder>,
     /// How many events the run stands for; fetched from `GET /api/v1/worker/events` as JSON Lines.
     pub events: u64,
+    /// How many of the worker's GPUs are this attempt's own.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub gpus: u32,
     /// The longest the attempt may take, in milliseconds.
     pub timeout_ms: u64,
     /// What its processes may use together.
@@ -115,6 +118,10 @@ pub struct Limits {
     pub cpus: Option<f64>,
     /// Memory, in bytes; beyond it the attempt is ended.
     pub memory: Option<u64>,
+}
+
+fn is_none_of_them(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A folder that a step keeps across attempts.

@@ -60,6 +60,9 @@ async fn play(args: &DemoArgs, remote: &Remote, folder: &Path, signals: &Signals
         name: "demo".to_owned(),
         slots: args.slots,
         labels: std::collections::BTreeMap::new(),
+        cpus: None,
+        memory: None,
+        gpus: None,
         data: crate::settings::worker_folder(folder),
         cache_bytes_max: refit_workers::Config::CACHE_BYTES_MAX,
     })?;

@@ -34,7 +34,7 @@ use fields::Fields;
 use known::Known;
 use reads::Reads;
 use steps::{Around, StepDraft};
-use top::{Defaults, check_param};
+use top::{Defaults, PRIORITY_DEFAULT, check_param};
 use uses::Library;
 use whole::Whole;
 
@@ -122,6 +122,7 @@ fn check(root: &Node, library: &mut Library<'_>, f: &mut Findings) -> Option<Wor
     let mut reads = Reads::default();
     let triggers = triggers::triggers(&top, &params, &mut reads, f);
     let cooldown = top.duration("cooldown", f);
+    let priority = top.small_count("priority", f).unwrap_or(PRIORITY_DEFAULT);
     let defaults = top::defaults(&top, f);
     let outputs = top::outputs(&top, &mut reads, f);
     let (entries, finally_from) = step_entries(&top, f);
@@ -161,6 +162,7 @@ fn check(root: &Node, library: &mut Library<'_>, f: &mut Findings) -> Option<Wor
         params,
         concurrency: concurrency?,
         cooldown,
+        priority,
         steps,
         outputs,
         not_yet: Vec::new(),

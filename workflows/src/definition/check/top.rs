@@ -14,6 +14,9 @@ use super::reads::{Place, Reads};
 use super::work;
 use crate::template::Template;
 
+/// `priority` of a workflow that says nothing.
+pub(super) const PRIORITY_DEFAULT: u32 = 50;
+
 /// What steps on workers take when they say nothing themselves.
 #[derive(Debug)]
 pub(super) struct Defaults {

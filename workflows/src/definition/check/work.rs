@@ -62,7 +62,6 @@ fn checkpoint(fields: &Fields<'_>, f: &mut Findings) -> Option<String> {
 
 fn host(fields: &Fields<'_>, f: &mut Findings) -> HostNeeds {
     let Some((key, node)) = fields.get("needs_host") else { return HostNeeds::default() };
-    f.not_yet(key.position, "`needs_host`");
     let Some(host) = Fields::of(node, key.position, &NEEDS_HOST, f) else { return HostNeeds::default() };
     let mut needs = HostNeeds {
         gpus: host.small_count("gpus", f),

@@ -33,6 +33,7 @@ pub static WORKFLOW: Keys = Keys {
             "How many runs go on at once, and what becomes of one more.",
         ),
         key("cooldown", Kind::Duration, "At least this long between the starts of two runs of a key."),
+        key("priority", Kind::Count(0, 100), "How urgent its steps are to workers; 50 without it."),
         key(
             "defaults",
             Kind::Mapping(&DEFAULTS),

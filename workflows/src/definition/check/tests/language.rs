@@ -206,7 +206,6 @@ fn what_cannot_be_run_yet_is_listed_in_order() {
     let line = |text: &str| WHOLE.lines().position(|line| line.contains(text)).unwrap() + 1;
     let expected = [
         format!("{} `validate`", line("    validate:      ")),
-        format!("{} `needs_host`", line("needs_host:")),
         format!("{} `evaluate`", line("    evaluate:      ")),
         format!("{} the statistical check of `roc_auc` (success)", line("role: success")),
         format!("{} the statistical check of `accuracy` (guardrail)", line("metric: accuracy")),

@@ -217,8 +217,8 @@ fn a_bomb_of_used_files_is_refused() {
 #[test]
 fn what_a_used_file_cannot_run_yet_names_the_file() {
     let workflow = with_files(
-        "workflow: w\nsteps: { a: { uses: t.yaml, python: { packages: [a] } } }\n",
-        &[("t.yaml", "run: [a]\nneeds_host: { gpus: 1 }\n")],
+        "workflow: w\nsteps: { a: { run: [x], python: { packages: [a] } }, b: { uses: t.yaml } }\n",
+        &[("t.yaml", "run: [a]\npython: { packages: [a] }\n")],
     );
     let listed: Vec<(Option<String>, u32)> =
         workflow.unwrap().not_yet.into_iter().map(|problem| (problem.file, problem.position.line)).collect();
