@@ -4,7 +4,8 @@
 //! that the same inputs always give the same result and every state can be searched, replayed and explained.
 //!
 //! Reading order: [`definition`] (a sound workflow) → [`trigger`] (events to batches) → [`run`] (the state
-//! machine) → [`gate`] (candidate against champion) → [`wire`] (what crosses a process or disk boundary).
+//! machine) → [`gate`] (candidate against champion) → [`statistics`] (how sure a difference is) → [`wire`] (what
+//! crosses a process or disk boundary).
 
 #![deny(clippy::wildcard_enum_match_arm)]
 #![warn(missing_docs)]
@@ -21,6 +22,7 @@ pub mod placement;
 pub mod run;
 pub mod schedule;
 pub mod series;
+pub mod statistics;
 pub mod template;
 pub mod time;
 pub mod trigger;
