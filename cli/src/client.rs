@@ -8,10 +8,10 @@ use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
 use refit_workflows::wire::{
     Accepted, Apply, CreateToken, DeadLetterView, Decide, DeletedWorkflow, EventExplanation, EventView,
-    HistoryView, LogPage, MissingReply, MissingRequest, ModelView, PauseWorkflow, ProblemDetails,
-    ReplayFilter, ReplayPlan, ReplayView, RetriedDeadLetter, RetryDeadLetter, RetryRun, Rollback, RunView,
-    SERIES_PAGE, SeriesView, ServerView, StartRun, TargetDropped, TargetView, TokenView, WaitingView,
-    WorkerView, WorkflowView,
+    EvidenceView, HistoryView, LogPage, MissingReply, MissingRequest, ModelView, PauseWorkflow,
+    ProblemDetails, ReplayFilter, ReplayPlan, ReplayView, RetriedDeadLetter, RetryDeadLetter, RetryRun,
+    Rollback, RunView, SERIES_PAGE, SeriesView, ServerView, StartRun, TargetDropped, TargetView, TokenView,
+    WaitingView, WorkerView, WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -344,6 +344,11 @@ impl Client {
     /// `GET /runs/{workflow}/{number}`
     pub(crate) async fn run(&self, run: &RunName) -> Answer<RunView> {
         self.get(&format!("/runs/{run}"), &[]).await
+    }
+
+    /// `GET /runs/{workflow}/{number}/evidence`
+    pub(crate) async fn evidence(&self, run: &RunName) -> Answer<EvidenceView> {
+        self.get(&format!("/runs/{run}/evidence"), &[]).await
     }
 
     /// The run as soon as its version is greater than `after`, or as it is when `wait` is over.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// With an environment to build first: installing scikit-learn takes what the network gives.
 const FIRST: Duration = Duration::from_secs(300);
 /// With the packages downloaded.
-const AGAIN: Duration = Duration::from_secs(120);
+const AGAIN: Duration = Duration::from_secs(240);
 
 /// One after the other, so that the second finds the packages that the first has downloaded.
 #[tokio::test(flavor = "multi_thread")]

@@ -44,13 +44,19 @@ impl Packages {
         let list = |value: &Value| value.as_array().unwrap().clone();
         let normal =
             |dependency: &Value| list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
-        let names =
-            list(&metadata["packages"]).iter().map(|one| (text(&one["id"]), text(&one["name"]))).collect();
+        let packages: BTreeMap<String, &Value> =
+            metadata["packages"].as_array().unwrap().iter().map(|one| (text(&one["id"]), one)).collect();
+        let names: BTreeMap<String, String> =
+            packages.iter().map(|(id, one)| (id.clone(), text(&one["name"]))).collect();
         let needs = list(&metadata["resolve"]["nodes"]).into_iter().map(|node| {
-            let needs = list(&node["deps"]).into_iter().filter(normal).map(|needed| text(&needed["pkg"]));
-            (text(&node["id"]), needs.collect())
+            let id = text(&node["id"]);
+            let active = |needed: &Value| is_active(packages[&id], &node, &names[&text(&needed["pkg"])]);
+            let needs = list(&node["deps"]).into_iter().filter(normal).filter(active);
+            let needs = needs.map(|needed| text(&needed["pkg"])).collect();
+            (id.clone(), needs)
         });
-        Self { names, needs: needs.collect() }
+        let needs: BTreeMap<_, _> = needs.collect();
+        Self { names, needs }
     }
 
     fn id(&self, name: &str) -> &str {
@@ -83,6 +89,28 @@ impl Packages {
         let house = reachable.iter().filter(|name| name.starts_with("refit"));
         through.chain(own).chain(house).map(|name| (*name).to_owned()).collect()
     }
+}
+
+/// Whether a dependency is there in what was built: cargo lists optional ones as well that a feature would use if another one asked
+/// for them (`rand?/std`).
+fn is_active(package: &Value, node: &Value, name: &str) -> bool {
+    let declared = package["dependencies"].as_array().unwrap().iter().filter(|one| one["name"] == name);
+    let declared: Vec<&Value> = declared.collect();
+    if declared.is_empty() || declared.iter().any(|one| one["optional"] == false) {
+        return true;
+    }
+    declared.iter().any(|one| {
+        let called = one["rename"].as_str().unwrap_or(name);
+        let asked = [called.to_owned(), format!("dep:{called}"), format!("{called}/")];
+        let asks = |element: &Value| {
+            let element = element.as_str().unwrap();
+            element == asked[0] || element == asked[1] || element.starts_with(&asked[2])
+        };
+        node["features"].as_array().unwrap().iter().any(|feature| {
+            let elements = package["features"][feature.as_str().unwrap()].as_array();
+            elements.is_some_and(|elements| elements.iter().any(asks))
+        })
+    })
 }
 
 fn cargo(arguments: &[&str]) -> Vec<u8> {

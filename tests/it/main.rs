@@ -27,6 +27,7 @@ mod broken;
 mod cli;
 mod demo;
 mod examples;
+mod gates_page;
 mod hooks;
 mod house;
 mod language_page;

@@ -200,7 +200,7 @@ impl Siege {
                     Input::Finished { step, epoch, outcome } => {
                         *answered.entry((*step, *epoch)).or_default() += 1;
                         match outcome {
-                            Outcome::Succeeded { .. } => outcomes[*step] += 1,
+                            Outcome::Succeeded(_) => outcomes[*step] += 1,
                             // A worker that was cut off says so itself when it can.
                             Outcome::Failed { failure: Failure::WorkerLost, .. } => found.lost += 1,
                             other => panic!("{name}: a late report was accepted: {other:?}"),

@@ -531,7 +531,7 @@ mod tests {
         worker.drain.cancel();
         worker.task.await.unwrap().unwrap();
         let seen = worker.server.seen();
-        assert!(matches!(seen.finished[..], [Finish { outcome: Outcome::Succeeded { .. }, next: None, .. }]));
+        assert!(matches!(seen.finished[..], [Finish { outcome: Outcome::Succeeded(_), next: None, .. }]));
     }
 
     #[tokio::test]
@@ -570,7 +570,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         worker.server.seen().refuse = None;
         eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
-        assert!(matches!(worker.server.seen().finished[0].outcome, Outcome::Succeeded { .. }));
+        assert!(matches!(worker.server.seen().finished[0].outcome, Outcome::Succeeded(_)));
         assert_eq!(worker.server.log(), "one\ntwo\n");
         worker.drain.cancel();
         worker.task.await.unwrap().unwrap();
@@ -601,7 +601,7 @@ mod tests {
         worker.server.offer(step(0, "sleep 0.3"));
         eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
         let outcome = worker.server.seen().finished[0].outcome.clone();
-        assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome:?}");
         worker.drain.cancel();
         worker.task.await.unwrap().unwrap();
     }
@@ -629,7 +629,7 @@ mod tests {
         {
             let seen = worker.server.seen();
             let outcome = &seen.finished.iter().find(|seen| is_over(seen)).unwrap().outcome;
-            assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+            assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome:?}");
             let first = |name: &str| seen.calls.iter().position(|&call| call == name).unwrap();
             assert!(first("renew") < first("lease"), "{:?}", seen.calls);
         }

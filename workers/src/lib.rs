@@ -9,6 +9,8 @@ mod agent;
 mod blobs;
 mod cgroup;
 mod client;
+mod data;
+mod evaluate;
 mod execute;
 mod gpus;
 mod held;
@@ -21,6 +23,7 @@ mod processes;
 mod python;
 #[cfg(test)]
 mod testing;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

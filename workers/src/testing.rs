@@ -162,7 +162,7 @@ pub(crate) fn shell(text: &str) -> StepOrder {
         task: OrderTask::Run(RunOrder {
             command: OrderCommand::Shell(text.to_owned()),
             env: BTreeMap::new(),
-            requirements: None,
+            python: None,
         }),
         params: serde_json::Map::new(),
         bundle: None,
@@ -182,7 +182,9 @@ pub(crate) fn shell(text: &str) -> StepOrder {
 pub(crate) fn process(order: &mut StepOrder) -> &mut RunOrder {
     match &mut order.task {
         OrderTask::Run(run) => run,
-        OrderTask::Call(_) | OrderTask::NotYet { .. } => panic!("the order runs no process"),
+        OrderTask::Call(_) | OrderTask::Evaluate(_) | OrderTask::Validate(_) | OrderTask::NotYet { .. } => {
+            panic!("the order runs no process")
+        }
     }
 }
 

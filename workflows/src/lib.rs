@@ -4,7 +4,7 @@
 //! that the same inputs always give the same result and every state can be searched, replayed and explained.
 //!
 //! Reading order: [`definition`] (a sound workflow) → [`trigger`] (events to batches) → [`run`] (the state
-//! machine) → [`gate`] (candidate against champion) → [`statistics`] (how sure a difference is) → [`wire`] (what
+//! machine) → [`gate`] (candidate against champion, by an [`evaluation`]) → [`statistics`] (how sure a difference is) → [`wire`] (what
 //! crosses a process or disk boundary).
 
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -12,6 +12,7 @@
 
 pub mod definition;
 pub mod digest;
+pub mod evaluation;
 pub mod event;
 pub mod expression;
 pub mod format;

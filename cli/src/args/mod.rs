@@ -28,7 +28,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use event::{EventCommand, EventListArgs, EventReplayArgs, EventSendArgs};
 pub(crate) use model::ModelCommand;
 pub(crate) use processes::{Broker, ConfigFile, Database, DemoArgs, Place, ServeArgs, UpArgs, WorkArgs};
-pub(crate) use run::{DecideArgs, RunCommand};
+pub(crate) use run::{DecideArgs, EvidenceForm, RunCommand};
 pub(crate) use target::TargetCommand;
 pub(crate) use token::{Direct, TokenCommand};
 pub(crate) use worker::WorkerCommand;

@@ -100,6 +100,18 @@ pub(crate) enum RunCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Print the record of what a run's promotion rested on: gates, figures, approvals, events
+    #[command(after_help = "Examples:
+  refit run evidence churn/12 > churn-12.md
+  refit run evidence churn/12 -o json")]
+    Evidence {
+        /// The run
+        #[arg(value_name = "WORKFLOW/NUMBER")]
+        run: RunName,
+        /// The form
+        #[arg(short = 'o', long = "output", value_enum, default_value_t = EvidenceForm::Markdown)]
+        form: EvidenceForm,
+    },
     /// End a run and its steps
     Cancel {
         /// The run
@@ -126,6 +138,15 @@ pub(crate) enum RunCommand {
     Approve(DecideArgs),
     /// Say no to a run that waits for an approval
     Reject(DecideArgs),
+}
+
+/// How a record is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EvidenceForm {
+    /// For people: a document.
+    Markdown,
+    /// For programs.
+    Json,
 }
 
 /// `refit run approve` and `refit run reject`.

@@ -58,6 +58,7 @@ fn documented_lines_parse() {
         "run show churn/12 -o json",
         "run show churn/12 --graph=mermaid",
         "run watch churn/12",
+        "run evidence churn/12 -o json",
         "run logs churn/12 -f --step train[depth=4]",
         "run cancel churn/12",
         "run retry churn/12 --all",

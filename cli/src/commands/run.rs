@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 
 use super::unknown;
-use crate::args::{DecideArgs, Format, GraphForm, Output, RunCommand};
+use crate::args::{DecideArgs, EvidenceForm, Format, GraphForm, Output, RunCommand};
 use crate::client::Client;
 use crate::exit::{Exit, Usage};
 use crate::render::graph::Graph;
@@ -62,6 +62,17 @@ pub(crate) async fn run(command: RunCommand, client: &Client) -> anyhow::Result<
             let series = client.series(&run, step.as_deref()).await;
             let series = series.with_context(|| format!("failed to read the metrics of {run}"))?;
             render::listing(output.format, &series, "no metrics", || render::metrics::table(&series))?;
+            Ok(Exit::Ok)
+        }
+        RunCommand::Evidence { run, form } => {
+            let evidence = client
+                .evidence(&run)
+                .await
+                .with_context(|| format!("failed to show what {run} rested on"))?;
+            match form {
+                EvidenceForm::Markdown => render::print(render::evidence::markdown(&evidence))?,
+                EvidenceForm::Json => render::answer(Format::Json, &evidence, String::new)?,
+            }
             Ok(Exit::Ok)
         }
         RunCommand::Cancel { run, output } => {

@@ -7,6 +7,7 @@ pub(crate) mod deadletter;
 pub(crate) mod diagnostics;
 pub(crate) mod doctor;
 pub(crate) mod event;
+pub(crate) mod evidence;
 pub(crate) mod graph;
 pub(crate) mod log;
 pub(crate) mod metrics;

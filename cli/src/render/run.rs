@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use refit_workflows::gate::{CheckResult, Decision, Verdict};
+use refit_workflows::statistics::Difference;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{ArrivalView, RunView, StepView};
 
@@ -223,9 +224,15 @@ pub(crate) fn gate(step: &str, decision: &Decision) -> String {
         paint(DIM, format_args!("({against})"))
     );
     let _ = writeln!(text, "  {}", clean(&decision.reason));
-    let mut grid = Grid::new(&["CHECK", "VERDICT", "CANDIDATE", "CHAMPION", "REQUIRED", "BECAUSE"]);
+    let compares = decision.checks.iter().any(|check| check.tested.is_some());
+    let mut heads = vec!["CHECK", "VERDICT", "CANDIDATE", "CHAMPION", "REQUIRED"];
+    if compares {
+        heads.extend(["DIFFERENCE", "BETWEEN", "EXAMPLES", "NEEDED"]);
+    }
+    heads.push("BECAUSE");
+    let mut grid = Grid::new(&heads);
     for check in &decision.checks {
-        grid.row(check_row(check));
+        grid.row(check_row(check, compares));
     }
     if !grid.is_empty() {
         text.push_str(&super::indent(&grid.to_string(), 4));
@@ -233,17 +240,29 @@ pub(crate) fn gate(step: &str, decision: &Decision) -> String {
     text
 }
 
-fn check_row(check: &CheckResult) -> Vec<comfy_table::Cell> {
+fn check_row(check: &CheckResult, compares: bool) -> Vec<comfy_table::Cell> {
     let figure = |value: Option<f64>| table::maybe(value.map(number));
     let (word, style) = verdict_look(check.verdict);
-    vec![
+    let mut row = vec![
         table::text(&check.check),
         table::styled(word, style),
         figure(check.candidate),
         figure(check.champion),
         figure(check.required),
-        table::text(&check.reason),
-    ]
+    ];
+    if compares {
+        let difference = check.tested.as_ref().and_then(|tested| tested.difference.as_ref());
+        // Both one-sided bounds together.
+        let between = |it: &Difference| format!("{} … {}", number(it.low), number(it.high));
+        row.extend([
+            figure(difference.map(|difference| difference.estimate)),
+            table::maybe(difference.map(between)),
+            table::maybe(check.tested.as_ref().map(|tested| tested.examples.to_string())),
+            table::maybe(difference.and_then(|it| it.needed).map(|needed| needed.to_string())),
+        ]);
+    }
+    row.push(table::text(&check.reason));
+    row
 }
 
 fn verdict_look(verdict: Option<Verdict>) -> (&'static str, anstyle::Style) {
@@ -376,6 +395,24 @@ churn/12  ✗ rejected
         {
             assert!(lines[1].contains(part), "{part} is missing in {}", lines[1]);
         }
+    }
+
+    #[test]
+    fn what_was_compared_is_shown_with_its_bounds() {
+        let mut run = example();
+        let decision = run.steps.as_mut().unwrap()[1].decision.as_mut().unwrap();
+        decision.checks[1].tested = serde_json::from_value(serde_json::json!({
+            "role": "success", "alpha": 0.05, "examples": 1200, "difference": {
+                "estimate": -0.0875, "low": -0.11, "high": -0.065, "p_better": 1.0, "p_worse": 0.0, "p_margin": 1.0,
+                "n": 1200, "test": "tango", "needed": 5400 },
+        }))
+        .unwrap();
+        let text = plain(&gate("gate", decision));
+        let row = text.lines().find(|line| line.contains("not worse")).unwrap();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let expected =
+            ["0.8125", "0.9", "0", "-0.0875", "-0.11", "…", "-0.065", "1200", "5400", "0.0875", "worse"];
+        assert_eq!(words[words.len() - expected.len()..], expected, "{text}");
     }
 
     #[test]

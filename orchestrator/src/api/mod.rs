@@ -131,6 +131,7 @@ fn table() -> Vec<Route> {
         Route::new(post(), "/api/v1/runs", Operator, runs::start).body_max(MIB),
         Route::new(get(), "/api/v1/runs", Viewer, runs::list),
         Route::new(get(), "/api/v1/runs/{workflow}/{number}", Viewer, runs::show),
+        Route::new(get(), "/api/v1/runs/{workflow}/{number}/evidence", Viewer, runs::evidence),
         Route::new(get(), "/api/v1/runs/{workflow}/{number}/logs", Viewer, runs::logs),
         Route::new(get(), "/api/v1/runs/{workflow}/{number}/metrics", Viewer, runs::metrics),
         Route::new(post(), "/api/v1/runs/{workflow}/{number}/cancel", Operator, runs::cancel),

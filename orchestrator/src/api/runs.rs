@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{Decide, LogPage, RetryRun, RunView, SeriesView, StartRun};
+use refit_workflows::wire::{Decide, EvidenceView, LogPage, RetryRun, RunView, SeriesView, StartRun};
 use serde::Deserialize;
 
 use super::events::limit;
@@ -70,6 +70,13 @@ pub(super) async fn show(
     Params(params): Params<ShowParams>,
 ) -> Result<Json<RunView>, Problem> {
     Ok(Json(engine.run(&run, params.after, wait(params.wait_ms)).await?))
+}
+
+pub(super) async fn evidence(
+    State(engine): State<Engine>,
+    RunPath(run): RunPath,
+) -> Result<Json<EvidenceView>, Problem> {
+    Ok(Json(engine.evidence(&run).await?))
 }
 
 #[derive(Debug, Deserialize)]

@@ -406,6 +406,17 @@ impl Engine {
         self.store().model(name).await?.ok_or_else(|| EngineError::NotFound(no_model(name)))
     }
 
+    /// What the promotion of a run rested on.
+    pub async fn evidence(&self, run: &RunName) -> Result<EvidenceView, EngineError> {
+        if let Some(evidence) = self.store().evidence(run).await? {
+            return Ok(evidence);
+        }
+        self.run(run, None, Duration::ZERO).await?;
+        Err(EngineError::NotFound(format!(
+            "{run} has promoted nothing, so there is no record; `refit run show {run}` has its gates"
+        )))
+    }
+
     /// The moves of a model's aliases, newest first.
     pub async fn history(&self, model: &str) -> Result<Vec<HistoryView>, EngineError> {
         self.model(model).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use refit_workflows::definition::{Verb, Workflow};
 use refit_workflows::digest::Digest;
 use refit_workflows::gate::Verdict;
-use refit_workflows::wire::{ArtifactKind, ArtifactRef, Failure, Outcome, StepOrder};
+use refit_workflows::wire::{ArtifactKind, ArtifactRef, Failure, Handed, Outcome, StepOrder};
 use serde_json::Value;
 
 /// What the steps of one workflow come to. Without a word about it, a worker's step succeeds at once with its declared
@@ -86,11 +86,12 @@ impl Script {
             return (timeout, Outcome::Failed { failure: Failure::TimedOut, reason });
         }
         let outcome = match &attempt.came {
-            Came::Success { outputs, metrics } => Outcome::Succeeded {
+            Came::Success { outputs, metrics } => Outcome::Succeeded(Handed {
                 outputs: outputs.clone(),
                 metrics: metrics.clone(),
                 artifacts: order.artifacts.keys().map(|name| (name.clone(), artifact(order, name))).collect(),
-            },
+                ..Handed::default()
+            }),
             Came::Failure { failure, reason } => {
                 Outcome::Failed { failure: failure.clone(), reason: reason.clone() }
             }

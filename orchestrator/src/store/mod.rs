@@ -24,6 +24,7 @@ mod launch;
 mod logs;
 mod outbox;
 mod placement;
+mod references;
 mod registry;
 mod replays;
 mod retention;

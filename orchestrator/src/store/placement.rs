@@ -14,7 +14,7 @@ use refit_workflows::wire::{Register, StepOrder};
 use super::database::{Row, Sql, sql};
 use super::turn::{Claim, LeasedStep, Turn};
 use super::workers::hosts_in;
-use super::{ChangeError, Hints, StoreError, checkpoints, to_json};
+use super::{ChangeError, Hints, StoreError, checkpoints, references, to_json};
 
 /// How often one claim looks again when others were faster, or a run could not be read.
 const LOOKS_MAX: usize = 4;
@@ -351,6 +351,14 @@ impl Turn {
         let (mut order, secrets) = (run.order(position), run.secrets(position).to_vec());
         if let Ok(StepOrder { key, checkpoint: Some(checkpoint), .. }) = &mut order {
             checkpoint.from = checkpoints::latest_in(&mut self.tx, id, &key.step, step.anew_after).await?;
+        }
+        if let Ok(order) = &mut order
+            && references::are_needed(order)
+        {
+            // A run before may have finished in this very transaction.
+            self.writes.write(&mut self.tx).await?;
+            let run = self.hold(id).await?.clone();
+            references::fill_in(&mut self.tx, &run, order).await?;
         }
         given.steps.push(LeasedStep { run: name, position, epoch: step.epoch, order, secrets });
         Ok(true)

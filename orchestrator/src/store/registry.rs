@@ -9,7 +9,9 @@ use refit_workflows::gate::Champion;
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Input, Promotion, Run};
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{ArtifactRef, HistoryView, ModelView, VersionView};
+use refit_workflows::wire::{
+    ArtifactRef, EventRef, EvidenceRecord, EvidenceView, HistoryView, ModelView, VersionView,
+};
 use serde_json::json;
 
 use super::database::{Row, Sql, Transaction, sql};
@@ -34,6 +36,9 @@ const REMEMBER: &str = "INSERT INTO alias_history
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 const KEEP_EVIDENCE: &str =
     "INSERT INTO evidence (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING";
+const EVIDENCE: &str = "SELECT e.digest, e.body FROM versions v
+    JOIN runs r ON r.id = v.run JOIN evidence e ON e.digest = v.evidence
+    WHERE r.workflow = $1 AND r.number = $2 ORDER BY v.version DESC LIMIT 1";
 const LATEST_MOVES: &str = "SELECT from_version, to_version FROM alias_history
     WHERE model = $1 AND alias = $2 ORDER BY seq DESC";
 const RUN_EVENTS: &str = "SELECT e.source, e.id FROM run_events r JOIN events e ON e.seq = r.event
@@ -86,7 +91,9 @@ impl Store {
             return Ok(Input::ChampionMoved { step: promotion.step, champion });
         }
         let version = versions + 1;
-        let evidence = to_json(&self.evidence(tx, run_id, run, promotion, version, now).await?)?;
+        let record = self.evidence_record(tx, run_id, run, promotion, version, now).await?;
+        // By way of a value, whose keys are in order: the digest is that of a text that anybody can make again.
+        let evidence = to_json(&json!(record))?;
         let digest = Digest::of(evidence.as_bytes());
         tx.execute(sql(KEEP_EVIDENCE).bind(digest.as_str()).bind(evidence)).await?;
         tx.execute(sql(COUNT_VERSION).bind(&promotion.model).bind(version)).await?;
@@ -121,7 +128,7 @@ impl Store {
     }
 
     /// Everything a promotion rested on, as one record.
-    async fn evidence(
+    async fn evidence_record(
         &self,
         tx: &mut Transaction,
         run_id: i64,
@@ -129,26 +136,26 @@ impl Store {
         promotion: &Promotion,
         version: i64,
         now: Timestamp,
-    ) -> Result<serde_json::Value, StoreError> {
+    ) -> Result<EvidenceRecord, StoreError> {
         let mut events = Vec::new();
         for row in tx.all(sql(RUN_EVENTS).bind(run_id)).await? {
-            events.push(json!({ "source": row.text("source")?, "id": row.text("id")? }));
+            events.push(EventRef { source: row.text("source")?, id: row.text("id")? });
         }
-        Ok(json!({
-            "model": promotion.model,
-            "version": version,
-            "alias": promotion.alias,
-            "champion": promotion.expected,
-            "candidate": promotion.candidate,
-            "metrics": promotion.metrics,
-            "gates": promotion.gates,
-            "approvals": promotion.approvals,
-            "run": run.name(),
-            "definition": run.facts().definition,
-            "params": run.facts().params,
-            "events": events,
-            "at": now,
-        }))
+        Ok(EvidenceRecord {
+            model: promotion.model.clone(),
+            version,
+            alias: promotion.alias.clone(),
+            champion: promotion.expected,
+            candidate: promotion.candidate.clone(),
+            metrics: promotion.metrics.clone(),
+            gates: promotion.gates.clone(),
+            approvals: promotion.approvals.clone(),
+            run: run.name().clone(),
+            definition: run.facts().definition.clone(),
+            params: run.facts().params.clone(),
+            events,
+            at: now,
+        })
     }
 
     /// Moves an alias back to the version before; tells the world.
@@ -249,6 +256,25 @@ impl Store {
                     aliases.insert(row.text("alias")?, row.int("version")?);
                 }
                 Ok(Some(ModelView { model: name, versions, aliases }))
+            }
+        })
+        .await
+    }
+
+    /// What the promotion of a run rested on; none when it promoted nothing.
+    pub async fn evidence(&self, run: &RunName) -> Result<Option<EvidenceView>, StoreError> {
+        let run = run.clone();
+        self.durably(move |store| {
+            let run = run.clone();
+            async move {
+                let found =
+                    store.database().first(sql(EVIDENCE).bind(&run.workflow).bind(run.number)).await?;
+                found
+                    .map(|row| {
+                        let digest = row.text("digest")?.parse().map_err(StoreError::Corrupt)?;
+                        Ok(EvidenceView { digest, record: row.json("body")? })
+                    })
+                    .transpose()
             }
         })
         .await

@@ -153,8 +153,8 @@ fn bad_workflows() -> Vec<Bad> {
             &[("line", "4"), ("hint", "`train`")],
         ),
         bad_workflow(
-            "a verb of later",
-            "workflow: w\nsteps:\n  a:\n    validate: { data: x.csv, checks: [{ rows: { min: 1 } }] }\n",
+            "data that only later versions read",
+            "workflow: w\nsteps:\n  a:\n    validate: { data: s3://b/x.csv, checks: [{ rows: { min: 1 } }] }\n",
             &[("detail", "cannot be run by this version yet"), ("line", "4")],
         ),
         bad_workflow(

@@ -79,7 +79,7 @@ impl Answer {
 
 /// Every route with the roles that may use it: `v`iewer, `o`perator, `w`orker, `a`dmin; `*` is anybody at all.
 /// Written by hand, from what each role is for; the implementation is compared with it.
-const WHO: [(&str, &str); 60] = [
+const WHO: [(&str, &str); 61] = [
     ("GET /healthz", "*"),
     ("GET /readyz", "*"),
     ("POST /hooks/{name}", "*"),
@@ -115,6 +115,7 @@ const WHO: [(&str, &str); 60] = [
     ("POST /api/v1/runs", "oa"),
     ("GET /api/v1/runs", "voa"),
     ("GET /api/v1/runs/{workflow}/{number}", "voa"),
+    ("GET /api/v1/runs/{workflow}/{number}/evidence", "voa"),
     ("GET /api/v1/runs/{workflow}/{number}/logs", "voa"),
     ("GET /api/v1/runs/{workflow}/{number}/metrics", "voa"),
     ("POST /api/v1/runs/{workflow}/{number}/cancel", "oa"),

@@ -53,8 +53,7 @@ const STEPS: [(&str, &str); 3] = [
 ];
 
 /// What checks over examples take for granted.
-const EVALUATED: &str =
-    "evaluate: { needs: [train], evaluate: { predictions: p.csv, label: y, metrics: [accuracy] } }\n";
+const EVALUATED: &str = "evaluate: { needs: [train], evaluate: { predictions: p.csv, label: y, metrics: [accuracy], by: [country] } }\n";
 
 fn indented(code: &str) -> String {
     code.lines().map(|line| format!("  {line}\n")).collect()
@@ -406,6 +405,14 @@ fn every_pattern_of_the_page_matches_what_it_says() {
 // ---------------------------------------------------------------------------------------------------------------
 // Links
 
+fn has_heading(page: &std::path::Path, anchor: &str) -> bool {
+    let text = std::fs::read_to_string(page).unwrap();
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+    headings
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
+        .any(|it| it == anchor)
+}
+
 #[test]
 fn every_link_leads_somewhere() {
     let (text, page) = (text(), page());
@@ -418,7 +425,10 @@ fn every_link_leads_somewhere() {
         if let Some(anchor) = link.strip_prefix('#') {
             assert!(anchors.iter().any(|known| known == anchor), "there is no heading #{anchor}");
         } else if !link.starts_with("https://") {
-            assert!(workspace().join("docs").join(link).exists(), "there is no {link}");
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let path = workspace().join("docs").join(file);
+            assert!(path.exists(), "there is no {link}");
+            assert!(anchor.is_empty() || has_heading(&path, anchor), "there is no heading {link}");
         }
         count += 1;
     }

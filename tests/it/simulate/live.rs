@@ -116,11 +116,7 @@ impl Live {
                     self.see_joins(at).await;
                 }
                 Next::Finish(key) => {
-                    let outcome = Outcome::Succeeded {
-                        outputs: BTreeMap::new(),
-                        metrics: BTreeMap::new(),
-                        artifacts: BTreeMap::new(),
-                    };
+                    let outcome = Outcome::Succeeded(Handed::default());
                     self.engine.finish(Finish { key, outcome, next: None }).await.unwrap();
                 }
                 Next::Due(region) => self.fall_due(at, &region).await,

@@ -6,9 +6,11 @@ mod champions;
 mod checkpoints;
 mod contract;
 mod endings;
+mod evaluations;
 mod gpus;
 mod logs;
 mod secrets;
+mod validate;
 mod workers;
 
 use std::collections::BTreeMap;

@@ -32,7 +32,7 @@ async fn work_off(house: &House) -> Vec<String> {
     while let [order] = house.lease("w", "s", 1, 0).await.as_slice() {
         ran.push(order.key.step.clone());
         let outputs = BTreeMap::from([("rows".to_owned(), json!(ran.len()))]);
-        let outcome = Outcome::Succeeded { outputs, metrics: BTreeMap::new(), artifacts: BTreeMap::new() };
+        let outcome = Outcome::Succeeded(Handed { outputs, ..Handed::default() });
         house.finish(&order.key, outcome).await.unwrap();
     }
     ran
@@ -89,10 +89,11 @@ async fn what_is_kept_is_the_latest_success_with_all_its_artifacts(database: Dat
         let order = house.lease_one("w", "s").await;
         house.finish(&order.key, outcome).await.unwrap();
     };
-    let succeeded = |artifact: ArtifactRef| Outcome::Succeeded {
-        outputs: BTreeMap::new(),
-        metrics: BTreeMap::new(),
-        artifacts: BTreeMap::from([("model".to_owned(), artifact)]),
+    let succeeded = |artifact: ArtifactRef| {
+        Outcome::Succeeded(Handed {
+            artifacts: BTreeMap::from([("model".to_owned(), artifact)]),
+            ..Handed::default()
+        })
     };
     let failed = || Outcome::Failed { failure: Failure::Exit { code: 1 }, reason: "no".to_owned() };
 
@@ -149,7 +150,10 @@ async fn a_run_that_is_to_run_everything_does_and_so_do_its_children(database: D
     let order = house.lease_one("w", "s").await;
     assert_eq!([start(false).await, start(true).await], ["lane/2", "lane/2"]);
     let (outputs, metrics, artifacts) = Default::default();
-    house.finish(&order.key, Outcome::Succeeded { outputs, metrics, artifacts }).await.unwrap();
+    house
+        .finish(&order.key, Outcome::Succeeded(Handed { outputs, metrics, artifacts, ..Handed::default() }))
+        .await
+        .unwrap();
     house.engine.store().dispatch().await.unwrap();
     assert_eq!(work_off(&house).await, ["a"]);
 }

@@ -94,8 +94,7 @@ async fn what_something_refers_to_stays_and_every_other_blob_goes(database: Data
             ("model".to_owned(), folder(refer(any()))),
             ("more".to_owned(), file(refer(&(more, Vec::new())))),
         ]);
-        let outcome =
-            Outcome::Succeeded { outputs: Default::default(), metrics: Default::default(), artifacts };
+        let outcome = Outcome::Succeeded(Handed { artifacts, ..Handed::default() });
         house.finish(&order.key, outcome).await.unwrap();
         house.engine.cancel_run(&order.key.run, &somebody()).await.unwrap();
     }

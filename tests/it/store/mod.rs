@@ -157,11 +157,11 @@ fn success() -> Outcome {
 
 fn succeeded_with(accuracy: f64) -> Outcome {
     let model = ArtifactRef { digest: Digest::of(b"model"), bytes: 5, kind: ArtifactKind::File };
-    Outcome::Succeeded {
-        outputs: BTreeMap::new(),
+    Outcome::Succeeded(Handed {
         metrics: BTreeMap::from([("accuracy".to_owned(), accuracy)]),
         artifacts: BTreeMap::from([("model".to_owned(), model)]),
-    }
+        ..Handed::default()
+    })
 }
 
 fn failed() -> Outcome {

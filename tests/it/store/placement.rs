@@ -247,7 +247,7 @@ async fn turns_that_lease_to_the_same_workers_do_not_wait_for_each_other() {
         async move { engine.finish(Finish { key: order.key, outcome: success(), next: Some(next) }).await }
     };
     let all = houses.iter().zip(held).enumerate().flat_map(|(number, (house, orders))| {
-        let worker = move |place: usize| if (place + number) % 2 == 0 { "a" } else { "b" };
+        let worker = move |place: usize| if (place + number).is_multiple_of(2) { "a" } else { "b" };
         orders.into_iter().enumerate().map(move |(place, order)| report(house, order, worker(place)))
     });
     let all: Vec<_> = all.collect();

@@ -1,7 +1,6 @@
 //! What triggers and lanes are in the store: one suite, both databases. Time is set by hand and nothing happens by
 //! itself, so that "an hour later" is exact and nothing is waited for.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use refit_orchestrator::store::{ChangeError, Store};
@@ -88,7 +87,7 @@ impl House {
 }
 
 fn success() -> Outcome {
-    Outcome::Succeeded { outputs: BTreeMap::new(), metrics: BTreeMap::new(), artifacts: BTreeMap::new() }
+    Outcome::Succeeded(Handed::default())
 }
 
 fn failed() -> Outcome {

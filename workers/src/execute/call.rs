@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use refit_workflows::time::show_duration;
-use refit_workflows::wire::{AttemptKey, CallOrder, Failure, Outcome};
+use refit_workflows::wire::{AttemptKey, CallOrder, Failure, Handed, Outcome};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 use serde_json::{Value, json};
@@ -40,9 +40,7 @@ impl Caller {
     /// Makes one request. Dropping the future gives it up.
     pub(crate) async fn call(&self, key: &AttemptKey, order: &CallOrder, log: &Log) -> Outcome {
         match self.try_call(key, order, log).await {
-            Ok(outputs) => {
-                Outcome::Succeeded { outputs, metrics: BTreeMap::new(), artifacts: BTreeMap::new() }
-            }
+            Ok(outputs) => Outcome::Succeeded(Handed { outputs, ..Handed::default() }),
             Err((failure, reason)) => {
                 log.say(&reason);
                 Outcome::Failed { failure, reason }
@@ -193,13 +191,13 @@ mod tests {
         sent.headers.insert("X-Token".to_owned(), "t0".to_owned());
         sent.json = Some(json!({ "version": 4 }));
         let (outcome, log) = call(&sent).await;
-        let Outcome::Succeeded { outputs, .. } = outcome else { panic!("{outcome:?}") };
+        let Outcome::Succeeded(Handed { outputs, .. }) = outcome else { panic!("{outcome:?}") };
         assert_eq!(outputs["status"], json!(200));
         let expected = json!({ "once": "churn/12/tell[zone=eu]", "token": "t0", "sent": { "version": 4 } });
         assert_eq!(outputs["body"], expected);
         assert!(log.contains("/echo → 200") && !log.contains("secret"), "{log}");
         let (outcome, _) = call(&order("GET", format!("{address}/plain"))).await;
-        let Outcome::Succeeded { outputs, .. } = outcome else { panic!("{outcome:?}") };
+        let Outcome::Succeeded(Handed { outputs, .. }) = outcome else { panic!("{outcome:?}") };
         assert_eq!(outputs["body"], json!("fine"));
     }
 

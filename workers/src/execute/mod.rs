@@ -4,6 +4,8 @@
 mod call;
 mod checkpoints;
 mod contract;
+mod data;
+mod evaluate;
 mod lines;
 pub(crate) mod logs;
 pub(crate) mod process;
@@ -13,6 +15,7 @@ mod report;
 mod tests;
 #[cfg(test)]
 mod torture;
+mod validate;
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -23,7 +26,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use refit_workflows::names::check_name;
 use refit_workflows::time::show_duration;
-use refit_workflows::wire::{ArtifactRef, CallOrder, Failure, OrderTask, Outcome, RunOrder, StepOrder};
+use refit_workflows::wire::{
+    ArtifactRef, CallOrder, Failure, Handed, OrderTask, Outcome, RunOrder, StepOrder,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +40,7 @@ use crate::held::{Ending, EndingSignal, Held};
 use crate::leftovers::{self, Signs};
 use crate::orphans::UnderWay;
 use crate::outputs;
-use crate::python::{Environments, Site};
+use crate::python::{Environment, Environments, Site};
 pub(crate) use call::Caller;
 use checkpoints::Checkpoints;
 use contract::Place;
@@ -82,7 +87,7 @@ pub(crate) struct Tools {
 /// What became of the step.
 #[derive(Debug)]
 enum Came {
-    /// Its call is over.
+    /// Its call, or its check of data, is over.
     Called(Outcome),
     Exited(ExitStatus),
     RanOutOfMemory(String),
@@ -117,6 +122,8 @@ pub(crate) async fn execute(
             match &order.task {
                 OrderTask::Run(run) => attempt.run(run, ending.clone()).await,
                 OrderTask::Call(call) => attempt.call(call, ending.clone()).await,
+                OrderTask::Evaluate(order) => attempt.evaluate(order, ending.clone()).await,
+                OrderTask::Validate(order) => attempt.validate(order, ending.clone()).await,
                 OrderTask::NotYet { verb } => Came::CouldNotStart(format!(
                     "this worker cannot do `{verb}`: run the same version of refit here as on the orchestrator"
                 )),
@@ -156,10 +163,14 @@ pub(crate) async fn execute(
 
 /// What is stored of an outcome holds no secret: neither a reason that quotes something nor a value that is handed on.
 fn without_secrets(outcome: Outcome, redactor: &Redactor) -> Outcome {
+    let hand_over = |handed: Handed| {
+        let outputs = handed.outputs.into_iter().map(|(name, value)| (name, redactor.value(value))).collect();
+        Handed { outputs, ..handed }
+    };
     match outcome {
-        Outcome::Succeeded { outputs, metrics, artifacts } => {
-            let outputs = outputs.into_iter().map(|(name, value)| (name, redactor.value(value))).collect();
-            Outcome::Succeeded { outputs, metrics, artifacts }
+        Outcome::Succeeded(handed) => Outcome::Succeeded(hand_over(handed)),
+        Outcome::Rejected { reason, handed } => {
+            Outcome::Rejected { reason: redactor.text(&reason), handed: hand_over(handed) }
         }
         Outcome::Failed { failure, reason } => Outcome::Failed { failure, reason: redactor.text(&reason) },
         Outcome::Cancelled => Outcome::Cancelled,
@@ -193,6 +204,13 @@ async fn interrupted(ending: &mut EndingSignal, deadline: Instant) -> Came {
         ending = ending.ended() => Came::Ended(ending),
         () = tokio::time::sleep_until(deadline) => Came::TimedOut,
     }
+}
+
+/// What is laid out, ready to be started.
+struct Prepared {
+    program: Program,
+    /// Kept until nothing of the step is left: its environment stays, its GPUs are not given to others.
+    _held: (Option<Environment>, TakenGpus),
 }
 
 struct Attempt<'a> {
@@ -229,8 +247,7 @@ impl Attempt<'_> {
                 return came;
             }
         };
-        // Given back when nothing of the step is left, and not before.
-        let (program, _gpus) = match prepared {
+        let Prepared { program, _held } = match prepared {
             Ok(prepared) => prepared,
             Err(reason) => {
                 if !leftovers::nothing_is_left(signs) {
@@ -284,7 +301,7 @@ impl Attempt<'_> {
     }
 
     /// Lays out everything the step sees.
-    async fn prepare(&self, run: &RunOrder, signs: &Signs) -> Result<(Program, TakenGpus), String> {
+    async fn prepare(&self, run: &RunOrder, signs: &Signs) -> Result<Prepared, String> {
         let Self { tools, order, place, .. } = self;
         let work = place.work();
         if let Some(bundle) = &order.bundle {
@@ -308,17 +325,17 @@ impl Attempt<'_> {
                 self.lay_out("the champion's artifact", name, artifact, &folder).await?;
             }
         }
-        let python = match &run.requirements {
-            Some(requirements) => {
+        let python = match &run.python {
+            Some(python) => {
                 let site = Site { work: &work, signs, log: self.log, bundle: order.bundle.as_ref() };
-                Some(tools.environments.ensure(requirements, &site).await?)
+                Some(tools.environments.ensure(python, &site).await?)
             }
             None => None,
         };
         let mut env = place.environment(order, run, python.as_ref())?;
         let gpus = tools.gpus.take(order.gpus).await?;
         gpus.show_in(&mut env);
-        Ok((place.program(&run.command, env)?, gpus))
+        Ok(Prepared { program: place.program(&run.command, env)?, _held: (python, gpus) })
     }
 
     async fn lay_out(
@@ -439,7 +456,7 @@ async fn collect(tools: &Tools, order: &StepOrder, place: &Place, mut reporter: 
         let outputs = outputs::read_outputs(&place.outputs())?;
         let metrics = reporter.metrics.finish()?;
         if order.artifacts.is_empty() {
-            return Ok(Outcome::Succeeded { outputs, metrics, artifacts: Default::default() });
+            return Ok(Outcome::Succeeded(Handed { outputs, metrics, ..Handed::default() }));
         }
         let (work, declared) = (place.work(), order.artifacts.clone());
         let gathered = tokio::task::spawn_blocking(move || outputs::gather(&work, &declared))
@@ -447,7 +464,12 @@ async fn collect(tools: &Tools, order: &StepOrder, place: &Place, mut reporter: 
             .map_err(|cause| format!("failed to read the artifacts: {cause}"))??;
         let handed = tools.blobs.hand_over(&gathered.blobs).await;
         handed.map_err(|cause| format!("failed to hand over the artifacts: {cause}"))?;
-        Ok(Outcome::Succeeded { outputs, metrics, artifacts: gathered.artifacts })
+        Ok(Outcome::Succeeded(Handed {
+            outputs,
+            metrics,
+            artifacts: gathered.artifacts,
+            ..Handed::default()
+        }))
     };
     let collected: Result<Outcome, String> = collected.await;
     collected.unwrap_or_else(|reason| Outcome::Failed { failure: Failure::InvalidOutput, reason })

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use refit_workflows::definition::{Packages, Python};
 use refit_workflows::wire::{
-    ArtifactKind, ArtifactRef, Failure, Instruction, LogChunk, LogStream, OrderCommand, Outcome, SecretValue,
-    StepOrder,
+    ArtifactKind, ArtifactRef, Failure, Handed, Instruction, LogChunk, LogStream, OrderCommand, Outcome,
+    SecretValue, StepOrder,
 };
 use serde_json::{Value, json};
 
@@ -48,7 +49,7 @@ impl Bench {
 
     async fn outputs(&self, order: &StepOrder) -> BTreeMap<String, Value> {
         match self.run(order).await {
-            Some(Outcome::Succeeded { outputs, .. }) => outputs,
+            Some(Outcome::Succeeded(Handed { outputs, .. })) => outputs,
             other => panic!("{other:?}\n{}", self.server.log()),
         }
     }
@@ -72,8 +73,7 @@ async fn exit_codes_and_signals_become_outcomes() {
     ] {
         assert_eq!(bench.failure(&shell(text)).await, (failure, reason.to_owned()), "{text}");
     }
-    let nothing =
-        Outcome::Succeeded { outputs: BTreeMap::new(), metrics: BTreeMap::new(), artifacts: BTreeMap::new() };
+    let nothing = Outcome::Succeeded(Handed::default());
     bench.server.seen().calls.clear();
     assert_eq!(bench.run(&shell("true")).await, Some(nothing));
     assert!(
@@ -181,7 +181,7 @@ async fn artifacts_outputs_and_metrics_are_handed_over() {
     );
     order.artifacts =
         BTreeMap::from([("model".to_owned(), "out/model".to_owned()), ("all".to_owned(), "out".to_owned())]);
-    let Some(Outcome::Succeeded { outputs, metrics, artifacts }) = bench.run(&order).await else {
+    let Some(Outcome::Succeeded(Handed { outputs, metrics, artifacts, .. })) = bench.run(&order).await else {
         panic!("{}", bench.server.log())
     };
     assert_eq!(outputs["rows"], "3");
@@ -421,6 +421,59 @@ async fn an_orphan_adopted_by_the_worker_is_noticed() {
     assert!(!alive(outputs["pid"].as_str().unwrap()));
 }
 
+fn python(packages: Packages) -> Python {
+    Python { version: None, packages, index_args: vec![] }
+}
+
+/// A wheel with one module, `tiny`, and nothing else.
+const WHEEL: &str = r#"
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1] + "/tiny-1.0-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("tiny.py", "ANSWER = 42\n")
+    info = "tiny-1.0.dist-info/"
+    wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+    wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr(info + "RECORD", "tiny.py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n")
+"#;
+
+#[tokio::test]
+async fn listed_packages_are_installed_as_the_index_arguments_say() {
+    let bench = Bench::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let made = std::process::Command::new("python3").args(["-c", WHEEL]).arg(folder.path()).status().unwrap();
+    assert!(made.success());
+    let links = format!("--find-links={}", folder.path().display());
+    let asked = |package: &str| Python {
+        index_args: vec!["--no-index".to_owned(), links.clone()],
+        ..python(Packages::Listed(vec![package.to_owned()]))
+    };
+    let mut order = shell("echo answer=$(python -c 'import tiny; print(tiny.ANSWER)') >> $REFIT_OUTPUTS");
+    process(&mut order).python = Some(asked("tiny==1.0"));
+    assert_eq!(bench.outputs(&order).await["answer"], "42");
+    process(&mut order).python = Some(asked("tiny==2.0"));
+    let (failure, reason) = bench.failure(&order).await;
+    assert_eq!(failure, Failure::CouldNotStart);
+    assert!(reason.contains("failed to install `tiny==2.0`"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_python_of_another_version_is_not_taken() {
+    let bench = Bench::new().await;
+    let mut order =
+        shell("python -c 'import sys; print(\"v=%d.%d\" % sys.version_info[:2])' >> $REFIT_OUTPUTS");
+    let nothing = || Packages::Requirements("requirements.txt".to_owned());
+    order.bundle = Some(bench.server.store_tree(&[("requirements.txt", "", false)]));
+    process(&mut order).python = Some(Python { version: Some("2.6".to_owned()), ..python(nothing()) });
+    let (failure, reason) = bench.failure(&order).await;
+    assert_eq!(failure, Failure::CouldNotStart);
+    assert!(reason.contains("2.6"), "{reason}");
+    let ask = ["-c", "import sys; print('%d.%d' % sys.version_info[:2])"];
+    let own = std::process::Command::new("python3").args(ask).output().unwrap();
+    let own = String::from_utf8(own.stdout).unwrap().trim().to_owned();
+    process(&mut order).python = Some(Python { version: Some(own.clone()), ..python(nothing()) });
+    assert_eq!(bench.outputs(&order).await["v"], own.as_str());
+}
+
 #[tokio::test]
 async fn an_environment_is_built_once_and_used() {
     let bench = Bench::new().await;
@@ -428,7 +481,7 @@ async fn an_environment_is_built_once_and_used() {
         "[ $(python -c 'import sys; print(sys.prefix)') = $VIRTUAL_ENV ]; echo env=$VIRTUAL_ENV >> $REFIT_OUTPUTS",
     );
     order.bundle = Some(bench.server.store_tree(&[("requirements.txt", "# nothing yet\n", false)]));
-    process(&mut order).requirements = Some("requirements.txt".to_owned());
+    process(&mut order).python = Some(python(Packages::Requirements("requirements.txt".to_owned())));
     let first = bench.outputs(&order).await;
     assert!(bench.server.log().contains("building the Python environment"), "{}", bench.server.log());
     bench.server.seen().reports.clear();
@@ -446,7 +499,7 @@ async fn an_environment_that_cannot_be_built_fails_the_step_with_the_reason() {
     let bench = Bench::new().await;
     let mut order = shell("true");
     order.bundle = Some(bench.server.store_tree(&[("requirements.txt", "./no-such-folder\n", false)]));
-    process(&mut order).requirements = Some("requirements.txt".to_owned());
+    process(&mut order).python = Some(python(Packages::Requirements("requirements.txt".to_owned())));
     let (failure, reason) = bench.failure(&order).await;
     assert_eq!(failure, Failure::CouldNotStart);
     assert!(

@@ -1,15 +1,25 @@
 //! `evaluate`: metrics of the candidate and of the champion, counted by a worker from one table of paired predictions.
 //! Owns the names of the metrics Refit can count and which way each is better. Must never happen here: counting.
 
+use serde::{Deserialize, Serialize};
+
 use super::{DataFormat, Direction};
+use crate::evaluation::Question;
 use crate::template::Template;
 
-/// `evaluate`: one row an example, with the prediction of both models. Its metrics are the candidate's; the champion's stand
-/// beside them in the evidence.
+/// `evaluate`: metrics of both models from one table. Its metrics are the candidate's; the champion's stand beside them in the
+/// evidence.
 #[derive(Clone, Debug)]
 pub struct EvaluateTask {
     /// `predictions`: named as `validate` names data.
     pub predictions: Template,
+    /// What the table holds and what is counted.
+    pub examples: Examples,
+}
+
+/// A table with a row an example and the prediction of both models: what its columns are, and what is counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Examples {
     /// `format`; without it the name's ending says it.
     pub format: Option<DataFormat>,
     /// `label`: the column that holds what was right.
@@ -34,8 +44,36 @@ pub struct EvaluateTask {
     pub by: Vec<String>,
 }
 
+impl Examples {
+    /// Whether it can answer a question: it can count the metric, and makes the slices.
+    pub fn can_answer(&self, question: &Question) -> bool {
+        self.can_count(&question.metric) && question.by.as_ref().is_none_or(|by| self.by.contains(by))
+    }
+
+    /// Whether a metric is listed, or one that Refit can count from these columns all the same.
+    pub fn can_count(&self, metric: &str) -> bool {
+        self.lists(metric)
+            || Metric::of_name(metric).is_some_and(|known| !known.is_ranking() || self.group.is_some())
+    }
+
+    /// The same with the metrics that questions are about.
+    pub fn with_asked(mut self, questions: &[Question]) -> Self {
+        for question in questions {
+            if let (false, Some(metric)) = (self.lists(&question.metric), Metric::of_name(&question.metric)) {
+                self.metrics.push(EvaluatedMetric::Known(metric));
+            }
+        }
+        self
+    }
+
+    fn lists(&self, metric: &str) -> bool {
+        self.metrics.iter().any(|counted| counted.name() == metric)
+    }
+}
+
 /// A metric to count.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EvaluatedMetric {
     /// One that Refit knows.
     Known(Metric),
@@ -63,7 +101,8 @@ impl EvaluatedMetric {
 }
 
 /// A metric that Refit can count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Metric {
     /// Share of right answers.
     Accuracy,
@@ -158,6 +197,20 @@ impl Metric {
     /// Whether it is about the order of the answers to one query.
     pub fn is_ranking(self) -> bool {
         matches!(self, Self::NdcgAt(_) | Self::RecallAt(_))
+    }
+}
+
+impl From<Metric> for String {
+    fn from(metric: Metric) -> Self {
+        metric.to_string()
+    }
+}
+
+impl TryFrom<String> for Metric {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::of_name(&name).ok_or_else(|| format!("there is no metric `{name}`"))
     }
 }
 

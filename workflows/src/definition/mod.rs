@@ -27,7 +27,7 @@ use serde_json::Value;
 
 pub use crate::gate::Direction;
 pub use diagnostics::{Position, Problem, Problems};
-pub use evaluate::{EvaluateTask, EvaluatedMetric, Metric};
+pub use evaluate::{EvaluateTask, EvaluatedMetric, Examples, Metric};
 pub use matrix::{Axis, Matrix, MatrixValues};
 pub use sources::{Files, NoFiles, Sources};
 pub use steps::{Approval, ChildRun, Emit, OnTimeout, Promote, Select, SelectOrder, Step, Verb};
@@ -38,6 +38,7 @@ pub use validate::{
 };
 pub use work::{Cache, CallTask, Command, HostNeeds, Packages, Python, Retry, RunTask, Task, Work};
 
+use crate::evaluation::Question;
 use crate::expression::Expression;
 use crate::template::Template;
 
@@ -123,6 +124,25 @@ impl Workflow {
             named.into_iter().map(move |secret| (step.clone(), secret))
         };
         self.steps.iter().flat_map(of).collect()
+    }
+
+    /// What the gates behind an `evaluate` step ask of it, each question once: of metrics it can count, in slices it makes.
+    pub fn questions(&self, step: usize, examples: &Examples) -> Vec<Question> {
+        let mut questions = Vec::new();
+        for (index, other) in self.steps.iter().enumerate() {
+            let Verb::Gate(gate) = &other.verb else { continue };
+            let asked: Vec<Question> =
+                gate.questions().into_iter().filter(|asked| examples.can_answer(asked)).collect();
+            if asked.is_empty() || !self.ancestors(index).contains(&step) {
+                continue;
+            }
+            for question in asked {
+                if !questions.contains(&question) {
+                    questions.push(question);
+                }
+            }
+        }
+        questions
     }
 
     /// For each step, the steps that need it directly.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::template::Template;
@@ -21,11 +22,13 @@ pub struct ValidateTask {
 }
 
 /// How rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DataFormat {
     /// Comma-separated, with a header line (RFC 4180).
     Csv,
     /// One JSON object a line.
+    #[serde(rename = "jsonl")]
     JsonLines,
     /// Apache Parquet.
     Parquet,
@@ -43,21 +46,95 @@ impl DataFormat {
     }
 }
 
-/// One check of data.
-#[derive(Clone, Debug)]
-pub struct DataCheck {
+/// One check of data. `D` is how other data is named: by a template here, by what it has become in an order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataCheck<D = Template> {
     /// What is looked at and what it must be.
-    pub inspect: Inspect,
+    pub inspect: Inspect<D>,
     /// What it means when it does not hold.
     pub severity: Severity,
-    /// `where`: only rows for which this holds count. Kept as written; the worker's reader of data knows its columns.
+    /// `where`: only rows for which this holds count. CEL over the rows' columns, kept as written: only the worker knows
+    /// which columns there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// Why the check is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
 }
 
+impl<D> DataCheck<D> {
+    /// The same check with other data named otherwise.
+    ///
+    /// # Errors
+    /// The first one of `name`.
+    pub fn try_map<E, W>(&self, mut name: impl FnMut(&D) -> Result<E, W>) -> Result<DataCheck<E>, W> {
+        let inspect = match &self.inspect {
+            Inspect::Rows { count, change } => {
+                let change = change.as_ref().map(|change| change.try_map(&mut name)).transpose()?;
+                Inspect::Rows { count: *count, change }
+            }
+            Inspect::Column { name, rules } => Inspect::Column { name: name.clone(), rules: rules.clone() },
+            Inspect::Unique(columns) => Inspect::Unique(columns.clone()),
+            Inspect::LabelShare { column, value, share, change } => Inspect::LabelShare {
+                column: column.clone(),
+                value: value.clone(),
+                share: *share,
+                change: change.as_ref().map(|change| change.try_map(&mut name)).transpose()?,
+            },
+            Inspect::Overlap { with, columns, max } => {
+                Inspect::Overlap { with: name(with)?, columns: columns.clone(), max: *max }
+            }
+            Inspect::Drift { columns, method, max, against } => Inspect::Drift {
+                columns: columns.clone(),
+                method: *method,
+                max: *max,
+                against: against.try_map(&mut name)?,
+            },
+        };
+        let (severity, filter, because) = (self.severity, self.filter.clone(), self.because.clone());
+        Ok(DataCheck { inspect, severity, filter, because })
+    }
+
+    /// The other data it looks at, if any.
+    pub fn other_data(&self) -> Option<&D> {
+        match (&self.inspect, self.against()) {
+            (Inspect::Overlap { with, .. }, _) => Some(with),
+            (_, Some(Against::Data(data))) => Some(data),
+            (_, Some(Against::Previous | Against::Champion) | None) => None,
+        }
+    }
+
+    /// What its numbers are compared with, if with anything.
+    pub fn against(&self) -> Option<&Against<D>> {
+        match &self.inspect {
+            Inspect::Rows { change, .. } | Inspect::LabelShare { change, .. } => {
+                change.as_ref().map(|change| &change.against)
+            }
+            Inspect::Drift { against, .. } => Some(against),
+            Inspect::Column { .. } | Inspect::Unique(_) | Inspect::Overlap { .. } => None,
+        }
+    }
+}
+
+impl<D> Change<D> {
+    fn try_map<E, W>(&self, name: impl FnMut(&D) -> Result<E, W>) -> Result<Change<E>, W> {
+        Ok(Change { max: self.max, against: self.against.try_map(name)? })
+    }
+}
+
+impl<D> Against<D> {
+    fn try_map<E, W>(&self, mut name: impl FnMut(&D) -> Result<E, W>) -> Result<Against<E>, W> {
+        Ok(match self {
+            Self::Previous => Against::Previous,
+            Self::Champion => Against::Champion,
+            Self::Data(data) => Against::Data(name(data)?),
+        })
+    }
+}
+
 /// What it means when a check does not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// It is reported.
     Warn,
@@ -66,14 +143,15 @@ pub enum Severity {
 }
 
 /// What one check looks at.
-#[derive(Clone, Debug)]
-pub enum Inspect {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inspect<D = Template> {
     /// `rows`: how many there are.
     Rows {
         /// At least, at most.
         count: Bounds,
         /// `change`: relative to the number of rows of the reference.
-        change: Option<Change>,
+        change: Option<Change<D>>,
     },
     /// `column`: rules for one column.
     Column {
@@ -93,12 +171,12 @@ pub enum Inspect {
         /// Its share of the rows, from 0 to 1.
         share: Bounds,
         /// `change`: by how many points the share may differ from the reference's.
-        change: Option<Change>,
+        change: Option<Change<D>>,
     },
     /// `overlap`: rows that other data holds too, told by the hash of the row.
     Overlap {
         /// `with`: the other data.
-        with: Template,
+        with: D,
         /// The columns that count; all of them when empty.
         columns: Vec<String>,
         /// The greatest share of rows that may be found there, from 0 to 1.
@@ -113,12 +191,12 @@ pub enum Inspect {
         /// The greatest distance allowed, in the method's unit.
         max: f64,
         /// What is compared with.
-        against: Against,
+        against: Against<D>,
     },
 }
 
 /// At least and at most, both inclusive; at least one is set where a check asks for bounds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bounds {
     /// The least allowed.
     pub min: Option<f64>,
@@ -126,28 +204,39 @@ pub struct Bounds {
     pub max: Option<f64>,
 }
 
+impl Bounds {
+    /// Whether a number lies within. NaN does not.
+    pub fn hold(&self, number: f64) -> bool {
+        !number.is_nan()
+            && self.min.is_none_or(|min| number >= min)
+            && self.max.is_none_or(|max| number <= max)
+    }
+}
+
 /// `change`: how much something may differ from a reference, up or down.
-#[derive(Clone, Debug)]
-pub struct Change {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change<D = Template> {
     /// The greatest change, as a share: 0.5 is half as much again, or half as much.
     pub max: f64,
     /// What is compared with.
-    pub against: Against,
+    pub against: Against<D>,
 }
 
 /// What data is compared with.
-#[derive(Clone, Debug)]
-pub enum Against {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Against<D = Template> {
     /// What this step saw in the latest run in which it succeeded (the default).
     Previous,
     /// What this step saw in the run that made the champion.
     Champion,
     /// Other data, named as in [`ValidateTask::data`].
-    Data(Template),
+    Data(D),
 }
 
 /// What must hold for a column. Shares are of the rows that count, from 0 to 1; missing values are no values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ColumnRule {
     /// `type`: every value is of this type.
     Type(ColumnType),
@@ -188,7 +277,8 @@ pub enum ColumnRule {
 }
 
 /// The type of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ColumnType {
     /// Text.
     String,
@@ -203,7 +293,8 @@ pub enum ColumnType {
 }
 
 /// A number of rows, or a share of them.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Amount {
     /// This many.
     Count(u64),
@@ -212,7 +303,8 @@ pub enum Amount {
 }
 
 /// How the distance of two distributions is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DriftMethod {
     /// Population stability index over the deciles of the reference, or its categories.
     Psi,

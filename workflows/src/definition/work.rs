@@ -82,7 +82,7 @@ impl RunTask {
 }
 
 /// `python`: an environment that a host builds once and keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Python {
     /// `version`: of the interpreter, as in `3.12`; without it the host's `python3`.
     pub version: Option<String>,
@@ -93,7 +93,8 @@ pub struct Python {
 }
 
 /// What a Python environment holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Packages {
     /// `requirements`: what this file of the bundle lists.
     Requirements(String),

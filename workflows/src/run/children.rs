@@ -102,9 +102,7 @@ impl Run {
             Ending::Rejected { .. } | Ending::Failed { .. } | Ending::Cancelled { .. } if cancelling => {
                 Settled::Cancelled { reason: "the run was cancelled".to_owned() }
             }
-            Ending::Rejected { reason } => {
-                Settled::Rejected { reason: format!("{run} was rejected: {reason}") }
-            }
+            Ending::Rejected { reason } => Settled::refused(format!("{run} was rejected: {reason}")),
             Ending::Failed { reason } => Settled::Failed { reason: format!("{run} failed: {reason}") },
             Ending::Cancelled { by } => Settled::Failed { reason: format!("{run} was cancelled by {by}") },
         };

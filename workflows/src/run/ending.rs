@@ -51,7 +51,7 @@ impl Run {
                 Some(Settled::Failed { reason } | Settled::Cancelled { reason }) => {
                     return Ending::Failed { reason: named(reason) };
                 }
-                Some(Settled::Rejected { reason }) => {
+                Some(Settled::Rejected { reason, .. }) => {
                     rejected.get_or_insert_with(|| named(reason));
                 }
                 Some(Settled::Succeeded { .. } | Settled::Skipped { .. }) | None => {}

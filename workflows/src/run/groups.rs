@@ -262,7 +262,7 @@ impl Run {
         let rejected =
             counts.places.iter().filter_map(settled).any(|how| matches!(how, Settled::Rejected { .. }));
         let broke = how.any(|how| matches!(how, Settled::Failed { .. } | Settled::Cancelled { .. }));
-        if rejected && !broke { Settled::Rejected { reason } } else { Settled::Failed { reason } }
+        if rejected && !broke { Settled::refused(reason) } else { Settled::Failed { reason } }
     }
 
     /// The first instances that did not succeed, each with its reason, those that were never begun only counted.
@@ -274,7 +274,7 @@ impl Run {
                 let (name, how) = (self.step_name(place), self.steps[place].state.settled()?);
                 match how {
                     Settled::Succeeded { .. } | Settled::Skipped { .. } => None,
-                    Settled::Rejected { reason }
+                    Settled::Rejected { reason, .. }
                     | Settled::Failed { reason }
                     | Settled::Cancelled { reason } => Some(format!("{name}: {reason}")),
                 }

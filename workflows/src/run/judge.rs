@@ -5,12 +5,13 @@
 
 use super::*;
 use crate::definition::Promote;
-use crate::gate::{Found, Gate, Verdict};
+use crate::evaluation::Evaluation;
+use crate::gate::{Decision, Evidence, Found, Gate, OnInconclusive, Verdict};
 
 impl Run {
     pub(super) fn start_gate(&mut self, step: usize, gate: &Gate, at: Timestamp) -> bool {
         let metrics = self.metrics_before(step);
-        let find = |name: &str| metrics.get(name).cloned();
+        let evaluations = self.evaluations_before(step);
         let references: Vec<Vec<String>> = gate
             .checks
             .iter()
@@ -23,15 +24,34 @@ impl Run {
             .flatten()
             .collect();
         let scope = self.scope(&references, Some(step));
-        let decision = gate.decide(&find, self.head.champion.as_ref(), &scope);
+        let decision = gate.decide(Evidence {
+            metrics: &metrics,
+            evaluations: &evaluations,
+            champion: self.head.champion.as_ref(),
+            scope: &scope,
+        });
         let reason = decision.reason.clone();
-        let how = match decision.verdict {
-            Verdict::Pass => Settled::done(reason),
-            Verdict::Fail | Verdict::Inconclusive => Settled::Rejected { reason },
-            Verdict::Error => Settled::Failed { reason },
+        let how = match (decision.verdict, gate.inconclusive) {
+            (Verdict::Pass, _) => Settled::done(reason),
+            // Not a pass: a promotion behind it asks for the approval.
+            (Verdict::Inconclusive, OnInconclusive::Approval) => Settled::done(reason),
+            (Verdict::Fail, _) | (Verdict::Inconclusive, OnInconclusive::Fail) => Settled::refused(reason),
+            (Verdict::Error, _) => Settled::Failed { reason },
         };
         self.step_mut(step).decision = Some(decision);
         self.conclude(step, at, how)
+    }
+
+    /// What `evaluate` steps before a step found, by their names: its direct needs alone when one of them did, else all.
+    fn evaluations_before(&self, step: usize) -> Vec<(&str, &Evaluation)> {
+        let of = |steps: &[usize]| -> Vec<(&str, &Evaluation)> {
+            let found = |&step: &usize| {
+                Some((self.step_name(step), self.steps[step].state.results()?.evaluation.as_deref()?))
+            };
+            steps.iter().filter_map(found).collect()
+        };
+        let direct = of(&self.workflow.steps[step].needs);
+        if direct.is_empty() { of(&self.workflow.ancestors(step)) } else { direct }
     }
 
     /// The metrics reported before a step. What its direct needs report goes before what earlier steps do; a name
@@ -95,9 +115,8 @@ impl Run {
         for &gate in &promote.gates {
             let state = &self.steps[gate].state;
             match (state.settled(), &self.steps[gate].decision) {
-                (Some(Settled::Succeeded { .. }), Some(decision))
-                    if decision.verdict == Verdict::Pass && decision.champion == expected =>
-                {
+                (Some(Settled::Succeeded { .. }), Some(decision)) if decision.champion == expected => {
+                    self.must_allow(gate, decision, step)?;
                     gates.insert(self.step_name(gate).to_owned(), decision.clone());
                     for (name, found) in self.metrics_before(gate) {
                         if let Found::One(value) = found {
@@ -137,6 +156,32 @@ impl Run {
             gates,
             approvals,
         })
+    }
+
+    /// A gate passed, or what it left open was decided by people between it and the promotion.
+    fn must_allow(&self, gate: usize, decision: &Decision, promotion: usize) -> Result<(), String> {
+        let name = self.step_name(gate);
+        match decision.verdict {
+            Verdict::Pass => return Ok(()),
+            Verdict::Inconclusive => {}
+            Verdict::Fail | Verdict::Error => {
+                return Err(format!(
+                    "the gate {name} did not pass: its verdict is {}",
+                    decision.verdict.as_str()
+                ));
+            }
+        }
+        let after_gate = self.descendants(gate);
+        let approved = self.workflow.ancestors(promotion).into_iter().any(|step| {
+            after_gate[step]
+                && matches!(self.workflow.steps[step].verb, Verb::Approval(_))
+                && matches!(self.steps[step].state.settled(), Some(Settled::Succeeded { .. }))
+        });
+        if approved {
+            Ok(())
+        } else {
+            Err(format!("the gate {name} is inconclusive, and nobody has approved it"))
+        }
     }
 
     /// What the people before a promotion said, by step; an error when one of them did not say yes, whatever the

@@ -36,6 +36,7 @@ pub use view::{Live, summary};
 
 use crate::definition::{self, HostNeeds, Verb, Workflow};
 use crate::digest::Digest;
+use crate::evaluation::Evaluation;
 use crate::event::CloudEvent;
 use crate::gate::{Champion, Decision};
 use crate::names::RunName;
@@ -44,7 +45,7 @@ use crate::trigger::BatchFacts;
 use groups::Group;
 use transitions::Touched;
 
-use crate::wire::{ArtifactRef, Failure, Outcome, Promoted};
+use crate::wire::{ArtifactRef, Failure, Handed, Outcome, Promoted};
 
 /// How often an attempt may be lost with its worker, or ask to be tried again (exit 75), before the step fails.
 /// Such attempts do not count towards `retry.attempts`.
@@ -370,7 +371,8 @@ impl Failure {
             | Self::OutOfMemory
             | Self::TimedOut
             | Self::CouldNotStart
-            | Self::InvalidOutput => true,
+            | Self::InvalidOutput
+            | Self::InvalidData => true,
         }
     }
 }

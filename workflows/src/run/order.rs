@@ -3,11 +3,14 @@
 use serde_json::json;
 
 use super::*;
-use crate::definition::{CallTask, Command, RunTask, Task, Work};
+use crate::definition::{
+    CallTask, Command, DataCheck, DataFormat, EvaluateTask, RunTask, Task, ValidateTask, Work,
+};
 use crate::expression::{Expression, Scope};
 use crate::template::{Template, ValueTemplate};
 use crate::wire::{
-    AttemptKey, CallOrder, CheckpointOrder, Limits, OrderCommand, OrderTask, RunOrder, StepOrder,
+    AttemptKey, CallOrder, CheckpointOrder, DataRef, DataReferences, EvaluateOrder, Limits, OrderCommand,
+    OrderTask, RunOrder, StepOrder, ValidateOrder,
 };
 
 impl Run {
@@ -23,7 +26,8 @@ impl Run {
         let task = match &work.task {
             Task::Run(run) => OrderTask::Run(run_order(run, &scope)?),
             Task::Call(call) => OrderTask::Call(call_order(call, &scope)?),
-            Task::Validate(_) | Task::Evaluate(_) => OrderTask::NotYet { verb: work.task.name().to_owned() },
+            Task::Validate(validate) => OrderTask::Validate(Box::new(self.validate_order(validate, &scope)?)),
+            Task::Evaluate(task) => OrderTask::Evaluate(Box::new(self.evaluate_order(step, task, &scope)?)),
         };
         let inputs = work
             .inputs
@@ -50,6 +54,63 @@ impl Run {
             limits: Limits { cpus: work.host.cpus, memory: work.host.memory },
             secrets: BTreeMap::new(),
         })
+    }
+
+    fn evaluate_order(
+        &self,
+        place: usize,
+        task: &EvaluateTask,
+        scope: &Scope,
+    ) -> Result<EvaluateOrder, String> {
+        let questions = self.workflow.questions(self.of(place), &task.examples);
+        Ok(EvaluateOrder {
+            predictions: self.data_ref("evaluate.predictions", &task.predictions, scope)?,
+            examples: task.examples.clone().with_asked(&questions),
+            champion: self.head.champion.is_some(),
+            questions,
+        })
+    }
+
+    fn validate_order(&self, validate: &ValidateTask, scope: &Scope) -> Result<ValidateOrder, String> {
+        let checks = validate
+            .checks
+            .iter()
+            .map(|check| check.try_map(|template| self.data_ref("validate: another table", template, scope)));
+        Ok(ValidateOrder {
+            data: self.data_ref("validate.data", &validate.data, scope)?,
+            format: validate.format,
+            checks: checks.collect::<Result<_, _>>()?,
+            references: DataReferences::default(),
+        })
+    }
+
+    /// What a template that names data has come to.
+    fn data_ref(&self, what: &str, template: &Template, scope: &Scope) -> Result<DataRef, String> {
+        let value = template.render(scope).map_err(|wrong| format!("{what}: {wrong}"))?;
+        match value {
+            Value::String(path) if path.contains("://") => {
+                Err(format!("{what}: `{path}` is a URL; this version reads files and artifacts"))
+            }
+            Value::String(path) if path.trim().is_empty() => {
+                Err(format!("{what}: `{}` is empty", template.source()))
+            }
+            Value::String(path) => Ok(DataRef::Path(path)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                let artifact = serde_json::from_value(value).map_err(|_| {
+                    format!("{what}: `{}` is neither a path nor an artifact", template.source())
+                })?;
+                Ok(DataRef::Artifact { artifact, format: self.format_of(template) })
+            }
+        }
+    }
+
+    /// What the path says under which a step hands an artifact on.
+    fn format_of(&self, template: &Template) -> Option<DataFormat> {
+        let [_, step, _, artifact] = template.sole_expression()?.sole_path()? else { return None };
+        let step = &self.workflow.steps[self.workflow.step_index(step)?];
+        let made_by =
+            if let Verb::Select(select) = &step.verb { &self.workflow.steps[select.from] } else { step };
+        DataFormat::of_name(made_by.verb.work()?.artifacts.get(artifact)?)
     }
 
     /// The names of the secrets that the order of this step is to carry.
@@ -170,7 +231,7 @@ impl Run {
 
     fn results_value(&self, place: usize) -> Value {
         let empty = Results::default();
-        let results = self.steps[place].state.results().unwrap_or(&empty);
+        let results = self.steps[place].state.handed_over().unwrap_or(&empty);
         json!({
             "state": self.steps[place].state.name(),
             "outputs": results.outputs,
@@ -207,11 +268,7 @@ fn run_order(run: &RunTask, scope: &Scope) -> Result<RunOrder, String> {
             arguments.iter().map(|argument| text("run", argument, scope)).collect::<Result<_, _>>()?,
         ),
     };
-    Ok(RunOrder {
-        command,
-        env: texts("env", &run.env, scope)?,
-        requirements: run.requirements().map(str::to_owned),
-    })
+    Ok(RunOrder { command, env: texts("env", &run.env, scope)?, python: run.python.clone() })
 }
 
 fn call_order(call: &CallTask, scope: &Scope) -> Result<CallOrder, String> {
@@ -243,7 +300,11 @@ fn references(work: &Work) -> Vec<Vec<String>> {
             let values = call.json.iter().flat_map(ValueTemplate::templates);
             expressions.extend(values.flat_map(Template::expressions));
         }
-        Task::Validate(_) | Task::Evaluate(_) => {}
+        Task::Validate(validate) => {
+            let others = validate.checks.iter().filter_map(DataCheck::other_data);
+            expressions.extend(std::iter::once(&validate.data).chain(others).flat_map(Template::expressions));
+        }
+        Task::Evaluate(task) => expressions.extend(task.predictions.expressions()),
     }
     expressions.into_iter().flat_map(Expression::references).collect()
 }

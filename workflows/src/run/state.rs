@@ -190,10 +190,13 @@ pub enum Settled {
         /// What it handed on.
         results: Results,
     },
-    /// A gate or a person said no.
+    /// A gate, a person or a check of data said no.
     Rejected {
         /// Why.
         reason: String,
+        /// What the answer rests on, as far as the step handed it over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        results: Option<Box<Results>>,
     },
     /// It did not work out, and no attempt is left.
     Failed {
@@ -239,9 +242,19 @@ pub struct Results {
     /// Files and folders.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub artifacts: BTreeMap<String, ArtifactRef>,
+    /// What an `evaluate` step found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Box<Evaluation>>,
     /// In words, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl From<&Handed> for Results {
+    fn from(handed: &Handed) -> Self {
+        let Handed { outputs, metrics, artifacts, evaluation } = handed.clone();
+        Self { outputs, metrics, artifacts, evaluation, reason: None }
+    }
 }
 
 fn is_zero(number: &i64) -> bool {
@@ -326,6 +339,15 @@ impl StepState {
         }
     }
 
+    /// What it handed over, whether that is handed on (it succeeded) or only shows why it was rejected.
+    pub fn handed_over(&self) -> Option<&Results> {
+        match self.settled()? {
+            Settled::Succeeded { results } => Some(results),
+            Settled::Rejected { results, .. } => results.as_deref(),
+            Settled::Failed { .. } | Settled::Skipped { .. } | Settled::Cancelled { .. } => None,
+        }
+    }
+
     /// What it handed on, once it succeeded.
     pub fn results(&self) -> Option<&Results> {
         if let Some(Settled::Succeeded { results }) = self.settled() { Some(results) } else { None }
@@ -336,6 +358,11 @@ impl Settled {
     /// Done, with nothing to hand on but words.
     pub(super) fn done(reason: String) -> Self {
         Self::Succeeded { results: Results { reason: Some(reason), ..Results::default() } }
+    }
+
+    /// No, with nothing to hand on but words.
+    pub(super) fn refused(reason: String) -> Self {
+        Self::Rejected { reason, results: None }
     }
 
     /// As the API and expressions name it.
@@ -353,7 +380,7 @@ impl Settled {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Succeeded { results } => results.reason.as_deref(),
-            Self::Rejected { reason }
+            Self::Rejected { reason, .. }
             | Self::Failed { reason }
             | Self::Skipped { reason, .. }
             | Self::Cancelled { reason } => Some(reason),

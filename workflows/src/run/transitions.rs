@@ -154,16 +154,16 @@ impl Run {
         self.must_be_running()?;
         let cancelling = matches!(self.steps[step].state, StepState::Cancelling { .. });
         match outcome {
-            Outcome::Succeeded { outputs, metrics, artifacts } => {
+            Outcome::Succeeded(handed) => {
                 // Finished before the request to end reached it: the first commit wins.
-                let results = Results {
-                    outputs: outputs.clone(),
-                    metrics: metrics.clone(),
-                    artifacts: artifacts.clone(),
-                    reason: None,
-                };
+                let results = Results::from(handed);
                 self.conclude(step, at, Settled::Succeeded { results });
                 self.remember(step, effects);
+                Ok(vec![step])
+            }
+            Outcome::Rejected { reason, handed } => {
+                let results = Some(Box::new(Results::from(handed)));
+                self.conclude(step, at, Settled::Rejected { reason: reason.clone(), results });
                 Ok(vec![step])
             }
             Outcome::Failed { .. } | Outcome::Cancelled if cancelling => {
@@ -252,7 +252,7 @@ impl Run {
                 let how = if self.silence_approves(step) {
                     Settled::done("approved by silence: nobody answered in time".to_owned())
                 } else {
-                    Settled::Rejected { reason: "nobody answered in time".to_owned() }
+                    Settled::refused("nobody answered in time".to_owned())
                 };
                 self.conclude(step, at, how);
                 settled.push(step);
@@ -296,7 +296,7 @@ impl Run {
         let how = if approve {
             Settled::done(format!("approved by {by}{because}"))
         } else {
-            Settled::Rejected { reason: format!("rejected by {by}{because}") }
+            Settled::refused(format!("rejected by {by}{because}"))
         };
         self.conclude(step, at, how);
         Ok(vec![step])

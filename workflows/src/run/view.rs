@@ -143,7 +143,7 @@ impl Run {
             }
             StepState::Settled { at, how } => (Some(*at), how.reason().map(str::to_owned)),
         };
-        let results = step.state.results().cloned().unwrap_or_default();
+        let results = step.state.handed_over().cloned().unwrap_or_default();
         let name = self.step_name(index);
         let metrics = match step.state.lease() {
             Some(_) => live.metrics.get(name).cloned().unwrap_or_default(),

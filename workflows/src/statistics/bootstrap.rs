@@ -87,7 +87,7 @@ impl Units {
         if of_rows.len() as u64 > most {
             return Err(Flaw::TooMany { what: "examples", found: of_rows.len() as u64, most });
         }
-        let mut numbers = std::collections::HashMap::new();
+        let mut numbers = std::collections::BTreeMap::new();
         let clusters = of_rows
             .iter()
             .map(|name| {
@@ -253,6 +253,10 @@ impl Correction {
 
     /// The level at which the bound lies where this share of the draws is below: the inverse of [`Correction::share_below`].
     fn level(&self, share: f64) -> f64 {
+        // All draws on one side: as far as so many draws can tell, whatever is corrected.
+        if share <= 0.0 || share >= 1.0 {
+            return share.clamp(0.0, 1.0);
+        }
         let apart = normal_quantile(share) - self.bias;
         let scale = 1.0 + self.acceleration * apart;
         if scale <= 0.0 {
@@ -315,14 +319,17 @@ impl Resampled {
         }
         let moments = super::means::Moments::of(&self.values)?;
         // P of being refuted falls with the level of the lower bound, of the other side with that of the upper one.
-        let p_margin = correction.level(self.share_at_most(-question.margin));
-        let p_worse = 1.0 - correction.level(1.0 - self.share_at_least(0.0));
+        // No probability is below what so many draws can tell, however it is corrected.
+        let least = 1.0 / (self.draws() + 1.0);
+        let p_margin = correction.level(self.share_at_most(-question.margin)).max(least);
+        let p_better = correction.level(self.share_at_most(0.0)).max(least);
+        let p_worse = (1.0 - correction.level(1.0 - self.share_at_least(0.0))).max(least);
         Ok(Difference {
             estimate,
             low: self.bound(correction.share_below(question.alpha), f64::floor),
             high: self.bound(correction.share_below(1.0 - question.alpha), f64::ceil),
             statistic: None,
-            p_better: correction.level(self.share_at_most(0.0)),
+            p_better,
             p_worse,
             p_margin,
             n,

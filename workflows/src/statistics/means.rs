@@ -313,6 +313,8 @@ mod tests {
     fn models_that_answer_alike_do_not_differ() {
         let found = paired(&[0.0; 30], None).unwrap().difference(&question(0.01, 0.05)).unwrap();
         assert_eq!((found.p_better, found.p_worse, found.p_margin), (1.0, 1.0, 0.0));
+        let found = paired(&[0.0; 30], None).unwrap().difference(&question(0.0, 0.05)).unwrap();
+        assert_eq!(found.p_margin, 1.0, "without a margin it is the question whether it is better");
         let constant = paired(&[0.1; 30], None).unwrap().difference(&question(0.01, 0.05));
         assert!(matches!(constant, Err(Flaw::Undefined { .. })), "{constant:?}");
     }

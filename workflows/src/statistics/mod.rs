@@ -23,6 +23,8 @@ pub mod ranks;
 pub mod sizes;
 
 #[cfg(test)]
+mod any_data;
+#[cfg(test)]
 mod calibration;
 
 /// What is asked of a difference between candidate and champion.
@@ -102,6 +104,9 @@ pub struct Difference {
 /// The power for which [`Difference::needed`] is counted.
 pub const POWER: f64 = 0.8;
 
+/// A standard error below this part of the estimate comes from rounding.
+const ROUNDING: f64 = 1e-12;
+
 /// More examples than these are never asked for: nobody can collect them.
 const NEEDED_MAX: f64 = 1e12;
 
@@ -112,6 +117,7 @@ pub enum Test {
     /// Score test and interval of a paired difference of proportions (Tango 1998).
     Tango,
     /// Areas under the ROC curve of two models on the same examples (DeLong 1988).
+    #[serde(rename = "delong")]
     DeLong,
     /// Paired t test of means.
     PairedT,
@@ -275,7 +281,8 @@ impl<U: Fn(f64) -> f64> Standardised<U> {
         let Self { estimate, se, n, test, .. } = *self;
         finite("the difference", estimate)?;
         finite("the standard error", se)?;
-        if se <= 0.0 {
+        // What is left when equal numbers cancel is no variation either.
+        if se <= estimate.abs() * ROUNDING {
             return same_throughout(estimate, n, test, question);
         }
         let z = finite("the test's statistic", estimate / se)?;

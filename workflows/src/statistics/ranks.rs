@@ -70,7 +70,7 @@ impl Samples {
 
     /// The test, exact where that is cheap and possible.
     pub fn mann_whitney(&self) -> MannWhitney {
-        self.shifted_test(0.0, true)
+        self.shifted_test(0.0, self.is_exact())
     }
 
     /// The test by the normal approximation with the correction for ties and for continuity, as R's `wilcox.test` and SciPy's
@@ -116,7 +116,7 @@ impl Samples {
         };
         let (low, high) = turned.bounds(question.alpha)?;
         let test = turned.mann_whitney();
-        let p_margin = turned.shifted_test(-question.margin, true).greater;
+        let p_margin = turned.shifted_test(-question.margin, test.exact).greater;
         let n = (self.x.len() + self.y.len()) as u64;
         let estimate = turned.shift()?;
         let se = (high - low) / (2.0 * question.z());
@@ -200,7 +200,7 @@ impl Samples {
         self.finite_differences()?;
         let (n, m) = (self.x.len() as f64, self.y.len() as f64);
         let pairs = self.pair_count();
-        let rank = if self.is_exact(0.0) {
+        let rank = if self.is_exact() {
             // The least k with P(U ≤ k) ≥ alpha: bounds at the differences of rank k err at most so often.
             let below = cumulative(self.x.len(), self.y.len());
             below.iter().position(|p| *p >= alpha).unwrap_or(0) as u64
@@ -216,18 +216,19 @@ impl Samples {
         Ok((self.difference_of_rank(rank), self.difference_of_rank(pairs - rank + 1)))
     }
 
-    fn is_exact(&self, shift: f64) -> bool {
+    fn is_exact(&self) -> bool {
         self.x.len() <= EXACT_MAX
             && self.y.len() <= EXACT_MAX
-            && self.groups(shift).iter().all(|values| *values == 1)
+            && self.groups(0.0).iter().all(|values| *values == 1)
     }
 
-    /// The test of "x is y, moved by `shift`".
+    /// The test of "x is y, moved by `shift`"; `exact` when there are no ties at 0, and then ties that come from the shift count against
+    /// what is to be shown.
     fn shifted_test(&self, shift: f64, exact: bool) -> MannWhitney {
         let u = self.u(shift);
-        if exact && self.is_exact(shift) {
+        if exact {
             let below = cumulative(self.x.len(), self.y.len());
-            let at_most = |u: f64| below.get(whole_below(u) as usize).copied().unwrap_or(1.0).min(1.0);
+            let at_most = |u: f64| below.get(super::whole(u) as usize).copied().unwrap_or(1.0).min(1.0);
             // The distribution is symmetric: P(U ≥ u) = P(U ≤ nm − u).
             let (greater, less) = (at_most(self.pairs() - u), at_most(u));
             return MannWhitney {

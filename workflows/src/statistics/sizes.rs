@@ -34,7 +34,7 @@ pub fn from_error(n: u64, se: f64, distance: f64, alpha: f64, power: f64) -> Res
     finite("the number of examples", (n as f64 * root * root).max(0.0))
 }
 
-/// The power with which a true distance of `effect` from what is to be refuted is found, when the estimate has this standard error.
+/// The power with which a true `distance` from what is to be refuted is found, when the estimate has this standard error.
 ///
 /// # Errors
 /// [`Flaw::Outside`] for an alpha that is not between 0 and 0.5 and a standard error that is not positive.

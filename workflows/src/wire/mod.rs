@@ -3,6 +3,7 @@
 
 mod api;
 mod artifacts;
+mod evidence;
 mod operations;
 mod record;
 mod secret;
@@ -14,13 +15,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::definition::HostNeeds;
+use crate::definition::{Examples, HostNeeds, Python};
 use crate::digest::Digest;
+use crate::evaluation::{Evaluation, Question};
 use crate::names::RunName;
 use crate::time::Timestamp;
 
 pub use api::*;
 pub use artifacts::*;
+pub use evidence::*;
 pub use operations::*;
 pub use record::*;
 pub use secret::*;

@@ -2,6 +2,7 @@
 //! Must never happen here: a key renamed or taken out; workers of another version read it.
 
 use super::*;
+use crate::definition::{DataCheck, DataFormat};
 
 /// The version of the worker protocol; a worker that speaks another is told so when it registers.
 pub const WORKER_PROTOCOL: u32 = 1;
@@ -153,6 +154,10 @@ pub enum OrderTask {
     Run(RunOrder),
     /// Make an HTTP request.
     Call(CallOrder),
+    /// Count metrics of the candidate and the champion from paired predictions.
+    Evaluate(Box<EvaluateOrder>),
+    /// Check data.
+    Validate(Box<ValidateOrder>),
     /// What the language has and workers of this version cannot do. Only simulations meet it: workflows with such steps are
     /// not registered.
     NotYet {
@@ -168,8 +173,8 @@ pub struct RunOrder {
     pub command: OrderCommand,
     /// Declared environment variables, rendered.
     pub env: BTreeMap<String, String>,
-    /// Path inside the bundle of the requirements file of its Python environment.
-    pub requirements: Option<String>,
+    /// Its Python environment.
+    pub python: Option<Python>,
 }
 
 /// An HTTP request to make, rendered.
@@ -183,6 +188,79 @@ pub struct CallOrder {
     pub headers: BTreeMap<String, String>,
     /// The body, sent as JSON.
     pub json: Option<Value>,
+}
+
+/// Data to check, rendered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidateOrder {
+    /// The data.
+    pub data: DataRef,
+    /// How its rows are written; none: its name says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<DataFormat>,
+    /// What it must look like.
+    pub checks: Vec<DataCheck<DataRef>>,
+    /// The profiles that checks compare with, filled in when the order is handed to its worker.
+    #[serde(default)]
+    pub references: DataReferences,
+}
+
+/// What the same step saw in other runs: the artifact [`PROFILE_ARTIFACT`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataReferences {
+    /// In the latest run in which it succeeded; none: there is no such run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<DataReference>,
+    /// In the run that made the champion; none: there is no champion, or that run did not check data in such a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub champion: Option<DataReference>,
+}
+
+/// A profile and where it comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataReference {
+    /// The run.
+    pub run: RunName,
+    /// The profile.
+    pub profile: ArtifactRef,
+}
+
+/// The artifact of a `validate` step that describes its data: counts, quantiles, categories.
+pub const PROFILE_ARTIFACT: &str = "profile";
+/// The artifact of a `validate` step with the results of its checks.
+pub const REPORT_ARTIFACT: &str = "report";
+/// The artifact of a `validate` step with some of the values that did not hold; there only where there are any.
+pub const FAILING_ARTIFACT: &str = "failing";
+/// The artifacts of a `validate` step.
+pub const VALIDATE_ARTIFACTS: [&str; 3] = [PROFILE_ARTIFACT, REPORT_ARTIFACT, FAILING_ARTIFACT];
+
+/// Data, named.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataRef {
+    /// A path in the bundle, or an absolute one on the worker.
+    Path(String),
+    /// What an earlier step handed on.
+    Artifact {
+        /// The file or folder.
+        artifact: ArtifactRef,
+        /// What the path under which it was handed on says of its format.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        format: Option<DataFormat>,
+    },
+}
+
+/// Paired predictions to evaluate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateOrder {
+    /// The table.
+    pub predictions: DataRef,
+    /// What it holds and what is counted.
+    pub examples: Examples,
+    /// Whether there is a champion, whose column must be there then.
+    pub champion: bool,
+    /// What gates will ask.
+    pub questions: Vec<Question>,
 }
 
 /// What to start.
@@ -340,21 +418,36 @@ pub struct Finished {
     pub orders: Vec<StepOrder>,
 }
 
+/// What an attempt hands on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Handed {
+    /// Values, from `REFIT_OUTPUTS`.
+    #[serde(default)]
+    pub outputs: BTreeMap<String, Value>,
+    /// The last value of each metric, from `REFIT_METRICS`; finite.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
+    /// The declared artifacts, already uploaded.
+    #[serde(default)]
+    pub artifacts: BTreeMap<String, ArtifactRef>,
+    /// What an `evaluate` step found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Box<Evaluation>>,
+}
+
 /// What an attempt came to. Failure is data, not an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// Exit 0 and everything it handed back is in order.
-    Succeeded {
-        /// Values handed on, from `REFIT_OUTPUTS`.
-        #[serde(default)]
-        outputs: BTreeMap<String, Value>,
-        /// The last value of each metric, from `REFIT_METRICS`; finite.
-        #[serde(default)]
-        metrics: BTreeMap<String, f64>,
-        /// The declared artifacts, already uploaded.
-        #[serde(default)]
-        artifacts: BTreeMap<String, ArtifactRef>,
+    Succeeded(Handed),
+    /// What it looked at is not as it must be: an answer, not a failure, and never asked for again.
+    Rejected {
+        /// One line for people: `age: 3.1 % missing, at most 1 % allowed (n = 12,000)`.
+        reason: String,
+        /// What shows why.
+        #[serde(flatten)]
+        handed: Handed,
     },
     /// It did not work out.
     Failed {
@@ -398,6 +491,8 @@ pub enum Failure {
     CouldNotStart,
     /// It exited 0, but what it handed back is not acceptable.
     InvalidOutput,
+    /// The data it reads is not acceptable.
+    InvalidData,
     /// Its worker went away, or did not renew within the grace.
     WorkerLost,
 }

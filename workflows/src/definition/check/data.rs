@@ -21,6 +21,9 @@ pub(super) fn data(
     let source = template.source();
     let written = source.split("${{").next().unwrap_or_default();
     if let Some((scheme, rest)) = written.split_once("://") {
+        if scheme == "s3" {
+            f.not_yet(node.position, "data behind an `s3://` URL");
+        }
         if scheme != "s3" {
             let message = format!("`{what}` cannot be read from {}://", shown(scheme));
             let hint = "give a path, an artifact, or s3://BUCKET/KEY";

@@ -3,7 +3,7 @@
 use super::super::diagnostics::{Findings, shown};
 use super::super::language::{EVALUATE, OWN_METRIC};
 use super::super::raw::{Key, Node, Raw};
-use super::super::{EvaluateTask, EvaluatedMetric, Metric};
+use super::super::{EvaluateTask, EvaluatedMetric, Examples, Metric};
 use super::data::{data, format};
 use super::fields::{Fields, list, text};
 use super::gate::DIRECTIONS;
@@ -17,7 +17,6 @@ pub(super) fn evaluate(
     reads: &mut Reads,
     f: &mut Findings,
 ) -> Option<EvaluateTask> {
-    f.not_yet(key.position, "`evaluate`");
     let fields = Fields::of(node, key.position, &EVALUATE, f)?;
     let example = "predictions: \"${{ steps.evaluate.artifacts.predictions }}\"";
     let predictions = fields.need("predictions", "`evaluate`", example, f);
@@ -31,8 +30,7 @@ pub(super) fn evaluate(
     let (weight, cluster, id, group) = (column("weight"), column("cluster"), column("id"), column("group"));
     let threshold = fields.number("threshold", f).unwrap_or(0.5);
     let by = fields.texts("by", f).unwrap_or_default();
-    let task = EvaluateTask {
-        predictions: predictions?,
+    let examples = Examples {
         format,
         label: label?,
         candidate: candidate.unwrap_or_else(|| "candidate".to_owned()),
@@ -45,12 +43,12 @@ pub(super) fn evaluate(
         metrics: metrics?,
         by,
     };
-    check_columns(&fields, &task, f);
-    Some(task)
+    check_columns(&fields, &examples, f);
+    Some(EvaluateTask { predictions: predictions?, examples })
 }
 
-fn check_columns(fields: &Fields<'_>, task: &EvaluateTask, f: &mut Findings) {
-    if task.candidate == task.champion {
+fn check_columns(fields: &Fields<'_>, examples: &Examples, f: &mut Findings) {
+    if examples.candidate == examples.champion {
         let spot = fields
             .get("champion")
             .or(fields.get("candidate"))
@@ -59,8 +57,8 @@ fn check_columns(fields: &Fields<'_>, task: &EvaluateTask, f: &mut Findings) {
     }
     let is_ranking =
         |metric: &EvaluatedMetric| matches!(metric, EvaluatedMetric::Known(known) if known.is_ranking());
-    let ranking = task.metrics.iter().find(|metric| is_ranking(metric));
-    match (ranking, &task.group, fields.get("group")) {
+    let ranking = examples.metrics.iter().find(|metric| is_ranking(metric));
+    match (ranking, &examples.group, fields.get("group")) {
         (Some(metric), None, None) => {
             let message =
                 format!("`{}` is about rankings, and needs `group`: the column of the query", metric.name());

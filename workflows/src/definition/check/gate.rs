@@ -16,10 +16,17 @@ pub(super) struct Asks {
     pub(super) model: Option<Spot>,
     /// A step before it that reports metrics.
     pub(super) metrics: Option<Spot>,
-    /// An `evaluate` step before it, for paired predictions.
-    pub(super) evidence: Option<Spot>,
+    /// Measurements of an `evaluate` step before it.
+    pub(super) measurements: Vec<AskedMeasurement>,
     /// An approval after it.
     pub(super) approval: Option<Spot>,
+}
+
+/// A metric that an `evaluate` step is to measure.
+pub(super) struct AskedMeasurement {
+    pub(super) spot: Spot,
+    pub(super) metric: String,
+    pub(super) by: Option<String>,
 }
 
 /// The words for which way a metric is better.
@@ -44,10 +51,9 @@ pub(super) fn gate(
     let inconclusive = fields.word("inconclusive", &INCONCLUSIVE, f).unwrap_or(OnInconclusive::Fail);
     if let (OnInconclusive::Approval, Some((key, _))) = (inconclusive, fields.get("inconclusive")) {
         asks.approval = Some(key.position);
-        f.not_yet(key.position, "`inconclusive: approval`");
     }
     let checks = checks(&fields, place, asks, reads, f);
-    let alpha = alpha(&fields, asks.evidence.is_some() || checks.is_none(), f);
+    let alpha = alpha(&fields, !asks.measurements.is_empty() || checks.is_none(), f);
     Some(Gate { checks: checks?, no_champion, alpha, inconclusive })
 }
 
@@ -191,12 +197,11 @@ fn on_examples(
         Kind::Deterioration => Role::Deterioration,
         Kind::Guardrail => Role::Guardrail { margin: margin(node, fields, f)? },
     };
-    asks.evidence.get_or_insert(node.position);
+    asks.measurements.push(AskedMeasurement { spot: node.position, metric: metric.clone(), by: by.clone() });
     if !matches!(kind, Kind::Absolute) {
         asks.model.get_or_insert(node.position);
     }
     let direction = direction(fields, &metric, f);
-    f.not_yet(node.position, &format!("the statistical check of `{metric}` ({})", role.as_str()));
     let check = StatisticalCheck { metric, role, direction, by, min_examples, because };
     Some(Check::Statistical(Box::new(check)))
 }

@@ -233,7 +233,8 @@ impl Reads {
     }
 }
 
-fn report(code: &str, scalar: &Scalar, position: Spot, error: &ExpressionError, f: &mut Findings) {
+/// An error in the text of a scalar, at its exact place.
+pub(super) fn report(code: &str, scalar: &Scalar, position: Spot, error: &ExpressionError, f: &mut Findings) {
     let exact = error.offset.and_then(|offset| scalar.position_of(offset, error.length));
     let spot = exact.unwrap_or(position);
     match &error.hint {

@@ -182,15 +182,10 @@ fn check_variable(name: &str, position: Spot, f: &mut Findings) {
     }
 }
 
-/// `python`. This version builds environments from a file of requirements alone.
+/// `python`.
 fn python(fields: &Fields<'_>, f: &mut Findings) -> Option<Python> {
     let (key, node) = fields.get("python")?;
     let python = Fields::of(node, key.position, &PYTHON, f)?;
-    for name in ["version", "packages", "index_args"] {
-        if let Some((key, _)) = python.get(name) {
-            f.not_yet(key.position, &format!("`python.{name}`"));
-        }
-    }
     let version = version(&python, f);
     let index_args = python.texts("index_args", f).unwrap_or_default();
     let packages = match (python.get("requirements"), python.get("packages")) {

@@ -15,7 +15,8 @@ use super::super::{
 };
 use super::data::{data, format};
 use super::fields::{Fields, json, list, text};
-use super::reads::{Place, Reads};
+use super::reads::{Place, Reads, report};
+use crate::expression::Expression;
 use crate::template::Template;
 use crate::units::parse_share;
 
@@ -30,7 +31,6 @@ pub(super) fn validate(
     reads: &mut Reads,
     f: &mut Findings,
 ) -> Option<ValidateTask> {
-    f.not_yet(key.position, "`validate`");
     let fields = Fields::of(node, key.position, &VALIDATE, f)?;
     let named = fields.need("data", "`validate`", "data: customers.parquet", f);
     let named = named.and_then(|(_, node)| data(node, "data", place, reads, f));
@@ -50,14 +50,7 @@ fn check(node: &Node, place: Place, reads: &mut Reads, f: &mut Findings) -> Opti
     let before = f.count();
     let fields = Fields::of(node, node.position, &DATA_CHECK, f)?;
     let severity = fields.word("severity", &WORDS, f).unwrap_or(Severity::Fail);
-    let filter = fields.get("where").and_then(|(_, node)| {
-        let filter = text(node, "where", f)?.text.clone();
-        if Template::is_in(&filter) {
-            let hint = "write the value out: the rows' columns are all that a filter sees";
-            f.add_with_hint("value", node.position, "`where` of a data check takes no `${{ }}`", hint);
-        }
-        Some(filter)
-    });
+    let filter = fields.get("where").and_then(|(_, node)| filter(node, f));
     let because = fields.text("because", f);
     // `unique` is a subject only where there is no column that it is a rule for.
     let present =
@@ -94,6 +87,25 @@ fn check(node: &Node, place: Place, reads: &mut Reads, f: &mut Findings) -> Opti
         }
     };
     Some(DataCheck { inspect: inspect?, severity, filter, because })
+}
+
+/// `where`: CEL over the columns, of which only the worker knows which there are.
+fn filter(node: &Node, f: &mut Findings) -> Option<String> {
+    let scalar = text(node, "where", f)?;
+    if Template::is_in(&scalar.text) {
+        let hint = "write the value out: the rows' columns are all that a filter sees";
+        f.add_with_hint("value", node.position, "`where` of a data check takes no `${{ }}`", hint);
+        return None;
+    }
+    match Expression::parse_fully(&scalar.text) {
+        Ok(expression) if expression.reads_needs() => {
+            let message = "`succeeded()`, `failed()` and `always()` are for the `if` of a step";
+            f.add("expression", node.position, message);
+        }
+        Ok(_) => {}
+        Err(wrong) => wrong.iter().for_each(|error| report("expression", scalar, node.position, error, f)),
+    }
+    Some(scalar.text.clone())
 }
 
 /// Rules for a column where there is no column.

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::diagnostics::Findings;
+use super::super::diagnostics::{Findings, did_you_mean};
 use super::super::graph::cycles;
-use super::super::{Promote, Select, Step, Verb};
+use super::super::{EvaluatedMetric, Examples, Promote, Select, Step, Task, Verb};
+use super::gate::AskedMeasurement;
 use super::steps::{Axes, Body, StepDraft};
 
 /// The steps of a file and who comes before whom.
@@ -80,15 +81,8 @@ impl Whole<'_> {
             let hint = "name the step that reports them: `needs: [evaluate]`";
             let message = "the gate checks metrics but waits for no step that has any";
             f.add_with_hint("missing-key", spot, message, hint);
-        } else if let Some(spot) = asks.evidence
-            && draft.needs_are_sound
-            && !self.any("evaluate", |other| (self.is_before)(other, index))
-        {
-            let hint =
-                "add a step with `evaluate` over the predictions of both models, and name it in `needs`";
-            let message =
-                "a statistical check needs paired predictions, but the gate waits for no `evaluate` step";
-            f.add_with_hint("missing-evidence", spot, message, hint);
+        } else if draft.needs_are_sound {
+            self.check_measurements(index, &asks.measurements, f);
         }
         if let Some(spot) = asks.approval
             && !self.any("approval", |other| (self.is_before)(index, other))
@@ -99,6 +93,47 @@ impl Whole<'_> {
             );
             let message = format!("no approval comes after `{}` to decide what is inconclusive", draft.name);
             f.add_with_hint("missing-approval", spot, message, hint);
+        }
+    }
+
+    /// What statistical checks ask about is counted by a step before the gate.
+    fn check_measurements(&self, gate: usize, asked: &[AskedMeasurement], f: &mut Findings) {
+        let Some(first) = asked.first() else { return };
+        if !self.any("evaluate", |other| (self.is_before)(other, gate)) {
+            let hint =
+                "add a step with `evaluate` over the predictions of both models, and name it in `needs`";
+            let message =
+                "a statistical check needs paired predictions, but the gate waits for no `evaluate` step";
+            f.add_with_hint("missing-evidence", first.spot, message, hint);
+            return;
+        }
+        let before = (0..self.drafts.len()).filter(|&other| (self.is_before)(other, gate));
+        let before: Vec<&StepDraft> =
+            before.map(|other| &self.drafts[other]).filter(|draft| draft.verb == Some("evaluate")).collect();
+        // One that could not be read may count anything.
+        let Some(counted) = before.iter().map(|draft| examples_of(draft)).collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        let names = before.iter().map(|draft| format!("`{}`", draft.name)).collect::<Vec<_>>().join(" and ");
+        for AskedMeasurement { spot, metric, by } in asked {
+            let mut counting = counted.iter().filter(|examples| examples.can_count(metric)).peekable();
+            if counting.peek().is_none() {
+                let known: Vec<String> = counted
+                    .iter()
+                    .flat_map(|examples| &examples.metrics)
+                    .map(EvaluatedMetric::name)
+                    .collect();
+                let hint = did_you_mean(metric, known.iter().map(String::as_str)).unwrap_or_else(|| {
+                    format!("add it to `metrics` of {names}, which has {}", known.join(", "))
+                });
+                let message = format!("`{metric}` is checked on examples, but {names} cannot count it");
+                f.add_with_hint("missing-evidence", *spot, message, hint);
+            } else if let Some(by) = by
+                && !counting.any(|examples| examples.by.contains(by))
+            {
+                let message = format!("`{metric}` is checked by `{by}`, but {names} makes no such slices");
+                f.add_with_hint("missing-evidence", *spot, message, format!("add it there: `by: [{by}]`"));
+            }
         }
     }
 
@@ -167,6 +202,16 @@ impl Whole<'_> {
             );
         }
         Some(((candidate, artifact.clone()), gates))
+    }
+}
+
+fn examples_of(draft: &StepDraft) -> Option<&Examples> {
+    match draft.body.as_ref()? {
+        Body::Whole(Verb::Work(work)) => match &work.task {
+            Task::Evaluate(task) => Some(&task.examples),
+            Task::Run(_) | Task::Call(_) | Task::Validate(_) => None,
+        },
+        Body::Whole(_) | Body::Promote { .. } | Body::Select { .. } => None,
     }
 }
 

@@ -11,7 +11,7 @@ use super::Defaults;
 use super::fields::{Fields, key_is_name, text};
 use super::reads::{Place, Reads};
 use crate::template::Template;
-use crate::wire::check_relative_path;
+use crate::wire::{VALIDATE_ARTIFACTS, check_relative_path};
 
 /// The step around a task; none when the task was reported. Every key is read all the same.
 pub(super) fn work(
@@ -26,6 +26,9 @@ pub(super) fn work(
     let inputs = inputs(fields, place, reads, f);
     let artifacts = artifacts(fields, f);
     declared.extend(artifacts.keys().cloned());
+    if let Some(Task::Validate(_)) = task {
+        declared.extend(VALIDATE_ARTIFACTS.map(str::to_owned));
+    }
     let retry = retry(fields, &defaults.retry, f);
     let timeout = fields.duration("timeout", f).unwrap_or(defaults.timeout);
     let host = host(fields, f);

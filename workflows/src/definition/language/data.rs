@@ -11,8 +11,7 @@ pub static VALIDATE: Keys = Keys {
     owner: "`validate`",
     rules: &[],
     keys: &[
-        key("data", Kind::Template, "A path in the bundle or on the worker, an artifact, or an s3:// URL.")
-            .required(),
+        key("data", Kind::Template, "A path in the bundle or on the worker, or an artifact.").required(),
         key("format", FORMAT, "How rows are written; the name's ending says it otherwise."),
         key(
             "checks",
@@ -89,7 +88,7 @@ pub static DATA_CHECK: Keys = Keys {
             "Rows that other data holds too, such as test rows among training rows.",
         ),
         key("drift", Kind::Mapping(&DRIFT), "Columns that are distributed otherwise than before."),
-        key("where", Kind::Plain, "Only rows for which this holds count."),
+        key("where", Kind::Plain, "Only rows for which this holds count: CEL over their columns."),
         key("severity", Kind::Word(&["warn", "fail"]), "What it means when the check does not hold."),
         key("because", Kind::Text, "Why the check is there."),
     ],

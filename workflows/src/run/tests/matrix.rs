@@ -89,10 +89,11 @@ fn a_sweep_may_lose_some() {
 
 #[test]
 fn what_is_no_number_is_not_chosen() {
-    let bare = |value: Value| Outcome::Succeeded {
-        outputs: BTreeMap::from([("score".to_owned(), value)]),
-        metrics: BTreeMap::new(),
-        artifacts: BTreeMap::new(),
+    let bare = |value: Value| {
+        Outcome::Succeeded(Handed {
+            outputs: BTreeMap::from([("score".to_owned(), value)]),
+            ..Handed::default()
+        })
     };
     let workflow = sweep(axis("depth", json!([1, 2])));
     let by_score = changed(SWEEP, |by_score| {

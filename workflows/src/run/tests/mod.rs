@@ -106,14 +106,15 @@ fn artifact() -> ArtifactRef {
 }
 
 fn success(accuracy: f64) -> Outcome {
-    Outcome::Succeeded {
+    Outcome::Succeeded(Handed {
         outputs: BTreeMap::from([(
             "list".to_owned(),
             if accuracy > 0.85 { json!([1, 2]) } else { json!([2, 3, 4]) },
         )]),
         metrics: BTreeMap::from([("accuracy".to_owned(), accuracy)]),
         artifacts: BTreeMap::from([("model".to_owned(), artifact())]),
-    }
+        ..Handed::default()
+    })
 }
 
 fn failure() -> Outcome {

@@ -173,3 +173,62 @@ fn what_reads_a_value_that_could_not_be_handed_over_is_told_why() {
     // What was never handed over is still a name that is missing.
     assert!(why("with.acu > 0.5").contains("there is no `acu`"));
 }
+
+#[test]
+fn data_that_is_refused_is_an_answer_that_is_not_asked_for_again() {
+    let workflow = parse(
+        "
+workflow: w
+steps:
+  make: { run: [x], artifacts: { table: out/table.parquet } }
+  check:
+    needs: [make]
+    retry: { attempts: 3 }
+    validate:
+      data: '${{ steps.make.artifacts.table }}'
+      checks:
+        - rows: { change: { max: 10%, against: '${{ run.state }}/old.csv' } }
+        - label_share: { column: y, value: 1, change: { max: 1%, against: champion } }
+  train: { needs: [check], run: [x] }
+finally:
+  tell: { if: steps.check.metrics.rows < 10.0, run: [x, '${{ steps.check.outputs.outcome }}'] }
+",
+    );
+    let mut run = new_run(&workflow);
+    let apply = |run: &mut Run, input: Input| run.apply(&input, NOW).unwrap();
+    apply(&mut run, Input::Admitted { champion: None });
+    apply(&mut run, lease(0));
+    let artifacts = BTreeMap::from([("table".to_owned(), artifact())]);
+    let made = Outcome::Succeeded(Handed { artifacts, ..Handed::default() });
+    apply(&mut run, Input::Finished { step: 0, epoch: 1, outcome: made });
+    apply(&mut run, lease(1));
+    let order = run.order(1).unwrap();
+    let crate::wire::OrderTask::Validate(order) = order.task else { panic!("no check of data") };
+    let format = Some(crate::definition::DataFormat::Parquet);
+    let table = crate::wire::DataRef::Artifact { artifact: artifact(), format };
+    assert_eq!(order.data, table, "the path it was handed on under says the format");
+    let old = crate::wire::DataRef::Path("running/old.csv".to_owned());
+    assert_eq!(order.checks[0].other_data(), Some(&old));
+    let text = serde_json::to_string(&order).unwrap();
+    assert_eq!(serde_json::from_str::<crate::wire::ValidateOrder>(&text).unwrap(), *order);
+    let refused = Outcome::Rejected {
+        reason: "9 rows, at least 10 allowed".to_owned(),
+        handed: Handed {
+            outputs: BTreeMap::from([("outcome".to_owned(), json!("fail"))]),
+            metrics: BTreeMap::from([("rows".to_owned(), 9.0)]),
+            artifacts: BTreeMap::from([("report".to_owned(), artifact())]),
+            ..Handed::default()
+        },
+    };
+    apply(&mut run, Input::Finished { step: 1, epoch: 1, outcome: refused });
+    let view = run.view(&Live::default());
+    let steps = view.steps.unwrap();
+    assert_eq!((steps[1].state.as_str(), steps[1].attempt), ("rejected", 1));
+    assert_eq!(steps[1].reason.as_deref(), Some("9 rows, at least 10 allowed"));
+    assert!(steps[1].artifacts.contains_key("report"), "what shows why is there");
+    assert_eq!(steps[2].state, "skipped");
+    assert_eq!(steps[3].state, "ready", "an expression sees what it rests on");
+    apply(&mut run, lease(3));
+    apply(&mut run, Input::Finished { step: 3, epoch: 1, outcome: success(0.9) });
+    assert_eq!(run.head.state.name(), "rejected");
+}

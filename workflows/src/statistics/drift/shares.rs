@@ -107,6 +107,8 @@ impl Bins {
         if sorted.first() == sorted.last() {
             edges.extend(edges.first().map(|edge| edge.next_down()));
         }
+        // There is nothing below the least number.
+        edges.retain(|edge| edge.is_finite());
         edges.sort_unstable_by(f64::total_cmp);
         edges.dedup();
         Ok(Self { edges })

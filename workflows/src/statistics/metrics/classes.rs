@@ -66,6 +66,11 @@ impl Confusion {
         Ok(class as usize)
     }
 
+    /// How many classes it tells apart.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
     /// The share of right answers.
     ///
     /// # Errors

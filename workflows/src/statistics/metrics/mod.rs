@@ -27,6 +27,9 @@ pub enum Weights<'a> {
 }
 
 impl Weights<'_> {
+    /// The greatest weight: products of sums of weights stay far from what a number can hold.
+    pub const MAX: f64 = 1e100;
+
     /// Whether they are weights for so many rows.
     fn check(self, rows: usize) -> Result<(), Flaw> {
         match self {
@@ -34,7 +37,7 @@ impl Weights<'_> {
             Self::Of(weights) => {
                 as_long("the weights", weights.len(), rows)?;
                 all_finite("the weights", weights)?;
-                weights.iter().try_for_each(|weight| within("a weight", *weight, 0.0, f64::MAX).map(|_| ()))
+                weights.iter().try_for_each(|weight| within("a weight", *weight, 0.0, Self::MAX).map(|_| ()))
             }
             Self::Times(times) => as_long("the weights", times.len(), rows),
         }

@@ -38,8 +38,13 @@ const BROKEN: Broken = &[
         &["2:52 misplaced-key"],
     ),
     (
-        "W\nsteps: { e: { evaluate: { predictions: p.csv, label: y, metrics: [recall] } }, g: { needs: [e], gate: { alpha: 5, inconclusive: approval, checks: [{ metric: recall, by: c, min: 0.5 }] } } }\n",
-        &["2:112 number", "2:115 missing-approval"],
+        "W\nsteps: { e: { evaluate: { predictions: p.csv, label: y, metrics: [recall], by: [c] } }, g: { needs: [e], gate: { alpha: 5, inconclusive: approval, checks: [{ metric: recall, by: c, min: 0.5 }] } } }\n",
+        &["2:121 number", "2:124 missing-approval"],
+    ),
+    // what nobody can measure; a metric that is not listed but known is counted all the same
+    (
+        "W\nmodel: m\nsteps: { e: { evaluate: { predictions: p.csv, label: y, metrics: [recall] } }, g: { needs: [e], gate: { checks: [{ metric: f1, role: success }, { metric: mine, role: success }, { metric: recall, by: c, min: 0 }, { metric: ndcg@5, role: success }] } } }\n",
+        &["3:145 missing-evidence", "3:178 missing-evidence", "3:213 missing-evidence"],
     ),
     (
         "W\nsteps: { a: { run: [a] }, g: { needs: [a], gate: { checks: [{ expr: 'true', role: success }] } } }\n",

@@ -36,7 +36,7 @@ fn places(text: &str, files: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn a_file_may_hold_several_workflows() {
-    let text = "# one\nworkflow: a\nsteps: { x: { run: [a] } }\n---\nworkflow: b\nsteps: { y: { run: [b], python: { version: '3.12', packages: [a] } } }\n";
+    let text = "# one\nworkflow: a\nsteps: { x: { run: [a] } }\n---\nworkflow: b\nsteps: { y: { validate: { data: s3://b/d.csv, checks: [{ rows: { min: 1 } }] } } }\n";
     let workflows = all(text, &NoFiles).unwrap();
     let names: Vec<&str> = workflows.iter().map(|workflow| workflow.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
@@ -217,10 +217,10 @@ fn a_bomb_of_used_files_is_refused() {
 #[test]
 fn what_a_used_file_cannot_run_yet_names_the_file() {
     let workflow = with_files(
-        "workflow: w\nsteps: { a: { run: [x], python: { packages: [a] } }, b: { uses: t.yaml } }\n",
-        &[("t.yaml", "run: [a]\npython: { packages: [a] }\n")],
+        "workflow: w\nsteps: { a: { validate: { data: s3://b/d.csv, checks: [{ rows: { min: 1 } }] } }, b: { uses: t.yaml } }\n",
+        &[("t.yaml", "validate: { data: s3://b/d.csv, checks: [{ rows: { min: 1 } }] }\n")],
     );
     let listed: Vec<(Option<String>, u32)> =
         workflow.unwrap().not_yet.into_iter().map(|problem| (problem.file, problem.position.line)).collect();
-    assert_eq!(listed, [(None, 2), (Some("t.yaml".to_owned()), 2)]);
+    assert_eq!(listed, [(None, 2), (Some("t.yaml".to_owned()), 1)]);
 }

@@ -1,31 +1,35 @@
-//! Python environments: built once per host for a requirements file, a Python and a platform, and kept. An
+//! Python environments: built once per host for what is to be installed, a Python and a platform, and kept while they are used. An
 //! environment without its mark of completeness is never used; it is built anew. Steps do not own environments.
+//!
+//! `host` finds the interpreter, `kept` says which environments stay.
+
+mod host;
+mod kept;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use refit_workflows::definition::{Packages, Python};
 use refit_workflows::digest::Digest;
-use tokio::sync::OnceCell;
 
 use crate::execute::logs::Log;
 use crate::execute::process::{Program, Tree};
 use crate::keyed::Keyed;
 use crate::leftovers::Signs;
+use host::Host;
+use kept::{InUse, Kept};
 
 /// Written last. Environments hold absolute paths, so they are built where they stay, not renamed into place.
 const COMPLETE: &str = ".complete";
 /// The longest requirements file, in bytes.
 const REQUIREMENTS_BYTES_MAX: u64 = 1024 * 1024;
-/// What an environment depends on beside its requirements.
-const DESCRIBE: &str = "import platform, sys; print(sys.executable, platform.python_implementation(), \
-                        platform.python_version(), sys.platform, platform.machine(), *platform.libc_ver())";
-
-/// A complete environment.
-#[derive(Clone, Debug)]
+/// A complete environment. It stays as long as this is held.
+#[derive(Debug)]
 pub(crate) struct Environment {
     folder: PathBuf,
+    _in_use: InUse,
 }
 
 impl Environment {
@@ -43,17 +47,20 @@ impl Environment {
 /// The environments of this host.
 #[derive(Debug)]
 pub(crate) struct Environments {
-    folder: PathBuf,
+    kept: Kept,
     building: Keyed<Digest>,
-    python: OnceCell<Python>,
+    host: Host,
 }
 
-/// The host's Python and what builds environments for it.
-#[derive(Clone, Debug)]
-struct Python {
-    program: PathBuf,
-    description: String,
-    uv: Option<PathBuf>,
+/// What is installed, as a file of requirements in pip's format.
+#[derive(Debug)]
+struct Requirements {
+    /// How messages call it.
+    shown: String,
+    text: String,
+    /// The file the step's folder has, or none when it is written beside the environment.
+    file: Option<PathBuf>,
+    lines: Lines,
 }
 
 /// Where a build runs and says what it does.
@@ -72,45 +79,46 @@ pub(crate) struct Site<'a> {
 impl Environments {
     /// The environments kept in `folder`.
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, building: Keyed::default(), python: OnceCell::new() }
+        Self { kept: Kept::new(folder), building: Keyed::default(), host: Host::default() }
     }
 
-    /// The environment of the requirements file at `requirements` in the bundle, built if it is not there. May be
-    /// dropped at any time; the build's processes then end with the attempt.
+    /// The environment that a step asks for, built if it is not there. May be dropped at any time; the build's processes then
+    /// end with the attempt.
     ///
     /// # Errors
     /// Why there is no environment, for people.
-    pub(crate) async fn ensure(&self, requirements: &str, site: &Site<'_>) -> Result<Environment, String> {
-        let text = read_requirements(&site.work.join(requirements), requirements)?;
-        let lines = parse(&text, requirements)?;
-        let python = self.python.get_or_try_init(|| look(site)).await?;
-        let files = if lines.files {
-            site.bundle.map(ToString::to_string).unwrap_or_default()
-        } else {
-            String::new()
-        };
-        let key = Digest::of(format!("{text}\0{}\0{files}", python.description).as_bytes());
-        let environment = Environment { folder: self.folder.join(&key.hex()[..32]) };
+    pub(crate) async fn ensure(&self, asked: &Python, site: &Site<'_>) -> Result<Environment, String> {
+        let requirements = Requirements::read(&asked.packages, site.work)?;
+        let python = self.host.python(asked.version.as_deref(), site).await?;
+        let files = site.bundle.filter(|_| requirements.lines.files).map(ToString::to_string);
+        let told = serde_json::json!([requirements.text, python.description, files, asked.index_args]);
+        let key = Digest::of(told.to_string().as_bytes());
+        let folder = self.kept.folder(&key.hex()[..32]);
+        // In use before it is looked for, so that nobody removes it in between.
+        let environment = Environment { _in_use: self.kept.take(&folder), folder };
         let complete = environment.folder.join(COMPLETE);
-        if complete.is_file() {
+        if kept::touch(&complete) {
             return Ok(environment);
         }
         let _only_once = self.building.lock(key).await;
-        if complete.is_file() {
+        if kept::touch(&complete) {
             return Ok(environment);
         }
-        self.build(&environment, requirements, &lines, python, site).await?;
+        self.build(&environment, &requirements, asked, &python, site).await?;
         let failed = |cause: std::io::Error| format!("failed to write {}: {cause}", complete.display());
-        std::fs::write(&complete, text).map_err(failed)?;
+        std::fs::write(&complete, requirements.text).map_err(failed)?;
+        for removed in self.kept.remove_least_used(COMPLETE) {
+            tracing::info!(environment = %removed.display(), "removed a Python environment that was not used for long");
+        }
         Ok(environment)
     }
 
     async fn build(
         &self,
         environment: &Environment,
-        requirements: &str,
-        lines: &Lines,
-        python: &Python,
+        requirements: &Requirements,
+        asked: &Python,
+        python: &host::Interpreter,
         site: &Site<'_>,
     ) -> Result<(), String> {
         let folder = &environment.folder;
@@ -118,38 +126,48 @@ impl Environments {
             format!("failed to remove the unfinished environment {}: {cause}", folder.display())
         })?;
         site.log.say(&format!(
-            "building the Python environment of {requirements} (kept for later steps on this host)"
+            "building the Python environment of {} (kept for later steps on this host)",
+            requirements.shown
         ));
         let begun = std::time::Instant::now();
-        let own_python = environment.programs().join("python");
-        let (make, install) = match &python.uv {
-            Some(uv) => (
-                command(uv, &[&"venv", &"--no-project", &"--python", &python.program, folder]),
-                command(uv, &[&"pip", &"install", &"--python", &own_python, &"-r", &requirements]),
-            ),
-            None => (
-                command(&python.program, &[&"-m", &"venv", folder]),
-                command(
-                    &own_python,
-                    &[
-                        &"-m",
-                        &"pip",
-                        &"install",
-                        &"--disable-pip-version-check",
-                        &"--no-input",
-                        &"-r",
-                        &requirements,
-                    ],
-                ),
-            ),
-        };
-        run(make, "make the Python environment", site).await?;
-        if lines.any {
-            run(install, &format!("install {requirements}"), site).await?;
+        run(python.make(folder), "make the Python environment", site).await?;
+        if requirements.lines.any {
+            let file = requirements.lay_out(folder)?;
+            let install = python.install(&environment.programs().join("python"), &file, &asked.index_args);
+            run(install, &format!("install {}", requirements.shown), site).await?;
         }
         let took = refit_workflows::time::show_duration(begun.elapsed());
         site.log.say(&format!("the Python environment is ready after {took}"));
         Ok(())
+    }
+}
+
+impl Requirements {
+    fn read(packages: &Packages, work: &Path) -> Result<Self, String> {
+        match packages {
+            Packages::Requirements(path) => {
+                let text = read_requirements(&work.join(path), path)?;
+                let lines = parse(&text, path)?;
+                Ok(Self { shown: path.clone(), text, file: Some(PathBuf::from(path)), lines })
+            }
+            Packages::Listed(packages) => {
+                let text = packages.iter().map(|package| format!("{package}\n")).collect::<String>();
+                let shown = format!("`{}`", packages.join("`, `"));
+                let lines = parse(&text, "packages")?;
+                Ok(Self { shown, text, file: None, lines })
+            }
+        }
+    }
+
+    /// The file to install from.
+    fn lay_out(&self, environment: &Path) -> Result<PathBuf, String> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        let file = environment.join("requirements.txt");
+        let failed = |cause| format!("failed to write {}: {cause}", file.display());
+        std::fs::write(&file, &self.text).map_err(failed)?;
+        Ok(file)
     }
 }
 
@@ -193,20 +211,6 @@ fn parse(text: &str, shown: &str) -> Result<Lines, String> {
         lines.files |= own_file || line.contains("./") || line.contains("@ file:");
     }
     Ok(lines)
-}
-
-/// Finds Python and uv on the worker's own PATH.
-async fn look(site: &Site<'_>) -> Result<Python, String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let find =
-        |name: &str| std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
-    let program = find("python3")
-        .or_else(|| find("python"))
-        .ok_or("there is no Python on this host: install Python 3, or offer the step to another worker")?;
-    let log = Log::default();
-    let describe = command(&program, &[&"-c", &DESCRIBE]);
-    run(describe, "ask Python for its version", &Site { log: &log, ..*site }).await?;
-    Ok(Python { program, description: log.last_line(), uv: find("uv") })
 }
 
 fn command(program: &Path, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> (PathBuf, Vec<OsString>) {
