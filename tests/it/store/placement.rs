@@ -226,34 +226,44 @@ async fn a_drained_worker_is_given_nothing_until_it_is_resumed(database: Databas
 async fn turns_that_lease_to_the_same_workers_do_not_wait_for_each_other() {
     let database = services::postgres().await;
     let houses = [House::open(&database).await, House::open(&database).await];
-    let many: Vec<String> = (0..400).map(|number| number.to_string()).collect();
-    let text = format!(
-        "workflow: many\nsteps:\n  a: {{ matrix: {{ n: [{}] }}, run: [x], needs_host: {{ cpus: 0.001 }} }}\n",
-        many.join(", ")
-    );
-    houses[0].apply(&text).await;
-    for worker in ["a", "b"] {
+    let many: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+    for workflow in ["many", "more"] {
+        let steps =
+            format!("matrix: {{ n: [{}] }}, run: [x], needs_host: {{ cpus: 0.001 }}", many.join(", "));
+        houses[0].apply(&format!("workflow: {workflow}\nsteps:\n  a: {{ {steps} }}\n")).await;
+        houses[0].start_run(workflow).await;
+    }
+    let workers: Vec<String> = (0..12).map(|number| format!("w{number:02}")).collect();
+    for worker in &workers {
         houses[0].engine.register(host(worker, 0, &[])).await.unwrap();
     }
-    // Each orchestrator hears of steps of a run of its own, so that several reports share a turn.
-    let mut held = Vec::new();
-    for house in &houses {
-        house.start_run("many").await;
-        held.push(house.lease("a", "a", 400, 0).await);
-    }
-    let report = |house: &House, order: StepOrder, worker: &str| {
-        let (engine, worker) = (house.engine.clone(), worker.to_owned());
-        let next = LeaseRequest { worker: worker.clone(), session: worker, slots: 1, wait_ms: 0 };
-        async move { engine.finish(Finish { key: order.key, outcome: success(), next: Some(next) }).await }
+    let held = houses[0].lease("w00", "w00", 520, 0).await;
+    let held: (Vec<StepOrder>, Vec<StepOrder>) =
+        held.into_iter().partition(|order| order.key.run.workflow == "many");
+    assert_eq!(
+        (held.0.len(), held.1.len()),
+        (260, 260),
+        "others wait, so that each lease has something to lock for"
+    );
+    let report = async |house: &House, order: &StepOrder, worker: &str| {
+        let next =
+            LeaseRequest { worker: worker.to_owned(), session: worker.to_owned(), slots: 1, wait_ms: 0 };
+        let finish = Finish { key: order.key.clone(), outcome: success(), next: Some(next) };
+        house.engine.finish(finish).await.unwrap()
     };
-    let all = houses.iter().zip(held).enumerate().flat_map(|(number, (house, orders))| {
-        let worker = move |place: usize| if (place + number).is_multiple_of(2) { "a" } else { "b" };
-        orders.into_iter().enumerate().map(move |(place, order)| report(house, order, worker(place)))
+    // Each orchestrator hears of steps of a run of its own. Of thirteen reports the first goes alone, the others share a turn
+    // that leases to every worker; the two orchestrators name them in opposite order.
+    let back: Vec<String> = workers.iter().rev().cloned().collect();
+    let all = houses.iter().zip([&held.0, &held.1]).zip([&workers, &back]);
+    let all = all.map(async |((house, orders), workers)| {
+        for some in orders.chunks(13) {
+            let (first, others) = some.split_first().unwrap();
+            let others = others.iter().zip(workers).map(|(order, worker)| report(house, order, worker));
+            let others = futures_util::future::join_all(others);
+            tokio::join!(report(house, first, &workers[0]), others);
+        }
     });
-    let all: Vec<_> = all.collect();
-    for finished in futures_util::future::join_all(all).await {
-        finished.unwrap();
-    }
+    futures_util::future::join_all(all).await;
     drop(houses);
     // Servers count for each connection, and add up when it ends.
     let end = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity
