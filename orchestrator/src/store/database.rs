@@ -178,6 +178,8 @@ impl Database {
                 ("lock_timeout", "10s"),
                 ("idle_in_transaction_session_timeout", "30s"),
                 ("synchronous_commit", "on"),
+                // What recursive statements might cost is guessed far too high, and compiling them takes 20 ms each time.
+                ("jit", "off"),
             ])
             .statement_cache_capacity(256);
         let pool = PgPoolOptions::new()
