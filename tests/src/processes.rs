@@ -25,23 +25,34 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// When it is not there and cannot be built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("REFIT_TEST_BINARY") {
-        Some(path) => {
-            let path = PathBuf::from(path);
-            assert!(path.is_file(), "REFIT_TEST_BINARY names {}, which is not a file", path.display());
-            path
+    BINARY.get_or_init(|| named_binary().unwrap_or_else(build))
+}
+
+fn named_binary() -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os("REFIT_TEST_BINARY")?);
+    assert!(path.is_file(), "REFIT_TEST_BINARY names {}, which is not a file", path.display());
+    Some(path)
+}
+
+/// Cargo at the top of the workspace, without what the cargo above it says of the package that runs now: build scripts look
+/// at that, and everything that rests on them would be built once more.
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
         }
-        None => build(),
-    })
+    }
+    command.args(arguments).current_dir(workspace());
+    command
 }
 
 fn build() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The whole workspace, so that the libraries are built with the features the tests were built with.
     let arguments =
         ["build", "--workspace", "--all-targets", "--locked", "--message-format=json-render-diagnostics"];
-    let output =
-        Command::new(cargo).args(arguments).current_dir(workspace()).stderr(Stdio::inherit()).output();
+    let output = cargo(&arguments).stderr(Stdio::inherit()).output();
     let output = output.unwrap_or_else(|error| panic!("failed to start cargo to build refit: {error}"));
     assert!(output.status.success(), "failed to build refit: cargo ended with {}", output.status);
     let messages = String::from_utf8_lossy(&output.stdout);
@@ -54,18 +65,18 @@ fn build() -> PathBuf {
     executable.unwrap_or_else(|| panic!("cargo built the workspace but named no program `refit`"))
 }
 
-/// The `refit` program as users run it, for measurements: built in release mode now.
+/// The `refit` program as users run it, for measurements: what `REFIT_TEST_BINARY` names, else built in release mode now.
 ///
 /// # Panics
-/// When it cannot be built.
+/// When it is not there and cannot be built.
 pub fn release_binary() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // The whole workspace, so that the libraries are built once, with the features the benchmarks were built with.
-    let arguments = ["build", "--release", "--workspace", "--bins", "--benches", "--locked"];
-    let built = Command::new(cargo).args(arguments).current_dir(workspace()).status();
-    assert!(built.is_ok_and(|status| status.success()), "failed to build refit in release mode");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace().join("target"), Into::into);
-    target.join("release/refit")
+    named_binary().unwrap_or_else(|| {
+        // The whole workspace, so that the libraries are built once, with the features the benchmarks were built with.
+        let built = cargo(&["build", "--release", "--workspace", "--bins", "--benches", "--locked"]).status();
+        assert!(built.is_ok_and(|status| status.success()), "failed to build refit in release mode");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace().join("target"), Into::into);
+        target.join("release/refit")
+    })
 }
 
 /// The top of the workspace.

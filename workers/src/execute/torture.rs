@@ -64,8 +64,9 @@ sleep $TOKEN & while :; do wait; sleep 1; done",
     Hostile {
         name: "never the same process twice",
         count: 1,
-        text: "hop='trap \"\" TERM; sleep 0.01; sh -c \"$HOP\" & exit'; export HOP=\"$hop\"
-(setsid sh -c \"$HOP\" > /dev/null 2>&1 &); sleep $TOKEN",
+        // Not for ever: a test that is killed in the midst of it would leave it to the host.
+        text: "hop='trap \"\" TERM; sleep 0.01; LEFT=$((LEFT - 1)); [ $LEFT -gt 0 ] || exit; sh -c \"$HOP\" & exit'
+export HOP=\"$hop\" LEFT=10000; (setsid sh -c \"$HOP\" > /dev/null 2>&1 &); sleep $TOKEN",
     },
 ];
 
