@@ -29,42 +29,38 @@ const CLASSES: &str = "WITH RECURSIVE classes (line) AS (
     SELECT c.line, (SELECT s.needs FROM steps s WHERE s.state = 'ready' AND s.line = c.line LIMIT 1) AS needs,
         (SELECT w.body FROM workers w WHERE w.name = $1 AND w.session = $2 AND w.draining = 0 AND w.drained = 0) AS body
     FROM classes c WHERE c.line IS NOT NULL LIMIT 1000";
-// Every line of these classes; a few probes each. On PostgreSQL a line is collated as bytes, a workflow's name is not.
+// Every line of these classes; a few probes each.
+macro_rules! lines {
+    ($classes:literal, $collated:literal) => {
+        concat!(
+            "WITH RECURSIVE lines (class, line) AS (
+            SELECT f.value, (SELECT MIN(s.line) FROM steps s
+                WHERE s.state = 'ready' AND s.line > f.value || '/' AND s.line < f.value || '0')
+            FROM ",
+            $classes,
+            " UNION ALL
+            SELECT l.class, (SELECT MIN(s.line) FROM steps s
+                WHERE s.state = 'ready' AND s.line > l.line AND s.line < l.class || '0')
+            FROM lines l WHERE l.line IS NOT NULL)
+        SELECT l.line, (SELECT s.ready_at FROM steps s WHERE s.state = 'ready' AND s.line = l.line
+                ORDER BY s.ready_at, s.run, s.position LIMIT 1) AS ready_at,
+            (SELECT s.priority FROM steps s WHERE s.state = 'ready' AND s.line = l.line
+                ORDER BY s.ready_at, s.run, s.position LIMIT 1) AS priority,
+            (SELECT MAX(b.begun_at) FROM steps b
+                WHERE b.workflow = substr(l.line, 18)",
+            $collated,
+            " AND b.begun_at IS NOT NULL) AS served_at,
+            (SELECT MAX(b.begun_at) FROM steps b WHERE b.workflow = substr(l.line, 18)",
+            $collated,
+            " AND b.class = l.class AND b.begun_at IS NOT NULL) AS class_served_at
+        FROM lines l WHERE l.line IS NOT NULL LIMIT 1000"
+        )
+    };
+}
 const LINES: Sql = Sql {
-    sqlite: "WITH RECURSIVE lines (class, line) AS (
-            SELECT f.value, (SELECT MIN(s.line) FROM steps s
-                WHERE s.state = 'ready' AND s.line > f.value || '/' AND s.line < f.value || '0')
-            FROM json_each($1) AS f
-            UNION ALL
-            SELECT l.class, (SELECT MIN(s.line) FROM steps s
-                WHERE s.state = 'ready' AND s.line > l.line AND s.line < l.class || '0')
-            FROM lines l WHERE l.line IS NOT NULL)
-        SELECT l.line, (SELECT s.ready_at FROM steps s WHERE s.state = 'ready' AND s.line = l.line
-                ORDER BY s.ready_at, s.run, s.position LIMIT 1) AS ready_at,
-            (SELECT s.priority FROM steps s WHERE s.state = 'ready' AND s.line = l.line
-                ORDER BY s.ready_at, s.run, s.position LIMIT 1) AS priority,
-            (SELECT MAX(b.begun_at) FROM steps b
-                WHERE b.workflow = substr(l.line, 18) AND b.begun_at IS NOT NULL) AS served_at,
-            (SELECT MAX(b.begun_at) FROM steps b WHERE b.workflow = substr(l.line, 18)
-                AND b.class = l.class AND b.begun_at IS NOT NULL) AS class_served_at
-        FROM lines l WHERE l.line IS NOT NULL LIMIT 1000",
-    postgres: "WITH RECURSIVE lines (class, line) AS (
-            SELECT f.value, (SELECT MIN(s.line) FROM steps s
-                WHERE s.state = 'ready' AND s.line > f.value || '/' AND s.line < f.value || '0')
-            FROM jsonb_array_elements_text($1::jsonb) AS f (value)
-            UNION ALL
-            SELECT l.class, (SELECT MIN(s.line) FROM steps s
-                WHERE s.state = 'ready' AND s.line > l.line AND s.line < l.class || '0')
-            FROM lines l WHERE l.line IS NOT NULL)
-        SELECT l.line, (SELECT s.ready_at FROM steps s WHERE s.state = 'ready' AND s.line = l.line
-                ORDER BY s.ready_at, s.run, s.position LIMIT 1) AS ready_at,
-            (SELECT s.priority FROM steps s WHERE s.state = 'ready' AND s.line = l.line
-                ORDER BY s.ready_at, s.run, s.position LIMIT 1) AS priority,
-            (SELECT MAX(b.begun_at) FROM steps b
-                WHERE b.workflow = substr(l.line, 18) COLLATE \"default\" AND b.begun_at IS NOT NULL) AS served_at,
-            (SELECT MAX(b.begun_at) FROM steps b WHERE b.workflow = substr(l.line, 18) COLLATE \"default\"
-                AND b.class = l.class AND b.begun_at IS NOT NULL) AS class_served_at
-        FROM lines l WHERE l.line IS NOT NULL LIMIT 1000",
+    sqlite: lines!("json_each($1) AS f", ""),
+    // A line is collated as bytes, a workflow's name is not.
+    postgres: lines!("jsonb_array_elements_text($1::jsonb) AS f (value)", " COLLATE \"default\""),
 };
 const STEPS: Sql = Sql {
     sqlite: "SELECT r.id, r.version, s.position, s.ready_at FROM steps s JOIN runs r ON r.id = s.run
