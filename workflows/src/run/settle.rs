@@ -135,9 +135,8 @@ impl Run {
                 Settled::Failed { .. } => Some(format!("{name} failed")),
                 Settled::Rejected { .. } => Some(format!("{name} was rejected")),
                 Settled::Cancelled { .. } => Some(format!("{name} was cancelled")),
-                Settled::Skipped { not_needed: false, reason } => {
-                    Some(format!("{name} was skipped: {reason}"))
-                }
+                // What held that one back holds back this one: the first reason says all of it.
+                Settled::Skipped { not_needed: false, reason } => Some(reason.clone()),
                 Settled::Succeeded { .. } | Settled::Skipped { not_needed: true, .. } => None,
             }
         })
