@@ -344,6 +344,52 @@ async fn personalization_learns_from_feedback_and_silence_and_refuses_a_robot() 
     play.end();
 }
 
+/// The lines of a gate, each with its verdict.
+fn verdicts<'r>(run: &'r Value, gate: &str) -> Vec<(&'r str, &'r str)> {
+    let checks = Api::step(run, gate)["decision"]["checks"].as_array().unwrap();
+    checks.iter().map(|line| (line["check"].as_str().unwrap(), line["verdict"].as_str().unwrap())).collect()
+}
+
+/// What is better replaces the champion, bad data is not trained on, what the numbers leave open is a person's to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn churn_is_retrained_where_that_is_worth_it_and_a_person_decides_the_rest() {
+    let (play, api) = Play::start("churn").await;
+    let runs = runs(&api, "churn").await;
+    assert_eq!(states(&runs), ["succeeded", "succeeded", "rejected", "succeeded"], "{}", play.said());
+    let promoted: Vec<&Value> = runs.iter().map(|run| &run["promoted"]["version"]).collect();
+    assert_eq!(promoted, [&json!(1), &json!(2), &Value::Null, &json!(3)]);
+    let gates: Vec<&Value> = [0, 1, 3].map(|run| &Api::step(&runs[run], "gate")["verdict"]).into();
+    assert_eq!(gates, ["pass", "pass", "inconclusive"]);
+    assert!(Api::step(&runs[2], "check")["reason"].as_str().unwrap().contains("age"), "{:#}", runs[2]);
+    assert_eq!(Api::step(&runs[2], "train")["state"], "skipped");
+    assert_eq!(Api::step(&runs[3], "approve")["state"], "succeeded");
+    let model = api.get("/api/v1/models/churn").await.ok();
+    assert_eq!(model["aliases"]["champion"], 2, "rolled back: {model:#}");
+    play.end();
+}
+
+/// A model that has learned wrong clocks passes what looks at it alone, and not the comparison.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_forecast_follows_the_season_and_not_a_wrong_clock() {
+    let (play, api) = Play::start("forecast").await;
+    let runs = runs(&api, "forecast").await;
+    assert_eq!(states(&runs), ["succeeded", "succeeded", "rejected"], "{}", play.said());
+    let late = verdicts(&runs[2], "gate");
+    assert_eq!((late[0].1, late[1].1), ("pass", "fail"), "{late:?}");
+    play.end();
+}
+
+/// An index that holds less is replaced, one that was built from error pages is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_search_index_moves_on_to_what_finds_more() {
+    let (play, api) = Play::start("search-index").await;
+    let runs = runs(&api, "search-index").await;
+    assert_eq!(states(&runs), ["succeeded", "succeeded", "rejected"], "{}", play.said());
+    let recall = |run: usize| Api::step(&runs[run], "compare")["metrics"]["recall@10"].as_f64().unwrap();
+    assert!(recall(1) > 0.6 && recall(2) < 0.5, "{} {}", recall(1), recall(2));
+    play.end();
+}
+
 #[test]
 fn the_sweep_is_played_as_well_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();

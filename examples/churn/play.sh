@@ -1,0 +1,35 @@
+# What `examples/run churn` does: the story of README.md.
+
+waits_for_a_person() {
+    "$binary" run show "$1" -o json >shown && python3 -c '
+import json, sys
+steps = json.load(open("shown"))["steps"]
+sys.exit(not any(step["step"] == "approve" and step["state"] == "waiting" for step in steps))'
+}
+
+note "January: the first model"
+refit event send --file example/events/1-january.jsonl
+over churn/1
+
+note "March: prices have risen, and other customers leave"
+refit event send --file example/events/2-march.jsonl
+over churn/2
+refit run show churn/2
+
+note "April, from an export that has lost two ages of three"
+refit event send --file example/events/3-april-without-ages.jsonl
+over churn/3
+refit run show churn/3
+
+note "April, whole: nothing much has changed, and the numbers leave open whether the new model is better"
+refit event send --file example/events/4-april.jsonl
+until_true "churn/4 waits for a person" waits_for_a_person churn/4
+refit run show churn/4
+refit run approve churn/4 --reason "as good as the last one, and it knows April"
+over churn/4
+refit run evidence churn/4
+
+note "the campaign finds the new lists no good: back to March, at once"
+refit model rollback churn --reason "the campaign reached the wrong people"
+refit run list
+refit model history churn
