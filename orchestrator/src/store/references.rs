@@ -1,10 +1,12 @@
 //! What the data checks of a step compare with: the profile that the same step handed over in earlier runs. Must never happen
 //! here: a search through all runs there are.
 
-use refit_workflows::definition::Against;
+use refit_workflows::definition::{Against, DataCheck};
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Run, Step};
-use refit_workflows::wire::{DataReference, DataReferences, OrderTask, PROFILE_ARTIFACT, StepOrder};
+use refit_workflows::wire::{
+    DataRef, DataReference, DataReferences, OrderTask, PROFILE_ARTIFACT, ROWS_METRIC, StepOrder,
+};
 
 use super::StoreError;
 use super::database::{Row, Transaction, sql};
@@ -14,6 +16,10 @@ const PREVIOUS: &str = "SELECT r.workflow, r.number, s.body FROM
         (SELECT id, workflow, number FROM runs WHERE workflow = $1 AND number < $2 ORDER BY number DESC LIMIT 200) AS r
     JOIN steps s ON s.run = r.id
     WHERE s.name = $3 AND s.state = 'succeeded' ORDER BY r.number DESC LIMIT 1";
+const PREVIOUS_ROWS: &str = "SELECT s.body FROM
+        (SELECT id, number FROM runs WHERE workflow = $1 AND number < $2 ORDER BY number DESC LIMIT 200) AS r
+    JOIN steps s ON s.run = r.id
+    WHERE s.name = $3 AND s.state = 'succeeded' ORDER BY r.number DESC LIMIT $4";
 const OF_VERSION: &str = "SELECT r.workflow, r.number, s.body FROM versions v
     JOIN runs r ON r.id = v.run JOIN steps s ON s.run = r.id
     WHERE v.model = $1 AND v.version = $2 AND s.name = $3 AND s.state = 'succeeded'";
@@ -21,7 +27,10 @@ const OF_VERSION: &str = "SELECT r.workflow, r.number, s.body FROM versions v
 /// Whether the checks of an order compare with earlier runs.
 pub(super) fn are_needed(order: &StepOrder) -> bool {
     let OrderTask::Validate(validate) = &order.task else { return false };
-    validate.checks.iter().any(|check| matches!(check.against(), Some(Against::Previous | Against::Champion)))
+    let are_needed = |check: &DataCheck<DataRef>| {
+        check.usual().is_some() || matches!(check.against(), Some(Against::Previous | Against::Champion))
+    };
+    validate.checks.iter().any(are_needed)
 }
 
 /// Fills in what the checks of an order compare with.
@@ -44,8 +53,24 @@ pub(super) async fn fill_in(
         let of_version = sql(OF_VERSION).bind(model).bind(champion.version).bind(&order.key.step);
         references.champion = tx.first(of_version).await?.as_ref().map(reference).transpose()?.flatten();
     }
+    if let Some(runs) = validate.checks.iter().filter_map(DataCheck::usual).map(|usual| usual.runs).max() {
+        let name = run.name();
+        let previous = sql(PREVIOUS_ROWS)
+            .bind(&name.workflow)
+            .bind(name.number)
+            .bind(&order.key.step)
+            .bind(i64::from(runs));
+        for row in tx.all(previous).await? {
+            references.row_counts.extend(row_count(&row)?);
+        }
+    }
     validate.references = references;
     Ok(())
+}
+
+fn row_count(row: &Row) -> Result<Option<f64>, StoreError> {
+    let step: Step = row.json("body")?;
+    Ok(step.state.results().and_then(|results| results.metrics.get(ROWS_METRIC)).copied())
 }
 
 fn reference(row: &Row) -> Result<Option<DataReference>, StoreError> {

@@ -2,13 +2,15 @@
 
 use std::cell::RefCell;
 
-use refit_workflows::definition::{EvaluatedMetric, Metric};
+use refit_workflows::definition::{ColumnTest, EvaluatedMetric, Metric};
 use refit_workflows::evaluation::{Measurement, Question};
 use refit_workflows::gate::Role;
 use refit_workflows::statistics::auc::Areas;
 use refit_workflows::statistics::bootstrap::{Interval, Plan, Units, bootstrap};
 use refit_workflows::statistics::mcnemar::Paired;
+use refit_workflows::statistics::means::Moments;
 use refit_workflows::statistics::metrics::Weights;
+use refit_workflows::statistics::ranks::Samples;
 use refit_workflows::statistics::{self, Difference, Flaw, means, paired};
 
 use super::Stop;
@@ -64,6 +66,11 @@ fn by_formula(
             .collect();
         return Some(means::paired(&differences, None).and_then(|mean| mean.difference(asked)));
     }
+    if let (Prepared::Sampled { test, values: ours }, Prepared::Sampled { values: theirs, .. }) =
+        (ours, theirs)
+    {
+        return Some(two_samples(*test, ours, theirs, asked));
+    }
     // Examples that belong together are not independent: no formula speaks of them.
     if sample.clusters.is_some() {
         return None;
@@ -96,6 +103,20 @@ fn by_formula(
         | Metric::QuantileLoss
         | Metric::NdcgAt(_)
         | Metric::RecallAt(_) => None,
+    }
+}
+
+fn two_samples(
+    test: ColumnTest,
+    ours: &[f64],
+    theirs: &[f64],
+    asked: &statistics::Question,
+) -> Result<Difference, Flaw> {
+    match test {
+        ColumnTest::MannWhitney => Samples::new(ours, theirs)?.difference(asked),
+        ColumnTest::PairedT | ColumnTest::Welch => {
+            means::welch(&Moments::of(ours)?, &Moments::of(theirs)?)?.difference(asked)
+        }
     }
 }
 

@@ -70,6 +70,7 @@ enum Use {
 struct Wanted {
     read: Read,
     used: Use,
+    may_be_missing: bool,
 }
 
 /// The columns to read and what for.
@@ -83,16 +84,17 @@ impl Reads {
             Some(Kind::Integer | Kind::Number | Kind::Boolean) | None => Kind::Number,
         };
         let mut reads = Vec::new();
-        let mut want = |column: &str, kind: Kind, used: Use| {
+        let mut want = |column: &str, kind: Kind, used: Use, may_be_missing: bool| {
             // What the file has as true and false is read so, and counted as 1 and 0.
             let is_boolean = table.column(column).and_then(|column| column.kind) == Some(Kind::Boolean);
             let kind = if kind == Kind::Number && is_boolean { Kind::Boolean } else { kind };
-            reads.push(Wanted { read: Read { column: column.to_owned(), kind: Some(kind) }, used });
+            let read = Read { column: column.to_owned(), kind: Some(kind) };
+            reads.push(Wanted { read, used, may_be_missing });
         };
-        want(&examples.label, kind, Use::Label);
-        want(&examples.candidate, kind, Use::Candidate);
+        want(&examples.label, kind, Use::Label, false);
+        want(&examples.candidate, kind, Use::Candidate, false);
         if with_champion {
-            want(&examples.champion, kind, Use::Champion);
+            want(&examples.champion, kind, Use::Champion, false);
         }
         for (column, kind, used) in [
             (&examples.weight, Kind::Number, Use::Weight),
@@ -101,19 +103,20 @@ impl Reads {
             (&examples.id, Kind::Text, Use::Id),
         ] {
             if let Some(column) = column {
-                want(column, kind, used);
+                want(column, kind, used, false);
             }
         }
         for metric in &examples.metrics {
             if let EvaluatedMetric::Column { name, candidate, champion, .. } = metric {
-                want(candidate, Kind::Number, Use::OwnCandidate(name.clone()));
+                let may_be_missing = metric.is_of_two_samples();
+                want(candidate, Kind::Number, Use::OwnCandidate(name.clone()), may_be_missing);
                 if with_champion {
-                    want(champion, Kind::Number, Use::OwnChampion(name.clone()));
+                    want(champion, Kind::Number, Use::OwnChampion(name.clone()), may_be_missing);
                 }
             }
         }
         for by in &examples.by {
-            want(by, Kind::Text, Use::Cut(by.clone()));
+            want(by, Kind::Text, Use::Cut(by.clone()), true);
         }
         Self(reads)
     }
@@ -145,7 +148,7 @@ impl Gathered {
 
     fn add(&mut self, wanted: &Wanted, rows: &Rows, place: usize) -> Result<(), String> {
         let values = &rows.columns[place].values;
-        if let (Some(row), false) = (first_missing(values), matches!(wanted.used, Use::Cut(_))) {
+        if let (Some(row), false) = (first_missing(values), wanted.may_be_missing) {
             return Err(format!("{}: `{}` is missing", place_of(rows, row), wanted.read.column));
         }
         match self {
@@ -226,11 +229,12 @@ fn place_of(rows: &Rows, row: usize) -> String {
     format!("{}, row {}", rows.file.display(), rows.first + row as u64)
 }
 
-/// Numbers as they are, true and false as 1 and 0; nothing is missing.
+/// Numbers as they are, true and false as 1 and 0, what is missing as NaN.
 fn numbers_of(values: &ArrayRef) -> Vec<f64> {
+    let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
     match values.as_boolean_opt() {
-        Some(booleans) => booleans.values().iter().map(|is| f64::from(u8::from(is))).collect(),
-        None => values.as_primitive::<Float64Type>().values().to_vec(),
+        Some(booleans) => booleans.iter().map(|is| number(is.map(|is| f64::from(u8::from(is))))).collect(),
+        None => values.as_primitive::<Float64Type>().iter().map(number).collect(),
     }
 }
 

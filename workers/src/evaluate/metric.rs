@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use refit_workflows::definition::{EvaluatedMetric, Metric};
+use refit_workflows::definition::{ColumnTest, EvaluatedMetric, Metric};
 use refit_workflows::statistics::Flaw;
 use refit_workflows::statistics::metrics::{
     Confusion, Queries, Ranked, Scored, Weights, absolute_errors, brier_losses, ece, log_losses, mean,
     pinball_losses, r2, squared_errors,
 };
+use refit_workflows::statistics::robust::Middle;
 
 use super::sample::{Answers, Model, Sample};
 
@@ -29,6 +30,8 @@ pub(super) enum Prepared<'s> {
     Calibration { positive: Vec<bool>, probabilities: &'s [f64] },
     /// From numbers and what was so.
     Explained { labels: &'s [f64], answers: &'s [f64] },
+    /// The mean or the median of a sample of its own, in which no row stands for one of the other model.
+    Sampled { test: ColumnTest, values: Vec<f64> },
     /// The mean over queries. Weights of rows say nothing here.
     Queries(Ranked),
 }
@@ -39,7 +42,16 @@ impl<'s> Prepared<'s> {
     pub(super) fn new(counted: &EvaluatedMetric, sample: &'s Sample, model: Model) -> Result<Self, Flaw> {
         let metric = match counted {
             EvaluatedMetric::Known(metric) => *metric,
-            EvaluatedMetric::Column { name, .. } => return own(name, sample, model),
+            EvaluatedMetric::Column { name, test, .. } => {
+                let values = own(name, sample, model)?;
+                return Ok(match test {
+                    ColumnTest::PairedT => Self::Mean { what: "the column", losses: values.into() },
+                    ColumnTest::Welch | ColumnTest::MannWhitney => {
+                        let values = values.iter().copied().filter(|value| !value.is_nan()).collect();
+                        Self::Sampled { test: *test, values }
+                    }
+                });
+            }
         };
         let answers = sample.answers(model).ok_or(Flaw::Undefined {
             what: "the champion's metric",
@@ -103,19 +115,24 @@ impl<'s> Prepared<'s> {
             Self::RootMean { losses } => Ok(mean("rmse", losses, weights)?.sqrt()),
             Self::Calibration { positive, probabilities } => ece(positive, probabilities, weights),
             Self::Explained { labels, answers } => r2(labels, answers, weights),
+            Self::Sampled { test: ColumnTest::MannWhitney, values } => {
+                Ok(Middle::of(values).ok_or(Flaw::TooFew { what: "values", found: 0, least: 1 })?.median)
+            }
+            Self::Sampled { test: ColumnTest::PairedT | ColumnTest::Welch, values } => {
+                mean("the column", values, Weights::Equal)
+            }
             Self::Queries(ranked) => Ok(ranked.mean),
         }
     }
 }
 
-fn own<'s>(name: &str, sample: &'s Sample, model: Model) -> Result<Prepared<'s>, Flaw> {
+fn own<'s>(name: &str, sample: &'s Sample, model: Model) -> Result<&'s [f64], Flaw> {
     let missing = Flaw::Undefined { what: "a metric of your own", why: "its column was not read" };
     let own = sample.own.get(name).ok_or(missing)?;
-    let values = match model {
-        Model::Candidate => &own.candidate,
-        Model::Champion => own.champion.as_ref().ok_or(missing)?,
-    };
-    Ok(Prepared::Mean { what: "the column", losses: values.as_slice().into() })
+    match model {
+        Model::Candidate => Ok(&own.candidate),
+        Model::Champion => own.champion.as_deref().ok_or(missing),
+    }
 }
 
 /// Of two classes the positive one; of several the mean over all.

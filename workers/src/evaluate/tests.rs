@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use refit_workflows::definition::{DataFormat, Examples, Metric};
+use refit_workflows::definition::{ColumnTest, DataFormat, Examples, Metric};
 use refit_workflows::gate::Direction;
 use refit_workflows::statistics::Test;
 use refit_workflows::wire::DataRef;
@@ -160,6 +160,7 @@ fn a_number_of_ones_own_is_a_mean() {
         candidate: "lost_new".into(),
         champion: "lost_old".into(),
         direction: Direction::Lower,
+        test: ColumnTest::PairedT,
     };
     let order =
         order(Examples { metrics: vec![own], ..examples(&[]) }, vec![ask("lost", Role::Success, None)]);
@@ -169,6 +170,43 @@ fn a_number_of_ones_own_is_a_mean() {
         (lost.estimate - 1.5).abs() < 1e-12 && lost.test == Test::PairedT && lost.p_better < 1e-9,
         "{lost:?}"
     );
+}
+
+#[test]
+fn two_samples_are_compared_as_such() {
+    let mut table = "y,candidate,champion,ms_new,ms_old\n".to_owned();
+    for row in 0..30 {
+        // Half of the requests went to each, and one of the old model's took an hour.
+        let (new, old) =
+            (format!("{}", 100 + row), format!("{}", if row == 29 { 3_600_000 } else { 110 + row }));
+        let (new, old) = if row % 2 == 0 { (new, String::new()) } else { (String::new(), old) };
+        writeln!(table, "1,1,1,{new},{old}").unwrap();
+    }
+    let compared = |test: ColumnTest| {
+        let own = EvaluatedMetric::Column {
+            name: "ms".into(),
+            candidate: "ms_new".into(),
+            champion: "ms_old".into(),
+            direction: Direction::Lower,
+            test,
+        };
+        let order =
+            order(Examples { metrics: vec![own], ..examples(&[]) }, vec![ask("ms", Role::Success, None)]);
+        run(&table, &order)
+    };
+    let found = compared(ColumnTest::MannWhitney).unwrap();
+    let ms = difference(&found.evaluation.answers[0].measured[0]);
+    assert!(ms.estimate > 8.0 && ms.estimate < 14.0 && ms.p_better < 0.01 && ms.n == 30, "{ms:?}");
+    let (candidate, champion) = (found.metrics["ms"], found.evaluation.champion.unwrap()["ms"]);
+    assert_eq!((candidate, champion), (114.0, 125.0), "medians");
+    let found = compared(ColumnTest::Welch).unwrap();
+    let ms = difference(&found.evaluation.answers[0].measured[0]);
+    assert!(
+        ms.estimate > 200_000.0 && ms.p_better > 0.1 && ms.test == Test::Welch,
+        "one value hides it: {ms:?}"
+    );
+    let wrong = compared(ColumnTest::PairedT).unwrap_err();
+    assert!(wrong.contains("row 2: `ms_new` is missing"), "{wrong}");
 }
 
 #[test]

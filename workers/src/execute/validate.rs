@@ -77,6 +77,7 @@ impl Attempt<'_> {
         let references = References {
             previous: self.profile(order.references.previous.as_ref(), "previous").await?,
             champion: self.profile(order.references.champion.as_ref(), "champion").await?,
+            row_counts: order.references.row_counts.clone(),
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use refit_workflows::definition::{Against, Change, DriftMethod};
+use refit_workflows::definition::{Against, Change, DriftMethod, Usual};
+use refit_workflows::statistics::robust::Middle;
 use refit_workflows::wire::DataRef;
 use serde_json::{Value, json};
 
@@ -34,6 +35,7 @@ pub(super) fn judge(
         Ask::Drift { probe, method, max, against } => comparison.drift(*probe, *method, *max, against),
         Ask::Broken(_)
         | Ask::Rows { .. }
+        | Ask::RowsUsual { .. }
         | Ask::Missing { .. }
         | Ask::Rule { .. }
         | Ask::Aggregate { .. }
@@ -193,7 +195,9 @@ impl Comparison<'_> {
             grouped(n),
             percent(part)
         );
-        Ok(Judged::new(part <= max, json!({ "rows": found, "share": part }), expected, n, message))
+        let observed = json!({ "rows": found, "share": part });
+        let judged = Judged::new(part <= max, observed, expected, n, message);
+        Ok(Judged { alike: hashes.some_found_in(&theirs), ..judged })
     }
 
     fn hashes_of(&self, with: &[Read]) -> Result<Hashes, String> {
@@ -211,6 +215,31 @@ impl Comparison<'_> {
         hashes.sort();
         Ok(hashes)
     }
+}
+
+/// How many rows there are, beside how many there were in earlier runs, the latest first.
+pub(super) fn usual_rows(rows: u64, usual: Usual, before: &[f64]) -> Result<Judged, Untold> {
+    let before = &before[..before.len().min(usual.runs as usize)];
+    let expected = format!("within {} deviations of the median", shown(usual.within));
+    if before.len() < Usual::RUNS_MIN {
+        let why = format!("not compared: {} of the {} earlier runs it takes", before.len(), Usual::RUNS_MIN);
+        return Ok(nothing_yet(why, expected, rows));
+    }
+    let middle = Middle::of(before);
+    let Middle { median, deviation } =
+        middle.ok_or_else(|| ("how many rows earlier runs saw is not known".to_owned(), rows))?;
+    #[expect(clippy::cast_precision_loss, reason = "no table has 2 to the power of 53 rows")]
+    let away = (rows as f64 - median).abs();
+    let message = format!(
+        "{} rows, {} from the median {} of {} earlier runs, at most {} allowed",
+        grouped(rows),
+        shown(away),
+        shown(median),
+        before.len(),
+        shown(usual.within * deviation)
+    );
+    let observed = json!({ "rows": rows, "median": median, "deviation": deviation });
+    Ok(Judged::new(away <= usual.within * deviation, observed, expected, rows, message))
 }
 
 /// There is nothing to compare with yet: a first run has no previous one, a first model no champion, and neither knows a

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use refit_workflows::definition::{Bounds, DriftMethod, Severity};
+use refit_workflows::wire::ROWS_METRIC;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -101,7 +102,7 @@ impl Findings {
     #[expect(clippy::cast_precision_loss, reason = "no table has 2 to the power of 53 rows")]
     pub(crate) fn metrics(&self) -> BTreeMap<String, f64> {
         let mut metrics = BTreeMap::from([
-            ("rows".to_owned(), self.rows as f64),
+            (ROWS_METRIC.to_owned(), self.rows as f64),
             ("failed".to_owned(), self.with(&[Outcome::Fail, Outcome::Error]).len() as f64),
             ("warned".to_owned(), self.with(&[Outcome::Warn]).len() as f64),
         ]);

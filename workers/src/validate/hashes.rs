@@ -1,12 +1,14 @@
 //! Rows told apart by the hash of their values: 64 bits each, so that ten million rows are 80 MB, and two different rows
 //! among them are taken for one in fewer than one of 300,000 tables. Must never happen here: more of them than the bound.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use arrow_array::Array as _;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMillisecondType};
 
+use super::probe::SAMPLED_MAX;
 use crate::data::Cells;
 
 /// Rows whose hashes are kept, at most.
@@ -49,14 +51,29 @@ impl Hashes {
         self.hashes.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64
     }
 
+    /// The hashes of some rows whose values occur more than once.
+    pub(super) fn some_repeated(&self) -> HashSet<u64> {
+        let repeated = self.hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        repeated.take(SAMPLED_MAX).collect()
+    }
+
     /// How many of these rows are among others, which are sorted.
     pub(super) fn found_in(&self, others: &Self) -> u64 {
-        self.hashes.iter().filter(|hash| others.hashes.binary_search(hash).is_ok()).count() as u64
+        self.in_both(others).count() as u64
+    }
+
+    /// The hashes of some of them.
+    pub(super) fn some_found_in(&self, others: &Self) -> HashSet<u64> {
+        self.in_both(others).take(SAMPLED_MAX).collect()
+    }
+
+    fn in_both(&self, others: &Self) -> impl Iterator<Item = u64> {
+        self.hashes.iter().copied().filter(|hash| others.hashes.binary_search(hash).is_ok())
     }
 }
 
 /// The hash of one row's values. Equal values of the same kinds have equal hashes, in whatever file they stand.
-fn hash(columns: &[&Cells], row: usize) -> u64 {
+pub(super) fn hash(columns: &[&Cells], row: usize) -> u64 {
     let mut hasher = DefaultHasher::new();
     for cells in columns {
         let values = &cells.values;

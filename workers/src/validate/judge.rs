@@ -1,7 +1,7 @@
 //! Questions answered from what was gathered, each with what was observed, what was expected, and a sentence. Must never happen
 //! here: an answer from nothing. Where there is no value to look at, or one cannot be read, nothing holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
 use refit_workflows::definition::{Amount, Bounds, DriftMethod};
@@ -38,13 +38,15 @@ pub(super) struct Judged {
     pub(super) message: String,
     pub(super) new_values: BTreeMap<String, u64>,
     pub(super) distance: Option<(DriftMethod, f64)>,
+    /// Hashes of some rows that should not be there.
+    pub(super) alike: HashSet<u64>,
 }
 
 impl Judged {
     pub(super) fn new(holds: bool, observed: Value, expected: String, n: u64, message: String) -> Self {
-        let (new_values, distance) = (BTreeMap::new(), None);
+        let (new_values, distance, alike) = (BTreeMap::new(), None, HashSet::new());
         let holds = if holds { Holds::Yes } else { Holds::No };
-        Self { holds, observed, expected, n, message, new_values, distance }
+        Self { holds, observed, expected, n, message, new_values, distance, alike }
     }
 
     /// It cannot be told.
@@ -62,6 +64,9 @@ pub(super) fn judge(task: &Task, question: &Question, plan: &Plan, stop: &Atomic
     let answered = match &question.ask {
         Ask::Broken(why) => Err((why.clone(), 0)),
         Ask::Rows { count, bounds } => Ok(rows(plan.count(*count), *bounds)),
+        Ask::RowsUsual { count, usual } => {
+            compare::usual_rows(plan.count(*count), *usual, &task.references.row_counts)
+        }
         Ask::Missing { missing, rows, max } => self::missing(plan.count(*missing), plan.count(*rows), *max),
         Ask::Rule { probe, must } => {
             plan.ruled(*probe).ok_or_else(not_gathered).and_then(|ruled| self::ruled(ruled, must))
@@ -85,7 +90,7 @@ pub(super) fn judge(task: &Task, question: &Question, plan: &Plan, stop: &Atomic
     };
     let judged = answered.unwrap_or_else(|(why, n)| Judged::broken(why, n));
     let message = match &question.ask {
-        Ask::Rows { .. } | Ask::RowsChange { .. } => judged.message,
+        Ask::Rows { .. } | Ask::RowsChange { .. } | Ask::RowsUsual { .. } => judged.message,
         _ if judged.message.starts_with(about) => judged.message,
         _ => format!("{about}: {}", judged.message),
     };
@@ -237,7 +242,9 @@ fn unique(plan: &Plan, probe: usize) -> Result<Judged, Untold> {
         1 => format!("1 row of {} repeats an earlier one", grouped(n)),
         many => format!("{} rows of {} repeat earlier ones", grouped(many), grouped(n)),
     };
-    Ok(Judged::new(repeated == 0, json!({ "repeated": repeated }), "no value twice".to_owned(), n, message))
+    let observed = json!({ "repeated": repeated });
+    let judged = Judged::new(repeated == 0, observed, "no value twice".to_owned(), n, message);
+    Ok(Judged { alike: hashes.some_repeated(), ..judged })
 }
 
 /// The share of rows whose value is this one.

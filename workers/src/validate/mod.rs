@@ -15,6 +15,7 @@ mod large;
 mod plan;
 mod probe;
 mod questions;
+mod slices;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,8 @@ pub(crate) struct References {
     pub(crate) previous: Option<(String, Profile)>,
     /// The one that made the champion.
     pub(crate) champion: Option<(String, Profile)>,
+    /// How many rows there were in earlier runs, the latest first.
+    pub(crate) row_counts: Vec<f64>,
 }
 
 /// What is to be checked, all of it on this host.
@@ -75,13 +78,14 @@ impl Task {
 
     fn check(&self, stop: &AtomicBool) -> Result<Findings, String> {
         let table = Table::open(&self.data.path, self.data.format).map_err(|wrong| wrong.to_string())?;
-        let mut plan = Plan::make(&table, self)?;
+        let mut plan = Plan::make(&table, self, stop)?;
         let rows =
             if plan.needs_rows() { plan.read(&table, stop)? } else { table.row_count().unwrap_or_default() };
-        let sampled = plan.sampled();
+        let mut sampled = plan.sampled();
         let profile = plan.profile(rows, &table);
         let mut answers = Vec::new();
-        for question in plan.questions() {
+        let mut alike = Vec::new();
+        for (place, question) in plan.questions().iter().enumerate() {
             let check = &self.checks[question.check];
             let judged = judge::judge(self, question, &plan, stop);
             if stop.load(Ordering::Relaxed) {
@@ -94,9 +98,12 @@ impl Task {
                 (Holds::Untold, Severity::Fail) => Outcome::Error,
                 (Holds::No | Holds::Untold, Severity::Warn) => Outcome::Warn,
             };
+            if judged.holds == Holds::No && !judged.alike.is_empty() {
+                alike.push((place, judged.alike));
+            }
             answers.push(Answer {
                 check: question.name.clone(),
-                filter: check.filter.clone(),
+                filter: question.filter.map(|filter| plan.filter_source(filter).to_owned()),
                 severity: check.severity,
                 outcome,
                 observed: judged.observed,
@@ -107,6 +114,9 @@ impl Task {
                 new_values: judged.new_values,
                 distance: judged.distance,
             });
+        }
+        if !alike.is_empty() {
+            sampled.extend(plan.sample_alike(alike, &table, stop)?);
         }
         Ok(Findings { rows, answers, profile: profile.kept(), sampled })
     }

@@ -2,14 +2,14 @@
 //! gathered afterwards. Must never happen here: a column read twice as the same kind, or rows read where footers answer
 //! everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::filter::Filter;
 use super::hashes::Hashes;
 use super::probe::{Probe, Ruled, Sample, Selected};
-use super::questions::{Ask, Count, Question};
-use super::{STOPPED, Source, Task, questions};
+use super::questions::{Among, Ask, Count, Question};
+use super::{STOPPED, Source, Task, questions, slices};
 use crate::data::profile::{ColumnProfile, Profile, Profiler, Values};
 use crate::data::{Kind, Read, Table};
 
@@ -29,17 +29,31 @@ impl Plan {
     /// What the checks of a task ask of its table.
     ///
     /// # Errors
-    /// None of a check's: those are answers.
-    pub(super) fn make(table: &Table, task: &Task) -> Result<Self, String> {
+    /// None of a check's: those are answers. The slices of a check are found by reading their column, which may fail.
+    pub(super) fn make(table: &Table, task: &Task, stop: &AtomicBool) -> Result<Self, String> {
         let mut plan = Self::empty();
         for (index, check) in task.checks.iter().enumerate() {
-            let filter = check.filter.as_ref().map(|source| plan.filter(source, table));
-            questions::add(&mut plan, table, task, (index, check), filter);
+            let Some(by) = &check.by else {
+                let filter = check.filter.as_ref().map(|source| plan.filter(source, table));
+                let all = Among { filter, slice: None };
+                questions::add(&mut plan, table, task, (index, check), &all);
+                continue;
+            };
+            match slices::find(table, by, check.filter.as_deref(), stop)? {
+                Ok(slices) => {
+                    for slice in slices {
+                        let filter = Some(plan.filter(&slice.filter, table));
+                        let among = Among { filter, slice: Some(slice.name) };
+                        questions::add(&mut plan, table, task, (index, check), &among);
+                    }
+                }
+                Err(why) => questions::add_broken(&mut plan, index, by, why),
+            }
         }
         Ok(plan)
     }
 
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self {
             reads: Vec::new(),
             filters: Vec::new(),
@@ -134,7 +148,11 @@ impl Plan {
                     self.gathered.insert(place, gathered.finish());
                 }
                 Probe::Hashes(_, _, hashes) => hashes.sort(),
-                Probe::Rows(_) | Probe::Missing(..) | Probe::Rule(..) => {}
+                Probe::Rows(_)
+                | Probe::Missing(..)
+                | Probe::Rule(..)
+                | Probe::Values(..)
+                | Probe::Alike(..) => {}
             }
         }
         let mut columns = BTreeMap::new();
@@ -154,12 +172,9 @@ impl Plan {
                 columns.entry(name.clone()).or_insert(unread);
             }
         }
-        let selected = self.probes.iter().filter_map(|(filter, probe)| match (filter, probe) {
-            (Some(filter), Probe::Rows(count)) => Some((self.filters[*filter].0.clone(), *count)),
-            (
-                _,
-                Probe::Rows(_) | Probe::Column(..) | Probe::Missing(..) | Probe::Rule(..) | Probe::Hashes(..),
-            ) => None,
+        let selected = self.probes.iter().filter_map(|(filter, probe)| {
+            let (Some(filter), Probe::Rows(count)) = (filter, probe) else { return None };
+            Some((self.filters[*filter].0.clone(), *count))
         });
         let selected = selected.collect();
         Profile::new(rows, selected, columns)
@@ -176,6 +191,37 @@ impl Plan {
             }
         }
         all
+    }
+
+    /// Reads the table again for some of the rows that are alike, by question and hashes; the last that is done with a plan.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn sample_alike(
+        mut self,
+        alike: Vec<(usize, HashSet<u64>)>,
+        table: &Table,
+        stop: &AtomicBool,
+    ) -> Result<Vec<(String, String, Sample)>, String> {
+        let mut named = Vec::new();
+        let mut probes = Vec::new();
+        for (place, hashes) in alike {
+            let question = &self.questions[place];
+            let (Ask::Unique { probe } | Ask::Overlap { probe, .. }) = &question.ask else { continue };
+            let (filter, Probe::Hashes(reads, ..)) = &self.probes[*probe] else { continue };
+            let reads: Vec<_> = reads.iter().map(|read| (self.reads[*read].column.clone(), *read)).collect();
+            let columns: Vec<&str> = reads.iter().map(|(column, _)| column.as_str()).collect();
+            named.push((question.name.clone(), columns.join(", ")));
+            probes.push((*filter, Probe::Alike(reads, hashes, Vec::new())));
+        }
+        self.probes = probes;
+        self.read(table, stop)?;
+        let mut all = Vec::new();
+        for ((check, columns), (_, probe)) in named.into_iter().zip(self.probes) {
+            let Probe::Alike(_, _, samples) = probe else { continue };
+            all.extend(samples.into_iter().map(|sample| (check.clone(), columns.clone(), sample)));
+        }
+        Ok(all)
     }
 
     /// The name of a column among filtered ones.
@@ -206,7 +252,11 @@ impl Plan {
             Count::Known(count) => count,
             Count::Probe(place) => match &self.probes[place].1 {
                 Probe::Rows(count) | Probe::Missing(_, count) => *count,
-                Probe::Column(..) | Probe::Rule(..) | Probe::Hashes(..) => 0,
+                Probe::Column(..)
+                | Probe::Rule(..)
+                | Probe::Hashes(..)
+                | Probe::Values(..)
+                | Probe::Alike(..) => 0,
             },
         }
     }
@@ -216,25 +266,25 @@ impl Plan {
     }
 
     pub(super) fn ruled(&self, probe: usize) -> Option<&Ruled> {
-        match &self.probes[probe].1 {
-            Probe::Rule(_, _, ruled) => Some(ruled),
-            Probe::Rows(_) | Probe::Column(..) | Probe::Missing(..) | Probe::Hashes(..) => None,
-        }
+        let Probe::Rule(_, _, ruled) = &self.probes[probe].1 else { return None };
+        Some(ruled)
     }
 
     pub(super) fn hashes(&self, probe: usize) -> Option<&Hashes> {
-        match &self.probes[probe].1 {
-            Probe::Hashes(_, _, hashes) => Some(hashes),
-            Probe::Rows(_) | Probe::Column(..) | Probe::Missing(..) | Probe::Rule(..) => None,
-        }
+        let Probe::Hashes(_, _, hashes) = &self.probes[probe].1 else { return None };
+        Some(hashes)
+    }
+
+    /// The different values of a column; none: there were too many, or some that cannot be read.
+    pub(super) fn values(&self, probe: usize) -> Option<&BTreeSet<String>> {
+        let Probe::Values(_, values) = &self.probes[probe].1 else { return None };
+        values.as_ref()
     }
 
     /// What a column of a profile was read as.
     pub(super) fn kind_of(&self, probe: usize) -> Option<Kind> {
-        match &self.probes[probe].1 {
-            Probe::Column(read, _) => self.reads[*read].kind,
-            Probe::Rows(_) | Probe::Missing(..) | Probe::Rule(..) | Probe::Hashes(..) => None,
-        }
+        let Probe::Column(read, _) = &self.probes[probe].1 else { return None };
+        self.reads[*read].kind
     }
 
     pub(super) fn filter(&mut self, source: &str, table: &Table) -> usize {

@@ -1,6 +1,6 @@
 //! What is gathered of each batch of rows for one or several questions. Must never happen here: a judgement.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Float64Type;
@@ -11,14 +11,16 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::filter::value;
-use super::hashes::Hashes;
+use super::hashes::{Hashes, hash};
 use crate::data::profile::{Profiler, beginning};
 use crate::data::{Cells, Rows};
 
 /// Values that did not hold are kept of each rule,
-const SAMPLED_MAX: usize = 20;
+pub(super) const SAMPLED_MAX: usize = 20;
 /// and different new values named.
 const NEW_VALUES_MAX: usize = 20;
+/// Slices of a column.
+pub(super) const SLICES_MAX: usize = 100;
 
 /// Rows that count, of one batch.
 #[derive(Debug)]
@@ -116,6 +118,11 @@ pub(super) enum Probe {
     Rule(usize, Rule, Ruled),
     /// The rows' hashes by these reads, and whether those with missing values are among them.
     Hashes(Vec<usize>, bool, Hashes),
+    /// The different values of a column as JSON; the read. None: there are more than [`SLICES_MAX`], or some that cannot be
+    /// read.
+    Values(usize, Option<BTreeSet<String>>),
+    /// Some of the rows with one of these hashes, by the names and reads of their columns.
+    Alike(Vec<(String, usize)>, HashSet<u64>, Vec<Sample>),
 }
 
 impl Probe {
@@ -130,6 +137,41 @@ impl Probe {
                 let columns: Vec<&Cells> = reads.iter().map(|read| &*rows.columns[*read]).collect();
                 hashes.add(&columns, rows.count, *with_missing);
             }
+            Self::Values(read, values) => add_values(values, &rows.columns[*read]),
+            Self::Alike(reads, wanted, samples) => add_alike(reads, wanted, samples, rows),
+        }
+    }
+}
+
+fn add_values(values: &mut Option<BTreeSet<String>>, cells: &Cells) {
+    let Some(known) = values else { return };
+    for row in 0..cells.values.len() {
+        let value = value(cells, row).to_string();
+        if !known.contains(&value) {
+            known.insert(value);
+        }
+    }
+    if known.len() > SLICES_MAX || !cells.unreadable.is_empty() {
+        *values = None;
+    }
+}
+
+fn add_alike(
+    reads: &[(String, usize)],
+    wanted: &HashSet<u64>,
+    samples: &mut Vec<Sample>,
+    rows: &Selected<'_>,
+) {
+    let columns: Vec<&Cells> = reads.iter().map(|(_, read)| &*rows.columns[*read]).collect();
+    for row in 0..rows.count {
+        if samples.len() == SAMPLED_MAX {
+            return;
+        }
+        if wanted.contains(&hash(&columns, row)) {
+            let named =
+                reads.iter().zip(&columns).map(|((name, _), cells)| (name.clone(), value(cells, row)));
+            let (file, row) = rows.at(row);
+            samples.push(Sample { file, row, value: Value::Object(named.collect()) });
         }
     }
 }

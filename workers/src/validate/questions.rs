@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use refit_workflows::definition::{
     Against, Amount, Bounds, Change, ColumnRule, ColumnType, DataCheck, DataFormat, DriftMethod, Inspect,
+    Usual,
 };
 use refit_workflows::wire::DataRef;
 use regex::RegexBuilder;
@@ -40,6 +41,10 @@ pub(super) enum Ask {
     RowsChange {
         count: Count,
         change: Change<DataRef>,
+    },
+    RowsUsual {
+        count: Count,
+        usual: Usual,
     },
     Missing {
         missing: Count,
@@ -119,9 +124,24 @@ pub(super) fn add(
     table: &Table,
     task: &Task,
     (index, check): (usize, &DataCheck<DataRef>),
-    filter: Option<usize>,
+    rows: &Among,
 ) {
-    Maker { plan, table, task, check: index, filter }.check(check);
+    let filter = rows.filter;
+    Maker { plan, table, task, check: index, filter, slice: rows.slice.as_deref() }.check(check);
+}
+
+/// Adds the question why a check's slices are not known.
+pub(super) fn add_broken(plan: &mut Plan, index: usize, by: &str, why: String) {
+    let name = format!("slices of {by}");
+    plan.ask(Question { check: index, name, column: None, filter: None, ask: Ask::Broken(why) });
+}
+
+/// The rows that a check is about.
+#[derive(Debug, Default)]
+pub(super) struct Among {
+    pub(super) filter: Option<usize>,
+    /// What is said of them when they are one slice of several: `country=de`.
+    pub(super) slice: Option<String>,
 }
 
 /// Makes the questions of one check.
@@ -131,6 +151,7 @@ struct Maker<'p> {
     task: &'p Task,
     check: usize,
     filter: Option<usize>,
+    slice: Option<&'p str>,
 }
 
 impl Maker<'_> {
@@ -140,6 +161,7 @@ impl Maker<'_> {
             None => ask,
         };
         let column = column.map(str::to_owned);
+        let name = self.slice.map_or(name.clone(), |slice| format!("{name} [{slice}]"));
         self.plan.ask(Question { check: self.check, name, column, filter: self.filter, ask });
     }
 
@@ -158,7 +180,7 @@ impl Maker<'_> {
 
     fn check(&mut self, check: &DataCheck<DataRef>) {
         match &check.inspect {
-            Inspect::Rows { count: bounds, change } => {
+            Inspect::Rows { count: bounds, change, usual } => {
                 let count = self.plan.rows(self.table, self.filter);
                 if *bounds != Bounds::default() {
                     self.ask("rows".to_owned(), None, Ask::Rows { count, bounds: *bounds });
@@ -169,6 +191,9 @@ impl Maker<'_> {
                         None,
                         Ask::RowsChange { count, change: change.clone() },
                     );
+                }
+                if let Some(usual) = usual {
+                    self.ask("rows usual".to_owned(), None, Ask::RowsUsual { count, usual: *usual });
                 }
             }
             Inspect::Column { name, rules } => {

@@ -270,6 +270,108 @@ fn a_filter_says_which_rows_count() {
 }
 
 #[test]
+fn a_check_by_slices_holds_in_each_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("data.csv"), PEOPLE).unwrap();
+    let found = |yaml: &str| answers(&run(&task(folder.path(), "data.csv", yaml)));
+    let expected = [
+        ("fail", "2 rows, at most 1 allowed, where country == \"de\""),
+        ("pass", "1 rows, at most 1 allowed, where country == \"fr\""),
+        ("pass", "1 rows, at most 1 allowed, where country == \"xx\""),
+    ];
+    let expected = expected.map(|(outcome, message)| (outcome.to_owned(), message.to_owned()));
+    assert_eq!(found("- { rows: { max: 1 }, by: country }"), expected);
+    let of_some = found("- { column: age, missing: { max: 0 }, by: ok, where: id > 3 }");
+    let expected = ("pass", "age: 0 missing, at most 0 allowed (n = 1), where (id > 3) && ok == true");
+    assert_eq!(of_some, [(expected.0.to_owned(), expected.1.to_owned())], "slices of the rows that count");
+    let unclear = [
+        ("- { rows: { max: 1 }, by: land }", "data.csv has no column `land`"),
+        (
+            "- { rows: { max: 1 }, by: country, where: id > 9 }",
+            "slices of country: there is no row to look at",
+        ),
+        ("- { rows: { max: 1 }, by: country, where: age > 9 }", "`where` cannot be evaluated at row 3"),
+    ];
+    for (yaml, why) in unclear {
+        let found = found(yaml);
+        assert!(found.len() == 1 && found[0].0 == "error" && found[0].1.contains(why), "{yaml}: {found:?}");
+    }
+    let names = run(&task(folder.path(), "data.csv", "- { column: id, between: [9, 9], by: age }")).outputs();
+    let expected =
+        ["id between [age=130]", "id between [age=30]", "id between [age=41]", "id between [age=null]"];
+    assert_eq!(names["failed"], json!(expected), "a missing value is a slice as well");
+    let many: String = (0..101).map(|id| format!("{id}\n")).collect();
+    fs::write(folder.path().join("many.csv"), format!("first id\n{many}")).unwrap();
+    let found = answers(&run(&task(folder.path(), "many.csv", "- { rows: { max: 1 }, by: first id }")));
+    assert!(found[0].1.contains("`first id` has more than 100 different values"), "{found:?}");
+    fs::write(folder.path().join("few.csv"), "first id\n1\n").unwrap();
+    let found = answers(&run(&task(folder.path(), "few.csv", "- { rows: { max: 1 }, by: first id }")));
+    let expected = ("pass", "1 rows, at most 1 allowed, where row[\"first id\"] == 1");
+    assert_eq!(found, [(expected.0.to_owned(), expected.1.to_owned())]);
+}
+
+#[test]
+fn what_is_unusual_is_told_from_the_median_of_earlier_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("data.csv"), PEOPLE).unwrap();
+    let found = |yaml: &str, before: &[f64]| {
+        let mut task = task(folder.path(), "data.csv", yaml);
+        task.references.row_counts = before.to_vec();
+        answers(&run(&task)).remove(0)
+    };
+    let told = |outcome: &str, message: &str| (outcome.to_owned(), message.to_owned());
+    // Median 7, median absolute deviation 2: one run of a thousand rows moves neither.
+    let before = [7.0, 5.0, 9.0, 7.0, 1000.0, 5.0, 9.0, 6.0, 9.0];
+    assert_eq!(
+        found("- rows: { usual: { within: 1 } }", &before),
+        told("fail", "4 rows, 3 from the median 7 of 9 earlier runs, at most 2.9652 allowed")
+    );
+    assert_eq!(found("- rows: { usual: {} }", &before).0, "pass");
+    let latest = found("- rows: { usual: { within: 1, runs: 8 } }", &before);
+    assert_eq!(latest, told("fail", "4 rows, 3 from the median 7 of 8 earlier runs, at most 2.9652 allowed"));
+    let few = found("- rows: { usual: {} }", &before[..7]);
+    assert_eq!(few, told("skip", "not compared: 7 of the 8 earlier runs it takes"));
+}
+
+#[test]
+fn drift_is_told_from_an_earlier_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |shift: u32| {
+        let rows: String = (0..500).map(|row| format!("{}\n", row % 100 + shift)).collect();
+        fs::write(folder.path().join("data.csv"), format!("age\n{rows}")).unwrap();
+    };
+    write(0);
+    let mut task = task(folder.path(), "data.csv", "- drift: { columns: [age], method: ks, max: 0.2 }");
+    let first = run(&task);
+    assert_eq!(answers(&first)[0].0, "skip");
+    task.references.previous = Some(("w/1".to_owned(), first.profile));
+    assert_eq!(answers(&run(&task))[0].0, "pass", "the same data");
+    write(50);
+    let found = run(&task);
+    let expected = "age: ks 0.5 from w/1, at most 0.2 allowed (n = 500, 500 there)";
+    assert_eq!(answers(&found), [("fail".to_owned(), expected.to_owned())]);
+    assert_eq!(found.metrics()["ks_max"], 0.5);
+}
+
+#[test]
+fn rows_that_should_not_be_there_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("data.csv"), PEOPLE).unwrap();
+    fs::write(folder.path().join("test.csv"), "id,country\n4,xx\n9,de\n").unwrap();
+    let yaml =
+        "- { unique: [country, ok], where: id < 4 }\n- overlap: { with: test.csv, columns: [id, country] }";
+    let failing = run(&task(folder.path(), "data.csv", yaml)).failing_lines().unwrap();
+    let lines: Vec<Value> = failing.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let repeated = |row: u64| {
+        json!({ "check": "country, ok unique", "file": "data.csv", "row": row, "column": "country, ok",
+            "value": { "country": "de", "ok": true } })
+    };
+    let overlapping = json!({ "check": "overlap", "file": "data.csv", "row": 4, "column": "id, country",
+        "value": { "id": 4, "country": "xx" } });
+    assert_eq!(lines, [repeated(1), repeated(2), overlapping]);
+}
+
+#[test]
 fn findings_are_data() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("data.csv"), PEOPLE).unwrap();

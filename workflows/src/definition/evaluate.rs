@@ -77,7 +77,7 @@ impl Examples {
 pub enum EvaluatedMetric {
     /// One that Refit knows.
     Known(Metric),
-    /// `{name, candidate, champion, direction}`: the mean of a number that the table holds for each row and model.
+    /// `{name, candidate, champion, direction, test}`: a number that the table holds for each row and model.
     Column {
         /// What it is called.
         name: String,
@@ -87,7 +87,22 @@ pub enum EvaluatedMetric {
         champion: String,
         /// Which way is better.
         direction: Direction,
+        /// `test`: how the two columns are compared.
+        test: ColumnTest,
     },
+}
+
+/// How two columns of numbers are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnTest {
+    /// Row by row, by their means; every row has both (the default).
+    PairedT,
+    /// As two samples, by their means. A row may have one of them.
+    Welch,
+    /// As two samples, by their medians and the shift between them, which single values far off do not move. A row may have one
+    /// of them.
+    MannWhitney,
 }
 
 impl EvaluatedMetric {
@@ -97,6 +112,11 @@ impl EvaluatedMetric {
             Self::Known(metric) => metric.to_string(),
             Self::Column { name, .. } => name.clone(),
         }
+    }
+
+    /// Whether the columns of both models are two samples and not pairs.
+    pub fn is_of_two_samples(&self) -> bool {
+        matches!(self, Self::Column { test: ColumnTest::Welch | ColumnTest::MannWhitney, .. })
     }
 }
 

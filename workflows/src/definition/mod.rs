@@ -27,14 +27,14 @@ use serde_json::Value;
 
 pub use crate::gate::Direction;
 pub use diagnostics::{Position, Problem, Problems};
-pub use evaluate::{EvaluateTask, EvaluatedMetric, Examples, Metric};
+pub use evaluate::{ColumnTest, EvaluateTask, EvaluatedMetric, Examples, Metric};
 pub use matrix::{Axis, Matrix, MatrixValues};
 pub use sources::{Files, NoFiles, Sources};
 pub use steps::{Approval, ChildRun, Emit, OnTimeout, Promote, Select, SelectOrder, Step, Verb};
 pub use triggers::{BatchRule, CatchUp, CronTrigger, EventTrigger, JoinTrigger, OnExpire, SumRule, Trigger};
 pub use validate::{
     Against, Amount, Bounds, Change, ColumnRule, ColumnType, DataCheck, DataFormat, DriftMethod, Inspect,
-    Severity, ValidateTask,
+    Severity, Usual, ValidateTask,
 };
 pub use work::{Cache, CallTask, Command, HostNeeds, Packages, Python, Retry, RunTask, Task, Work};
 

@@ -57,6 +57,9 @@ pub struct DataCheck<D = Template> {
     /// which columns there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
+    /// `by`: it must hold for the rows of each value of this column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Why the check is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
@@ -69,9 +72,9 @@ impl<D> DataCheck<D> {
     /// The first one of `name`.
     pub fn try_map<E, W>(&self, mut name: impl FnMut(&D) -> Result<E, W>) -> Result<DataCheck<E>, W> {
         let inspect = match &self.inspect {
-            Inspect::Rows { count, change } => {
+            Inspect::Rows { count, change, usual } => {
                 let change = change.as_ref().map(|change| change.try_map(&mut name)).transpose()?;
-                Inspect::Rows { count: *count, change }
+                Inspect::Rows { count: *count, change, usual: *usual }
             }
             Inspect::Column { name, rules } => Inspect::Column { name: name.clone(), rules: rules.clone() },
             Inspect::Unique(columns) => Inspect::Unique(columns.clone()),
@@ -91,8 +94,8 @@ impl<D> DataCheck<D> {
                 against: against.try_map(&mut name)?,
             },
         };
-        let (severity, filter, because) = (self.severity, self.filter.clone(), self.because.clone());
-        Ok(DataCheck { inspect, severity, filter, because })
+        let (filter, by, because) = (self.filter.clone(), self.by.clone(), self.because.clone());
+        Ok(DataCheck { inspect, severity: self.severity, filter, by, because })
     }
 
     /// The other data it looks at, if any.
@@ -101,6 +104,18 @@ impl<D> DataCheck<D> {
             (Inspect::Overlap { with, .. }, _) => Some(with),
             (_, Some(Against::Data(data))) => Some(data),
             (_, Some(Against::Previous | Against::Champion) | None) => None,
+        }
+    }
+
+    /// How earlier runs' numbers of rows are looked at, if they are.
+    pub fn usual(&self) -> Option<Usual> {
+        match &self.inspect {
+            Inspect::Rows { usual, .. } => *usual,
+            Inspect::Column { .. }
+            | Inspect::Unique(_)
+            | Inspect::LabelShare { .. }
+            | Inspect::Overlap { .. }
+            | Inspect::Drift { .. } => None,
         }
     }
 
@@ -152,6 +167,9 @@ pub enum Inspect<D = Template> {
         count: Bounds,
         /// `change`: relative to the number of rows of the reference.
         change: Option<Change<D>>,
+        /// `usual`: relative to what earlier runs saw.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usual: Option<Usual>,
     },
     /// `column`: rules for one column.
     Column {
@@ -220,6 +238,20 @@ pub struct Change<D = Template> {
     pub max: f64,
     /// What is compared with.
     pub against: Against<D>,
+}
+
+/// `usual`: how far a number may lie from those of the latest runs in which the step succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Usual {
+    /// In median absolute deviations from their median, above 0.
+    pub within: f64,
+    /// How many runs count, at most.
+    pub runs: u32,
+}
+
+impl Usual {
+    /// With fewer earlier runs nothing is usual yet.
+    pub const RUNS_MIN: usize = 8;
 }
 
 /// What data is compared with.

@@ -1,5 +1,5 @@
-//! Pearson's chi-square tests of counts in categories: two samples against each other, and one sample against shares that
-//! are known. The two must not be exchanged: a reference is a sample too, and taking its shares for known overstates the change.
+//! Pearson's chi-square test of counts in categories: two samples against each other. Must never happen here: the reference's
+//! shares taken for known. It is a sample too, and the change would be overstated.
 
 use super::Flaw;
 use super::distributions::chi_square_upper;
@@ -38,25 +38,6 @@ pub fn contingency(reference: &[u64], current: &[u64]) -> Result<ChiSquare, Flaw
     judged(statistic, categories)
 }
 
-/// Whether a sample is spread as these weights say, which need not sum to 1.
-///
-/// # Errors
-/// [`Flaw::Lengths`], [`Flaw::TooFew`] without an example, [`Flaw::Outside`] for a weight that is not positive,
-/// [`Flaw::Undefined`] when there is only one category.
-pub fn goodness_of_fit(counts: &[u64], weights: &[f64]) -> Result<ChiSquare, Flaw> {
-    super::as_long("the weights", weights.len(), counts.len())?;
-    let n = total("the counts", counts)?;
-    for &weight in weights {
-        super::within("a weight", weight, f64::MIN_POSITIVE, f64::MAX)?;
-    }
-    let sum = super::finite("the sum of the weights", weights.iter().sum::<f64>())?;
-    let statistic = counts.iter().zip(weights).map(|(&count, &weight)| {
-        let expected = n * (weight / sum);
-        (count as f64 - expected).powi(2) / expected
-    });
-    judged(statistic.sum(), counts.len() as u64)
-}
-
 fn judged(statistic: f64, categories: u64) -> Result<ChiSquare, Flaw> {
     if categories < 2 {
         return Err(Flaw::Undefined { what: "chi-square", why: "there is only one category" });
@@ -76,24 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_samples_and_one_against_known_shares_differ() {
+    fn two_samples_differ() {
         let found = contingency(&[50, 30, 20], &[55, 25, 20]).unwrap();
         close(found.statistic, 0.6926406926, 5e-11);
         close(found.p, 0.7072858744, 5e-11);
         assert_eq!(found.freedom, 2);
-        let found = goodness_of_fit(&[55, 25, 20], &[50.0, 30.0, 20.0]).unwrap();
-        close(found.statistic, 1.3333333333, 5e-11);
-        close(found.p, 0.5134171190, 5e-11);
-    }
-
-    #[test]
-    fn mendels_peas_and_a_skewed_split() {
-        let found = goodness_of_fit(&[315, 108, 101, 32], &[9.0, 3.0, 3.0, 1.0]).unwrap();
-        close(found.statistic, 0.4700240, 5e-8);
-        close(found.p, 0.9254259, 5e-8);
-        let found = goodness_of_fit(&[821_588, 815_482], &[1.0, 1.0]).unwrap();
-        close(found.statistic, 22.7743688, 5e-8);
-        close(found.p, 1.8218e-06, 5e-11);
     }
 
     #[test]
@@ -108,9 +76,5 @@ mod tests {
         assert!(matches!(contingency(&[1, 2], &[0, 0]), Err(Flaw::TooFew { .. })));
         assert!(matches!(contingency(&[1], &[1, 2]), Err(Flaw::Lengths { .. })));
         assert!(matches!(contingency(&[7, 0], &[9, 0]), Err(Flaw::Undefined { .. })));
-        for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(matches!(goodness_of_fit(&[1, 2], &[1.0, weight]), Err(Flaw::Outside { .. })));
-        }
-        assert!(matches!(goodness_of_fit(&[1, 2], &[f64::MAX, f64::MAX]), Err(Flaw::Overflow { .. })));
     }
 }

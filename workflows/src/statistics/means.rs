@@ -134,27 +134,6 @@ pub fn paired(differences: &[f64], weights: Option<&[f64]>) -> Result<Estimate, 
     Ok(Estimate { value, se, freedom: n - 1.0, n: counted as u64, test: Test::PairedT })
 }
 
-/// The relative difference candidate/champion − 1 of the means of two numbers that each example has, by the delta method:
-/// variance (s_b² + (m_b/m_a)²·s_a² − 2·(m_b/m_a)·s_ab)/(n·m_a²).
-///
-/// # Errors
-/// Those of [`Moments::of`] and [`Flaw::Lengths`]; [`Flaw::Undefined`] when the champion's mean is not above 0.
-pub fn paired_lift(candidate: &[f64], champion: &[f64]) -> Result<Estimate, Flaw> {
-    as_long("the champion's values", champion.len(), candidate.len())?;
-    let (ours, theirs) = (Moments::of(candidate)?, Moments::of(champion)?);
-    let ratio = ratio(&ours, &theirs)?;
-    let residuals: Vec<f64> =
-        candidate.iter().zip(champion).map(|(b, a)| (b - ratio * a) / theirs.mean).collect();
-    let error = Moments::of(&residuals)?.squared_error().sqrt();
-    Ok(Estimate {
-        value: ratio - 1.0,
-        se: error,
-        freedom: (ours.n - 1) as f64,
-        n: ours.n,
-        test: Test::PairedT,
-    })
-}
-
 /// The difference of two independent means, each with its own variance (Welch, Biometrika 34, 1947).
 ///
 /// # Errors
@@ -166,26 +145,6 @@ pub fn welch(candidate: &Moments, champion: &Moments) -> Result<Estimate, Flaw> 
     Ok(Estimate { value, se: squared.sqrt(), freedom, n: candidate.n + champion.n, test: Test::Welch })
 }
 
-/// The relative difference candidate/champion − 1 of two independent means by the delta method, with Welch's degrees of freedom,
-/// as GrowthBook counts it: variance s_b²/(m_a²·n_b) + s_a²·m_b²/(m_a⁴·n_a).
-///
-/// # Errors
-/// [`Flaw::Undefined`] when neither sample varies and when the champion's mean is not above 0.
-pub fn welch_lift(candidate: &Moments, champion: &Moments) -> Result<Estimate, Flaw> {
-    let ratio = ratio(candidate, champion)?;
-    let squared = candidate.squared_error() + champion.squared_error() * ratio * ratio;
-    let se = finite("the standard error", squared.sqrt() / champion.mean)?;
-    let freedom = satterthwaite(candidate, champion)?;
-    Ok(Estimate { value: ratio - 1.0, se, freedom, n: candidate.n + champion.n, test: Test::Welch })
-}
-
-fn ratio(candidate: &Moments, champion: &Moments) -> Result<f64, Flaw> {
-    if champion.mean > 0.0 {
-        return finite("the ratio of the means", candidate.mean / champion.mean);
-    }
-    Err(Flaw::Undefined { what: "the relative difference", why: "the champion's mean is not above 0" })
-}
-
 fn satterthwaite(one: &Moments, other: &Moments) -> Result<f64, Flaw> {
     let (a, b) = (one.squared_error(), other.squared_error());
     if a + b <= 0.0 {
@@ -194,20 +153,6 @@ fn satterthwaite(one: &Moments, other: &Moments) -> Result<f64, Flaw> {
     // Shares of the whole, so that no square under- or overflows.
     let (a, b) = (a / (a + b), b / (a + b));
     Ok(1.0 / (a * a / (one.n - 1) as f64 + b * b / (other.n - 1) as f64))
-}
-
-/// The mean of the differences of folds, whose training data overlap: t = mean/sqrt((1/k + n_test/n_train)·var), k − 1 degrees of
-/// freedom (Nadeau and Bengio, Machine Learning 52, 2003). `test_to_train` is n_test/n_train, 1/9 for ten folds.
-///
-/// # Errors
-/// [`Flaw::TooFew`] for fewer than two folds, [`Flaw::NotFinite`], [`Flaw::Outside`] for a ratio that is not above 0.
-pub fn cross_validated(differences: &[f64], test_to_train: f64) -> Result<Estimate, Flaw> {
-    enough("folds", differences.len(), 2)?;
-    within("the ratio of test to training examples", test_to_train, f64::MIN_POSITIVE, f64::MAX)?;
-    let folds = Moments::of(differences)?;
-    let se = finite("the standard error", ((1.0 / folds.n as f64 + test_to_train) * folds.variance).sqrt())?;
-    let freedom = (folds.n - 1) as f64;
-    Ok(Estimate { value: folds.mean, se, freedom, n: folds.n, test: Test::NadeauBengio })
 }
 
 /// The mean, counted so that equal values have exactly themselves as mean.
@@ -246,34 +191,6 @@ mod tests {
     }
 
     #[test]
-    fn lift_gives_the_published_numbers() {
-        let (candidate, champion) = growthbook();
-        let found = welch_lift(&candidate, &champion).unwrap();
-        close(found.value, 0.70732, 5e-6);
-        close(found.se, 0.37879, 5e-6);
-        let (t, p) = found.two_sided().unwrap();
-        close(t, 1.8672851150, 5e-11);
-        close(p, 0.06191, 5e-6);
-        let both = found.difference(&question(0.0, 0.025)).unwrap();
-        close(both.low, -0.03526, 5e-6);
-        close(both.high, 1.44989, 5e-6);
-    }
-
-    #[test]
-    fn folds_are_corrected_for_what_they_share() {
-        let folds = [0.02, 0.01, 0.03, 0.00, 0.02, 0.01, 0.02, 0.03, 0.01, 0.02];
-        let found = cross_validated(&folds, 1.0 / 9.0).unwrap();
-        close(found.value, 0.017, 1e-12);
-        close(Moments::of(&folds).unwrap().variance(), 9.0e-05, 1e-12);
-        let (t, p) = found.two_sided().unwrap();
-        close(t, 3.9000675, 5e-8);
-        close(p, 0.0036195, 5e-7);
-        let (t, p) = paired(&folds, None).unwrap().two_sided().unwrap();
-        close(t, 5.6666667, 5e-8);
-        close(p, 0.000307, 5e-7);
-    }
-
-    #[test]
     fn weights_of_importance() {
         let d = [0.3, -0.1, 0.25, 0.0, 0.4, 0.1];
         let plain = paired(&d, None).unwrap();
@@ -288,17 +205,6 @@ mod tests {
         assert_eq!(without.n, 5);
         let left = paired(&[0.3, -0.1, 0.25, 0.4, 0.1], None).unwrap();
         close(without.se, left.se, 1e-15);
-    }
-
-    #[test]
-    fn a_paired_lift_is_surer_than_an_independent_one() {
-        let champion: Vec<f64> = (1..=200).map(f64::from).collect();
-        let candidate: Vec<f64> = champion.iter().map(|x| x * 1.1 + (x * 7.0) % 3.0).collect();
-        let together = paired_lift(&candidate, &champion).unwrap();
-        let (ours, theirs) = (Moments::of(&candidate).unwrap(), Moments::of(&champion).unwrap());
-        let apart = welch_lift(&ours, &theirs).unwrap();
-        close(together.value, apart.value, 1e-12);
-        assert!(together.se < apart.se / 20.0, "{together:?} {apart:?}");
     }
 
     #[test]
@@ -330,8 +236,5 @@ mod tests {
         assert!(matches!(paired(&[f64::MAX, -f64::MAX], None), Err(Flaw::Overflow { .. })));
         let still = Moments::new(5, 1.0, 0.0).unwrap();
         assert!(matches!(welch(&still, &still), Err(Flaw::Undefined { .. })));
-        let negative = Moments::new(5, -1.0, 1.0).unwrap();
-        assert!(matches!(welch_lift(&negative, &negative), Err(Flaw::Undefined { .. })));
-        assert!(matches!(cross_validated(&[0.1, 0.2], 0.0), Err(Flaw::Outside { .. })));
     }
 }

@@ -18,8 +18,8 @@ pub mod means;
 pub mod metrics;
 pub mod multiple;
 pub mod paired;
-pub mod proportions;
 pub mod ranks;
+pub mod robust;
 pub mod sizes;
 
 #[cfg(test)]
@@ -116,6 +116,9 @@ const NEEDED_MAX: f64 = 1e12;
 pub enum Test {
     /// Score test and interval of a paired difference of proportions (Tango 1998).
     Tango,
+    /// Examples on which one model is right and the other wrong, as throws of a fair coin (McNemar 1947), mid-p; with Tango's interval.
+    #[serde(rename = "mcnemar")]
+    McNemar,
     /// Areas under the ROC curve of two models on the same examples (DeLong 1988).
     #[serde(rename = "delong")]
     DeLong,
@@ -123,8 +126,6 @@ pub enum Test {
     PairedT,
     /// t test of two independent means with their own variances (Welch 1947).
     Welch,
-    /// Paired t test of folds that share training data (Nadeau and Bengio 2003).
-    NadeauBengio,
     /// Rank-sum test and the shift it estimates, normal approximation (Mann and Whitney 1947, Hodges and Lehmann 1963).
     MannWhitney,
     /// The same from the exact distribution of the rank sum.
@@ -146,12 +147,10 @@ impl std::fmt::Display for Test {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tango => f.write_str("Tango's paired score test"),
+            Self::McNemar => f.write_str("McNemar's mid-p test, Tango's interval"),
             Self::DeLong => f.write_str("DeLong's test"),
             Self::PairedT => f.write_str("paired t test"),
             Self::Welch => f.write_str("Welch's t test"),
-            Self::NadeauBengio => {
-                f.write_str("t test of cross-validation folds, corrected by Nadeau and Bengio")
-            }
             Self::MannWhitney => f.write_str("Mann–Whitney test"),
             Self::MannWhitneyExact => f.write_str("exact Mann–Whitney test"),
             Self::Bootstrap { draws, seed, clusters, interval } => {

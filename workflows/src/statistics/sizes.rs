@@ -73,21 +73,6 @@ pub fn paired_non_inferiority(
     from_error(1, se, difference + margin, alpha, power)
 }
 
-/// Two shares of independent examples, per sample:
-/// (z_α·sqrt(2·p̄·q̄) + z_β·sqrt(p₁q₁ + p₂q₂))²/(p₁ − p₂)² (Fleiss, Statistical Methods for Rates and Proportions, without correction).
-///
-/// # Errors
-/// [`Flaw::Outside`] for a share that is not between 0 and 1, [`Flaw::Undefined`] when they are the same.
-pub fn two_proportions(p1: f64, p2: f64, alpha: f64, power: f64) -> Result<f64, Flaw> {
-    let (z_alpha, z_beta) = deviates(alpha, power)?;
-    let (p1, p2) = (within("a share", p1, 0.0, 1.0)?, within("a share", p2, 0.0, 1.0)?);
-    let mean = f64::midpoint(p1, p2);
-    let apart = effect((p1 - p2).abs())?;
-    let root =
-        z_alpha * (2.0 * mean * (1.0 - mean)).sqrt() + z_beta * (p1 * (1.0 - p1) + p2 * (1.0 - p2)).sqrt();
-    finite("the number of examples", (root / apart).powi(2))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::close;
@@ -95,7 +80,6 @@ mod tests {
 
     #[test]
     fn plans_of_worked_examples() {
-        close(two_proportions(0.10, 0.12, 0.025, 0.8).unwrap(), 3840.85, 5e-3);
         close(paired_superiority(0.12, 0.02, 0.025, 0.8).unwrap(), 2352.30, 5e-3);
         // (1.959964 + 0.841621)²·(0.12 − 0.0004)/0.03²
         close(paired_non_inferiority(0.12, 0.02, 0.01, 0.025, 0.8).unwrap(), 1043.03, 5e-3);
@@ -115,8 +99,6 @@ mod tests {
         assert!(matches!(paired_superiority(0.1, 0.0, 0.05, 0.8), Err(Flaw::Undefined { .. })));
         assert!(matches!(paired_non_inferiority(0.1, -0.01, 0.01, 0.05, 0.8), Err(Flaw::Undefined { .. })));
         assert!(matches!(paired_superiority(0.1, 0.2, 0.05, 0.8), Err(Flaw::Outside { .. })));
-        assert!(matches!(two_proportions(0.1, f64::NAN, 0.05, 0.8), Err(Flaw::Outside { .. })));
-        assert!(matches!(two_proportions(0.1, 0.2, 0.6, 0.8), Err(Flaw::Outside { .. })));
         assert!(matches!(from_error(9, f64::INFINITY, 0.1, 0.05, 0.8), Err(Flaw::Outside { .. })));
         assert!(matches!(from_error(9, 1.0, f64::NAN, 0.05, 0.8), Err(Flaw::Undefined { .. })));
     }

@@ -214,6 +214,9 @@ pub struct DataReferences {
     /// In the run that made the champion; none: there is no champion, or that run did not check data in such a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub champion: Option<DataReference>,
+    /// How many rows it saw in the latest runs in which it succeeded, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub row_counts: Vec<f64>,
 }
 
 /// A profile and where it comes from.
@@ -225,6 +228,8 @@ pub struct DataReference {
     pub profile: ArtifactRef,
 }
 
+/// The metric of a `validate` step that says how many rows there are.
+pub const ROWS_METRIC: &str = "rows";
 /// The artifact of a `validate` step that describes its data: counts, quantiles, categories.
 pub const PROFILE_ARTIFACT: &str = "profile";
 /// The artifact of a `validate` step with the results of its checks.

@@ -3,7 +3,7 @@
 use super::super::diagnostics::{Findings, shown};
 use super::super::language::{EVALUATE, OWN_METRIC};
 use super::super::raw::{Key, Node, Raw};
-use super::super::{EvaluateTask, EvaluatedMetric, Examples, Metric};
+use super::super::{ColumnTest, EvaluateTask, EvaluatedMetric, Examples, Metric};
 use super::data::{data, format};
 use super::fields::{Fields, list, text};
 use super::gate::DIRECTIONS;
@@ -69,6 +69,15 @@ fn check_columns(fields: &Fields<'_>, examples: &Examples, f: &mut Findings) {
         }
         _ => {}
     }
+    if let (true, Some((key, _))) = (
+        examples.metrics.iter().any(EvaluatedMetric::is_of_two_samples),
+        fields.get("weight").or_else(|| fields.get("cluster")),
+    ) {
+        let message = format!("`{}` does not go with `test: welch` or `test: mann_whitney`", key.name);
+        let hint =
+            "these take rows for independent and equal: leave one of the two out, or make two steps of it";
+        f.add_with_hint("misplaced-key", key.position, message, hint);
+    }
 }
 
 fn metrics(fields: &Fields<'_>, f: &mut Findings) -> Option<Vec<EvaluatedMetric>> {
@@ -119,6 +128,12 @@ fn metric(node: &Node, f: &mut Findings) -> Option<EvaluatedMetric> {
     metric.map(EvaluatedMetric::Known)
 }
 
+const TESTS: [(&str, ColumnTest); 3] = [
+    ("paired_t", ColumnTest::PairedT),
+    ("welch", ColumnTest::Welch),
+    ("mann_whitney", ColumnTest::MannWhitney),
+];
+
 fn own_metric(node: &Node, f: &mut Findings) -> Option<EvaluatedMetric> {
     let fields = Fields::of(node, node.position, &OWN_METRIC, f)?;
     for (name, example) in [
@@ -138,10 +153,12 @@ fn own_metric(node: &Node, f: &mut Findings) -> Option<EvaluatedMetric> {
     let candidate = fields.word_of_ones_own("candidate", f);
     let champion = fields.word_of_ones_own("champion", f);
     let direction = fields.word("direction", &DIRECTIONS, f);
+    let test = fields.word("test", &TESTS, f).unwrap_or(ColumnTest::PairedT);
     Some(EvaluatedMetric::Column {
         name: name?,
         candidate: candidate?,
         champion: champion?,
         direction: direction?,
+        test,
     })
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::super::diagnostics::{Findings, did_you_mean};
 use super::super::language::{
     AGGREGATE, ALL_COLUMN_KEYS, CHANGE, COLUMN_RULES, DATA_CHECK, DRIFT, FRESH, LABEL_SHARE, LENGTH, MISSING,
-    OVERLAP, QUANTILE, ROWS, SUBJECTS, VALIDATE,
+    OVERLAP, QUANTILE, ROWS, SUBJECTS, USUAL, VALIDATE,
 };
 use super::super::raw::{Key, Node, Raw};
 use super::super::{
     Against, Amount, Bounds, Change, ColumnRule, ColumnType, DataCheck, DriftMethod, Inspect, Severity,
-    ValidateTask,
+    Usual, ValidateTask,
 };
 use super::data::{data, format};
 use super::fields::{Fields, json, list, text};
@@ -51,6 +51,7 @@ fn check(node: &Node, place: Place, reads: &mut Reads, f: &mut Findings) -> Opti
     let fields = Fields::of(node, node.position, &DATA_CHECK, f)?;
     let severity = fields.word("severity", &WORDS, f).unwrap_or(Severity::Fail);
     let filter = fields.get("where").and_then(|(_, node)| filter(node, f));
+    let by = fields.word_of_ones_own("by", f);
     let because = fields.text("because", f);
     // `unique` is a subject only where there is no column that it is a rule for.
     let present =
@@ -86,7 +87,12 @@ fn check(node: &Node, place: Place, reads: &mut Reads, f: &mut Findings) -> Opti
             None
         }
     };
-    Some(DataCheck { inspect: inspect?, severity, filter, because })
+    let check = DataCheck { inspect: inspect?, severity, filter, by, because };
+    if let (Some(_), Some((key, _))) = (check.usual(), fields.get("where").or_else(|| fields.get("by"))) {
+        let hint = "earlier runs are known by the number of all their rows: make two checks of it";
+        f.add_with_hint("value", key.position, "`usual` goes without `where` and `by`", hint);
+    }
+    Some(check)
 }
 
 /// `where`: CEL over the columns, of which only the worker knows which there are.
@@ -140,8 +146,9 @@ fn inspect(
             let rows = Fields::of(node, key.position, &ROWS, f)?;
             let count = counts(&rows, f);
             let change = change(&rows, place, reads, f);
+            let usual = rows.get("usual").and_then(|(key, node)| usual(key, node, f));
             asks_for_something(&rows, f);
-            Some(Inspect::Rows { count, change })
+            Some(Inspect::Rows { count, change, usual })
         }
         "label_share" => label_share(key, node, place, reads, f),
         "overlap" => {
@@ -214,6 +221,15 @@ fn change(fields: &Fields<'_>, place: Place, reads: &mut Reads, f: &mut Findings
     let max = change.percent("max", f);
     let against = against(&change, place, reads, f);
     Some(Change { max: max?, against: against? })
+}
+
+fn usual(key: &Key, node: &Node, f: &mut Findings) -> Option<Usual> {
+    let usual = Fields::of(node, key.position, &USUAL, f)?;
+    let within = usual.number("within", f).unwrap_or(4.0);
+    if let (true, Some((_, node))) = (within <= 0.0, usual.get("within")) {
+        f.add("number", node.position, "`within` is a number of deviations above 0");
+    }
+    Some(Usual { within, runs: usual.small_count("runs", f).unwrap_or(30) })
 }
 
 fn against(fields: &Fields<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -> Option<Against> {

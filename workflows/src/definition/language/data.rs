@@ -89,6 +89,7 @@ pub static DATA_CHECK: Keys = Keys {
         ),
         key("drift", Kind::Mapping(&DRIFT), "Columns that are distributed otherwise than before."),
         key("where", Kind::Plain, "Only rows for which this holds count: CEL over their columns."),
+        key("by", Kind::Own, "It must hold for the rows of each value of this column."),
         key("severity", Kind::Word(&["warn", "fail"]), "What it means when the check does not hold."),
         key("because", Kind::Text, "Why the check is there."),
     ],
@@ -98,11 +99,23 @@ pub static DATA_CHECK: Keys = Keys {
 pub static ROWS: Keys = Keys {
     name: "rows",
     owner: "`rows`",
-    rules: &[Rule::AnyOf(&["min", "max", "change"])],
+    rules: &[Rule::AnyOf(&["min", "max", "change", "usual"])],
     keys: &[
         key("min", Kind::Count(0, u64::MAX), "The least allowed."),
         key("max", Kind::Count(0, u64::MAX), "The most allowed."),
         key("change", Kind::Mapping(&CHANGE), "How much the number may differ from before."),
+        key("usual", Kind::Mapping(&USUAL), "How far it may lie from what earlier runs saw."),
+    ],
+};
+
+/// `usual`.
+pub static USUAL: Keys = Keys {
+    name: "usual",
+    owner: "`usual`",
+    rules: &[],
+    keys: &[
+        key("within", Kind::Number, "How many median absolute deviations from the median; 4 without it."),
+        key("runs", Kind::Count(8, 200), "How many earlier runs count; 30 without it."),
     ],
 };
 
@@ -240,7 +253,7 @@ pub static EVALUATE: Keys = Keys {
     ],
 };
 
-/// A metric of someone's own: the mean of a number the table holds for each row and model.
+/// A metric of someone's own: a number the table holds for each row and model.
 pub static OWN_METRIC: Keys = Keys {
     name: "own_metric",
     owner: "a metric",
@@ -250,5 +263,10 @@ pub static OWN_METRIC: Keys = Keys {
         key("candidate", Kind::Own, "The column for the candidate.").required(),
         key("champion", Kind::Own, "The column for the champion.").required(),
         key("direction", Kind::Word(&["higher", "lower"]), "Which way is better.").required(),
+        key(
+            "test",
+            Kind::Word(&["paired_t", "welch", "mann_whitney"]),
+            "How the columns are compared; paired_t without it. The others take them for two samples, not for pairs.",
+        ),
     ],
 };

@@ -7,8 +7,8 @@
 mod samples;
 mod shares;
 
-pub use samples::{Kolmogorov, Ordered, ks_binned};
-pub use shares::{Bins, ZERO_SHARE, jensen_shannon, l_infinity, psi, shares};
+pub use samples::{Kolmogorov, Ordered};
+pub use shares::{Bins, ZERO_SHARE, jensen_shannon, psi, shares};
 
 /// Two samples for which the distances are known from SciPy and Evidently.
 #[cfg(test)]

@@ -184,23 +184,10 @@ fn kolmogorov_upper(lambda: f64) -> f64 {
     (2.0 * terms.sum::<f64>()).clamp(0.0, 1.0)
 }
 
-/// The Kolmogorov–Smirnov statistic over counts in the same ordered bins: the greatest difference at an edge, which is at most that of the
-/// values themselves.
-///
-/// # Errors
-/// [`Flaw::Lengths`] when the bins are not the same ones, [`Flaw::TooFew`] when a sample is empty.
-pub fn ks_binned(reference: &[u64], current: &[u64]) -> Result<f64, Flaw> {
-    as_long("the current counts", current.len(), reference.len())?;
-    let places: Vec<f64> = (0..reference.len()).map(|at| at as f64).collect();
-    let reference = Ordered::of_counts("the reference", &places, reference)?;
-    Ok(reference.kolmogorov(&Ordered::of_counts("the current data", &places, current)?).statistic)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::super::tests::close;
     use super::super::reference::{current, reference};
-    use super::super::{Bins, shares};
     use super::*;
 
     fn both() -> (Ordered, Ordered) {
@@ -250,23 +237,6 @@ mod tests {
         let other =
             Ordered::of_counts("the reference", &[0.0, 1.0, 2.0, 3.0, 9.0], &[2, 1, 1, 3, 0]).unwrap();
         assert_eq!(one, other);
-        let bins = Bins::of_quantiles(&reference(), 10).unwrap();
-        let (here, there) = (bins.count(&reference()).unwrap(), bins.count(&current()).unwrap());
-        let found = ks_binned(&here, &there).unwrap();
-        let (reference, current) = both();
-        assert!(found <= reference.kolmogorov(&current).statistic);
-        let sums = |counts: &[u64]| -> Vec<f64> {
-            let shares = shares("values", counts).unwrap();
-            shares
-                .iter()
-                .scan(0.0, |sum, share| {
-                    *sum += share;
-                    Some(*sum)
-                })
-                .collect()
-        };
-        let at_edges = sums(&here).iter().zip(sums(&there)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        close(found, at_edges, 1e-12);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Flaw, all_finite, as_long, enough, finite, within};
+use super::super::{Flaw, all_finite, as_long, enough, within};
 
 /// What stands for a share of 0 in [`psi`], where it would be infinite.
 pub const ZERO_SHARE: f64 = 1e-4;
@@ -52,19 +52,6 @@ pub fn jensen_shannon(reference: &[f64], current: &[f64]) -> Result<f64, Flaw> {
     Ok((terms.sum::<f64>() / 2.0).max(0.0).sqrt())
 }
 
-/// The greatest difference between two shares.
-///
-/// # Errors
-/// Those of [`psi`].
-pub fn l_infinity(reference: &[f64], current: &[f64]) -> Result<f64, Flaw> {
-    check(reference, current)?;
-    Ok(reference
-        .iter()
-        .zip(current)
-        .map(|(reference, current)| (reference - current).abs())
-        .fold(0.0, f64::max))
-}
-
 fn check(reference: &[f64], current: &[f64]) -> Result<(), Flaw> {
     as_long("the current shares", current.len(), reference.len())?;
     for shares in [reference, current] {
@@ -110,19 +97,6 @@ impl Bins {
         // There is nothing below the least number.
         edges.retain(|edge| edge.is_finite());
         edges.sort_unstable_by(f64::total_cmp);
-        edges.dedup();
-        Ok(Self { edges })
-    }
-
-    /// `count` bins of the same width between two numbers.
-    ///
-    /// # Errors
-    /// [`Flaw::Outside`] for a count that is not from 2 to [`Bins::COUNT_MAX`] and when `low` is not below `high`.
-    pub fn of_width(low: f64, high: f64, count: usize) -> Result<Self, Flaw> {
-        let count = Self::count_of(count)?;
-        let width = finite("the width of the bins", high - low)?;
-        within("the width of the bins", width, f64::MIN_POSITIVE, f64::MAX)?;
-        let mut edges: Vec<f64> = (1..count).map(|at| low + width * (at as f64 / count as f64)).collect();
         edges.dedup();
         Ok(Self { edges })
     }
@@ -189,9 +163,8 @@ mod tests {
     fn jensen_shannon_of_categories_and_bins() {
         let (p, q) = ([0.5, 0.3, 0.2], [0.55, 0.25, 0.20]);
         close(jensen_shannon(&p, &q).unwrap(), 0.0416340886, 5e-11);
-        close(l_infinity(&p, &q).unwrap(), 0.05, 1e-15);
         // The range of both samples together in 8 bins, as Sturges has it.
-        let bins = Bins::of_width(0.1, 4.6, 8).unwrap();
+        let bins = Bins { edges: (1..8).map(|at| 0.1 + 4.5 * f64::from(at) / 8.0).collect() };
         let of = |values: &[f64]| shares("values", &bins.count(values).unwrap()).unwrap();
         close(jensen_shannon(&of(&reference()), &of(&current())).unwrap(), 0.3366530438, 5e-11);
         close(jensen_shannon(&[1.0, 0.0], &[0.0, 1.0]).unwrap(), 2_f64.ln().sqrt(), 1e-15);
@@ -221,12 +194,10 @@ mod tests {
         for wrong in [[0.5, 0.6], [1.5, -0.5], [f64::NAN, 1.0]] {
             assert!(matches!(psi(&[0.5, 0.5], &wrong), Err(Flaw::Outside { .. })));
             assert!(matches!(jensen_shannon(&wrong, &[0.5, 0.5]), Err(Flaw::Outside { .. })));
-            assert!(matches!(l_infinity(&[0.5, 0.5], &wrong), Err(Flaw::Outside { .. })));
         }
         assert!(matches!(shares("values", &[0, 0]), Err(Flaw::TooFew { .. })));
         assert!(matches!(Bins::of_quantiles(&[], 10), Err(Flaw::TooFew { .. })));
         assert!(matches!(Bins::of_quantiles(&[1.0], 1), Err(Flaw::Outside { .. })));
-        assert!(matches!(Bins::of_width(1.0, 1.0, 4), Err(Flaw::Outside { .. })));
         let bins = Bins::of_quantiles(&[f64::MIN, f64::MAX], 4).unwrap();
         assert!(bins.edges().iter().all(|edge| edge.is_finite()));
         assert!(matches!(bins.count(&[f64::NAN]), Err(Flaw::NotFinite { row: 1, .. })));

@@ -13,7 +13,7 @@ mod scores;
 pub use classes::Confusion;
 pub use ranking::{Queries, Ranked};
 pub use regression::{absolute_errors, mae, pinball, pinball_losses, r2, rmse, squared_errors};
-pub use scores::{ECE_BINS, Scored, brier, brier_losses, ece, log_loss, log_losses, log_losses_of_classes};
+pub use scores::{ECE_BINS, Scored, brier, brier_losses, ece, log_loss, log_losses};
 
 /// How much each row counts.
 #[derive(Clone, Copy, Debug)]

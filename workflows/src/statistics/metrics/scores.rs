@@ -102,23 +102,6 @@ pub fn log_losses(positive: &[bool], positives: &[f64]) -> Result<Vec<f64>, Flaw
     Ok(positive.iter().zip(positives).map(|(is, p)| entropy(if *is { *p } else { 1.0 - *p })).collect())
 }
 
-/// The same of several classes: `table` has for each row the probabilities of all classes, row after row.
-///
-/// # Errors
-/// Those of [`log_losses`]; [`Flaw::Outside`] for a number that is no class and for a row whose sum is not 1 within 1e-3.
-pub fn log_losses_of_classes(classes: usize, labels: &[u32], table: &[f64]) -> Result<Vec<f64>, Flaw> {
-    enough("examples", labels.len(), 1)?;
-    enough("classes", classes, 2)?;
-    as_long("the probabilities", table.len(), labels.len().saturating_mul(classes))?;
-    let loss = |(label, row): (&u32, &[f64])| {
-        row.iter().try_for_each(|p| within("a probability", *p, 0.0, 1.0).map(|_| ()))?;
-        let sum = within("the sum of an example's probabilities", row.iter().sum(), 0.999, 1.001)?;
-        within("a class", f64::from(*label), 0.0, classes as f64 - 1.0)?;
-        Ok(entropy(row[*label as usize] / sum))
-    };
-    labels.iter().zip(table.chunks_exact(classes)).map(loss).collect()
-}
-
 /// Mean cross-entropy of two classes.
 ///
 /// # Errors
@@ -204,15 +187,6 @@ mod tests {
         0.1816037735849057,
         0.22830188679245284,
     ];
-    const SEVERAL: f64 = 0.6553709521242777;
-
-    /// scikit-learn 1.9.1: `log_loss([0, 2, 1], table, labels=[0, 1, 2])`.
-    #[test]
-    fn several_classes_agree_with_scikit_learn() {
-        let table = [0.7, 0.2, 0.1, 0.3, 0.3, 0.4, 0.25, 0.5, 0.25];
-        let losses = log_losses_of_classes(3, &[0, 2, 1], &table).unwrap();
-        close(mean("log_loss", &losses, Weights::Equal).unwrap(), SEVERAL, 1e-14);
-    }
 
     #[test]
     fn copies_count_as_weights_do() {
@@ -261,8 +235,5 @@ mod tests {
         for wrong in [-0.1, 1.1] {
             assert!(matches!(log_loss(&[true], &[wrong], Weights::Equal), Err(Flaw::Outside { .. })));
         }
-        assert!(matches!(log_losses_of_classes(2, &[0], &[0.5, 0.4]), Err(Flaw::Outside { .. })));
-        assert!(matches!(log_losses_of_classes(2, &[2], &[0.5, 0.5]), Err(Flaw::Outside { .. })));
-        assert!(matches!(log_losses_of_classes(2, &[0], &[0.5]), Err(Flaw::Lengths { .. })));
     }
 }

@@ -164,7 +164,7 @@ fn data_checks_and_gates_are_typed() {
     let Task::Validate(validate) = &churn.steps[0].verb.work().unwrap().task else {
         panic!("no data checks")
     };
-    let Inspect::Rows { count, change: Some(change) } = &validate.checks[0].inspect else {
+    let Inspect::Rows { count, change: Some(change), usual: None } = &validate.checks[0].inspect else {
         panic!("no rows")
     };
     assert_eq!((count.min, change.max), (Some(1000.0), 0.5));
