@@ -78,7 +78,7 @@ fn of_engine(error: &EngineError) -> Exit {
 /// What nobody can start with is a mistake in the settings; what stands in the way on this host is not.
 fn of_start(error: &StartError) -> Exit {
     match error {
-        StartError::Hook(_) | StartError::DatabaseUrl => Exit::Usage,
+        StartError::Hook(_) | StartError::DatabaseUrl | StartError::Blobs(_) => Exit::Usage,
         StartError::Listen { .. }
         | StartError::NoTokens { .. }
         | StartError::Database(_)

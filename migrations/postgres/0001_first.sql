@@ -320,12 +320,14 @@ CREATE TABLE metric_series (
     PRIMARY KEY (run, step, epoch, name)
 );
 
--- Content by digest, in chunks; a blob exists once its row here does. tree says that it may be a folder's list of files,
--- which refers to other blobs. touched_at is when it came, or when somebody who is to refer to it was told that it is here.
+-- Content by digest; a blob exists once its row here does. place says where its bytes are: none, in blob_chunks, else in
+-- the objects that blob_objects names. tree says that it may be a folder's list of files, which refers to other blobs.
+-- touched_at is when it came, or when somebody who is to refer to it was told that it is here.
 CREATE TABLE blobs (
     digest TEXT NOT NULL PRIMARY KEY,
     bytes BIGINT NOT NULL,
     upload TEXT NOT NULL,
+    place TEXT,
     tree BIGINT NOT NULL CHECK (tree IN (0, 1)),
     touched_at BIGINT NOT NULL
 );
@@ -336,12 +338,27 @@ CREATE TABLE blob_chunks (
     data BYTEA NOT NULL,
     PRIMARY KEY (upload, chunk)
 );
+CREATE TABLE blob_objects (
+    upload TEXT NOT NULL,
+    begins BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    object TEXT NOT NULL,
+    PRIMARY KEY (upload, begins)
+);
 
--- Chunks that are no blob: on their way in, or out. digest is set while it may be gone on with: bytes are there then, and
+-- Folders and buckets that have, or had, bytes of blobs: place is the id that is written there, shown how the settings name
+-- it.
+CREATE TABLE blob_places (
+    place TEXT NOT NULL PRIMARY KEY,
+    shown TEXT NOT NULL
+);
+
+-- Bytes that are no blob: on their way in, or out. digest is set while it may be gone on with: bytes are there then, and
 -- hash is the state of SHA-256 after them. touched_at is 0 once they are given up.
 CREATE TABLE blob_uploads (
     upload TEXT NOT NULL PRIMARY KEY,
     digest TEXT UNIQUE,
+    place TEXT,
     bytes BIGINT NOT NULL,
     hash BYTEA NOT NULL,
     touched_at BIGINT NOT NULL

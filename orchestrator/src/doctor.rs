@@ -1,5 +1,6 @@
-//! What can be told of the services an orchestrator needs without starting one: its database and its brokers. Writes
-//! nothing there but one row of `duties` that means nothing, to see that writes are taken, and waits for nothing for long.
+//! What can be told of the services an orchestrator needs without starting one: its database, its brokers and where it keeps
+//! blobs. Writes nothing there but what means nothing, to see that writes are taken: a row of `duties`, an object that goes
+//! again. Waits for nothing for long.
 //! Must never happen here: a schema brought up to date, a queue declared that was not there.
 
 use std::path::{Path, PathBuf};
@@ -9,10 +10,10 @@ use serde::Serialize;
 
 use crate::broker::{self, BrokerError};
 use crate::clock::Clock;
-use crate::config::{Config, Destination, Queue, Source, Target, Topology, Transport};
+use crate::config::{BlobPlace, Config, Destination, Queue, Source, Target, Topology, Transport};
 use crate::intake::hooks::Hooks;
 use crate::store::database::{Database, Schema};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, places};
 
 /// How far two clocks may be apart before somebody ought to look, in milliseconds.
 const APART_MAX_MS: i64 = 2_000;
@@ -100,6 +101,29 @@ pub async fn secrets(config: &Config) -> Vec<Finding> {
     surveyed.unwrap_or_default().into_iter().map(finding).collect()
 }
 
+/// Tries out the places where blobs' bytes are.
+pub async fn blobs(config: &Config) -> Vec<Finding> {
+    let check = "blobs";
+    let mut findings = Vec::new();
+    for place in config.blobs.new.iter().chain(&config.blobs.earlier) {
+        if let BlobPlace::Folder(path) = place
+            && !path.exists()
+        {
+            let found = format!("{place} is not there yet: the orchestrator makes it, if no blobs are there");
+            findings.push(Finding::ok(check, found));
+            continue;
+        }
+        findings.push(match places::try_out(place).await {
+            Ok(()) => Finding::ok(check, format!("{place}: written, read and taken out again")),
+            Err(why) => {
+                let todo = "mend it, or `blobs` in refit.yaml; until then code and artifacts can be neither stored nor fetched";
+                Finding::fail(check, why, todo)
+            }
+        });
+    }
+    findings
+}
+
 /// Looks at the database; `now` is what this host's clock says.
 pub async fn database(config: &Config, now: impl Fn() -> Timestamp) -> Vec<Finding> {
     let file = sqlite_file(config);
@@ -117,7 +141,12 @@ pub async fn database(config: &Config, now: impl Fn() -> Timestamp) -> Vec<Findi
             let todo = "start it, or name another with --database-url; a running orchestrator waits for it";
             vec![Finding::fail("database", format!("out of reach: {reason}"), todo)]
         }
-        Err(error @ (StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Conflict(_))) => {
+        Err(
+            error @ (StoreError::Broken(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Conflict(_)
+            | StoreError::Blobs(_)),
+        ) => {
             let todo = "check --database-url: user, password, the database's name, and that it is Refit's";
             vec![Finding::fail("database", error.to_string(), todo)]
         }

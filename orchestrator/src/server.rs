@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -16,6 +17,7 @@ use crate::intake::amqp::{AmqpSource, consume};
 use crate::intake::hooks::{HookProblem, Hooks};
 use crate::secrets::Vault;
 use crate::store::database::Database;
+use crate::store::places::Places;
 use crate::store::{Store, StoreError};
 use crate::{api, http, outbox};
 
@@ -112,11 +114,12 @@ pub async fn open_engine(config: Config) -> Result<Engine, StartError> {
             format!("sqlite:{}", config.data.join("refit.db").display())
         }
     };
+    let places = Arc::new(Places::new(&config.blobs).map_err(StartError::Blobs)?);
     let deadline = config.database_wait.map(|wait| Instant::now() + wait);
     let mut pause = Duration::from_millis(200);
     let mut said = false;
     let store = loop {
-        match Store::open(&url, outbox::listed(&config)).await {
+        match Store::open_with(&url, outbox::listed(&config), Arc::clone(&places)).await {
             Ok(store) => break store,
             Err(StoreError::Unavailable(reason))
                 if deadline.is_none_or(|deadline| Instant::now() + pause < deadline) =>
@@ -202,6 +205,9 @@ pub enum StartError {
     /// The settings name no database that there is. The URL is not told, for it may hold a password.
     #[error("failed to use the database: its URL must begin with sqlite: or postgres://")]
     DatabaseUrl,
+    /// The settings name a place of blobs that no client can be made for.
+    #[error("{0}; change `blobs` in refit.yaml")]
+    Blobs(String),
     /// A webhook cannot work.
     #[error("{0}")]
     Hook(#[from] HookProblem),

@@ -182,7 +182,7 @@ pub(crate) fn shell(text: &str) -> StepOrder {
 pub(crate) fn process(order: &mut StepOrder) -> &mut RunOrder {
     match &mut order.task {
         OrderTask::Run(run) => run,
-        OrderTask::Call(_) | OrderTask::Evaluate(_) | OrderTask::Validate(_) | OrderTask::NotYet { .. } => {
+        OrderTask::Call(_) | OrderTask::Evaluate(_) | OrderTask::Validate(_) => {
             panic!("the order runs no process")
         }
     }

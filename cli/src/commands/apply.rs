@@ -50,12 +50,6 @@ pub(crate) async fn apply(
     if !check::passes(&sources, format)? {
         return Ok(None);
     }
-    if let Some(source) =
-        sources.iter().find(|source| source.workflows.iter().any(|it| !it.not_yet.is_empty()))
-    {
-        render::note(format!("{} cannot be registered: see above", source.path.display()));
-        return Ok(None);
-    }
     let mut packed: BTreeMap<PathBuf, (Bundle, usize)> = BTreeMap::new();
     let mut applied = Vec::new();
     for source in &sources {

@@ -166,8 +166,6 @@ struct Sound {
     workflow: String,
     steps: usize,
     triggers: usize,
-    /// False: it uses what this version cannot run yet.
-    can_be_applied: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -190,7 +188,6 @@ impl Report {
             workflow: workflow.name.clone(),
             steps: workflow.steps.len(),
             triggers: workflow.triggers.len(),
-            can_be_applied: workflow.not_yet.is_empty(),
         };
         Self {
             file: source.path.display().to_string(),

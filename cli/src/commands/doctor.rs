@@ -30,6 +30,7 @@ pub(crate) async fn run(args: DoctorArgs, remote: &Remote) -> anyhow::Result<Exi
     findings.push(doctor::tokens(&config).await);
     findings.extend(disk(&config));
     findings.extend(doctor::secrets(&config).await);
+    findings.extend(doctor::blobs(&config).await);
     for source in &config.sources {
         findings.extend(doctor::source(source, config.listen.ip().is_loopback()).await);
     }

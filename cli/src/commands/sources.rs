@@ -99,8 +99,6 @@ impl Source {
             Ok(workflows) => {
                 for workflow in &workflows {
                     source.findings.extend(missing_files(workflow, &source.text, source.folder()));
-                    let not_yet = workflow.not_yet.iter().cloned();
-                    source.findings.extend(not_yet.map(|problem| (Severity::Warning, problem)));
                 }
                 source.workflows = workflows;
             }

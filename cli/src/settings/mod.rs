@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::args::{self, Broker, ConfigFile, Database, Place, WorkArgs};
 use crate::exit::Usage;
 
+mod blobs;
 mod broker;
 mod format;
 mod hooks;
@@ -26,6 +27,7 @@ mod sources;
 mod targets;
 mod wrong;
 
+use blobs::BlobsSettings;
 use broker::TlsSettings;
 use retention::RetentionSettings;
 use secret::SecretUrl;
@@ -55,6 +57,7 @@ pub(crate) struct Settings {
     grace: Option<Duration>,
     retention: RetentionSettings,
     secrets: SecretsSettings,
+    blobs: BlobsSettings,
     worker: WorkerSettings,
 }
 
@@ -177,6 +180,7 @@ impl Settings {
         config.hosts = if hosts.is_empty() { self.hosts.clone() } else { hosts.to_vec() };
         config.retention = self.retention.retention();
         config.secrets = self.secrets.sources()?;
+        config.blobs = self.blobs.places()?;
         config.grace = grace.or(self.grace).unwrap_or(config.grace);
         Ok(config)
     }

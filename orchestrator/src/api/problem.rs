@@ -149,7 +149,14 @@ impl From<EngineError> for Problem {
                 )
                 .retry_after(DATABASE_RETRY_AFTER)
             }
-            EngineError::Store(error) => Self::internal(&error),
+            EngineError::Store(StoreError::Blobs(cause)) => {
+                tracing::warn!("answering 503: {cause}");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "blobs-unavailable", cause)
+                    .retry_after(DATABASE_RETRY_AFTER)
+            }
+            EngineError::Store(error @ (StoreError::Corrupt(_) | StoreError::Broken(_))) => {
+                Self::internal(&error)
+            }
         }
     }
 }
@@ -202,6 +209,7 @@ mod tests {
             (EngineError::Forbidden("not yours".to_owned()), 403, "forbidden"),
             (EngineError::Store(StoreError::Unavailable("refused".to_owned())), 503, "database-unavailable"),
             (EngineError::Store(StoreError::Conflict("deadlock".to_owned())), 503, "database-unavailable"),
+            (EngineError::Store(StoreError::Blobs("the folder".to_owned())), 503, "blobs-unavailable"),
             (EngineError::Store(StoreError::Broken("no such column".to_owned())), 500, "internal"),
             (EngineError::Store(StoreError::Corrupt("row 3".to_owned())), 500, "internal"),
         ] {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod blobs;
 mod broker;
 mod hooks;
 mod retention;
@@ -12,6 +13,7 @@ mod secrets;
 mod sources;
 mod targets;
 
+pub use blobs::{AccessKey, BlobPlace, BlobPlaces, Bucket};
 pub use broker::{Broker, ClientCertificate, Tls};
 pub use hooks::{Hook, Scheme};
 pub use retention::{Keep, Retention};
@@ -43,6 +45,8 @@ pub struct Config {
     pub retention: Retention,
     /// Where the secrets of steps are.
     pub secrets: SecretSources,
+    /// Where the bytes of blobs are.
+    pub blobs: BlobPlaces,
     /// How long to wait for a database that is down at start; forever when none.
     pub database_wait: Option<Duration>,
 }
@@ -86,6 +90,7 @@ impl Config {
             poll: Duration::from_secs(2),
             retention: Retention::default(),
             secrets: SecretSources::default(),
+            blobs: BlobPlaces::default(),
             database_wait: None,
         }
     }

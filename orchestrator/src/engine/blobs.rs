@@ -12,10 +12,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Engine, EngineError};
-use crate::store::{CHUNK_BYTES, StoreError, Upload};
+use crate::store::{CHUNK_BYTES, Growth, StoreError, Upload};
 
 /// Pieces of uploads in memory at once.
 const PIECES_MAX: usize = 8;
+
+/// The size of a piece of a blob that comes in one go, in bytes.
+const PIECE: usize = 4 * CHUNK_BYTES;
 
 /// The room for pieces of uploads.
 pub(super) struct Pieces(Arc<Semaphore>);
@@ -45,32 +48,30 @@ impl Engine {
         Ok(self.store().missing_blobs(digests).await?)
     }
 
-    /// Stores a blob; refused when the bytes do not have this digest. Holds one chunk in memory.
+    /// Stores a blob; refused when the bytes do not have this digest. Holds one piece in memory.
     pub async fn put_blob<S, E>(&self, digest: Digest, mut body: S) -> Result<(), EngineError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
     {
-        let upload = uuid::Uuid::new_v4().to_string();
-        let (mut hash, mut bytes, mut chunk) = (Sha256::new(), 0u64, 0i64);
-        let mut buffer = BytesMut::new();
+        let mut upload = self.store().begin_upload().await?;
+        let (mut hash, mut buffer) = (Sha256::new(), BytesMut::new());
+        let mut bytes = 0u64;
         let mut failure = None;
-        self.store().begin_upload(&upload).await?;
-        while let Some(piece) = body.next().await {
-            let piece = match piece {
-                Ok(piece) => piece,
+        while let Some(part) = body.next().await {
+            let part = match part {
+                Ok(part) => part,
                 Err(error) => {
                     failure = Some(format!("the upload broke off after {bytes} bytes: {error}"));
                     break;
                 }
             };
-            hash.update(&piece);
-            bytes += piece.len() as u64;
-            buffer.extend_from_slice(&piece);
-            while buffer.len() >= CHUNK_BYTES {
-                let full = buffer.split_to(CHUNK_BYTES).freeze();
-                self.store().keep_chunk(&upload, chunk, full).await?;
-                chunk += 1;
+            hash.update(&part);
+            bytes += part.len() as u64;
+            buffer.extend_from_slice(&part);
+            while buffer.len() > PIECE {
+                let data = buffer.split_to(PIECE).freeze();
+                upload = self.grow(&upload, Growth { data, hash: Vec::new(), of: None, whole: None }).await?;
             }
         }
         let found = Digest::from_hash(&hash.finalize());
@@ -78,13 +79,17 @@ impl Engine {
             failure = Some(differs(bytes, &found, &digest));
         }
         if let Some(detail) = failure {
-            self.store().drop_upload(&upload).await?;
+            self.store().give_up_upload(&upload).await?;
             return Err(send_again(detail));
         }
-        if !buffer.is_empty() {
-            self.store().keep_chunk(&upload, chunk, buffer.freeze()).await?;
-        }
-        Ok(self.store().keep_blob(&digest, bytes, &upload).await?)
+        let data = buffer.freeze();
+        self.grow(&upload, Growth { data, hash: Vec::new(), of: Some(bytes), whole: Some(digest) }).await?;
+        Ok(())
+    }
+
+    async fn grow(&self, upload: &Upload, growth: Growth) -> Result<Upload, EngineError> {
+        let grown = self.store().grow_upload(upload, growth).await?;
+        grown.ok_or_else(|| send_again("the upload stood still for a day and was given up".to_owned()))
     }
 
     /// How far a blob is there, for whoever goes on with its upload.
@@ -112,7 +117,7 @@ impl Engine {
             return Err(wrong_offset(from, upload.bytes));
         }
         let Some((found, hash)) = add(&upload, &data).await? else {
-            self.store().give_up_upload(&upload.name).await?;
+            self.store().give_up_upload(&upload).await?;
             return Err(wrong_offset(from, 0));
         };
         if found != claimed {
@@ -125,34 +130,39 @@ impl Engine {
         let state = hash.serialize().to_vec();
         let found = Digest::from_hash(&hash.finalize());
         if whole && found != digest {
-            self.store().give_up_upload(&upload.name).await?;
+            self.store().give_up_upload(&upload).await?;
             return Err(send_again(differs(bytes, &found, &digest)));
         }
-        if !self.store().grow_upload(&upload, data, state, whole.then_some(&digest)).await? {
+        let growth = Growth { data, hash: state, of: Some(of), whole: whole.then(|| digest.clone()) };
+        if self.store().grow_upload(&upload, growth).await?.is_none() {
             let now = self.store().upload_of(&digest, None).await?;
             return Err(wrong_offset(from, now.map_or(0, |upload| upload.bytes)));
         }
         Ok(view((!whole).then_some(bytes)))
     }
 
-    /// Size in bytes, and the chunks from a byte on.
+    /// Size in bytes, and the bytes from this one on.
     pub async fn get_blob(
         &self,
         digest: &Digest,
         from: u64,
     ) -> Result<(u64, impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>), EngineError> {
         let found = self.store().find_blob(digest).await?;
-        let (bytes, upload) =
-            found.ok_or_else(|| EngineError::NotFound(format!("there is no blob {digest}")))?;
-        let chunk_bytes = CHUNK_BYTES as u64;
-        let first = i64::try_from(from / chunk_bytes).unwrap_or(i64::MAX);
-        let skip = usize::try_from(from % chunk_bytes).unwrap_or_default();
-        let begin = (self.store().clone(), upload, first, skip);
-        let chunks = stream::try_unfold(begin, |(store, upload, chunk, skip)| async move {
-            let data = store.chunk(&upload, chunk).await?;
-            Ok(data.map(|data| (data.slice(skip.min(data.len())..), (store, upload, chunk + 1, 0))))
+        let blob = found.ok_or_else(|| EngineError::NotFound(format!("there is no blob {digest}")))?;
+        let bytes = blob.bytes;
+        // What cannot be read is told in the answer, and not by breaking it off.
+        let first = if from < bytes { Some(self.store().read_blob(&blob, from).await?) } else { None };
+        let at = from + first.as_ref().map_or(0, |first| first.len() as u64);
+        let begin = (self.store().clone(), blob, at);
+        let rest = stream::try_unfold(begin, |(store, blob, at)| async move {
+            if at >= blob.bytes {
+                return Ok(None);
+            }
+            let data = store.read_blob(&blob, at).await?;
+            let next = at + data.len() as u64;
+            Ok(Some((data, (store, blob, next))))
         });
-        Ok((bytes, chunks))
+        Ok((bytes, stream::iter(first.map(Ok)).chain(rest)))
     }
 }
 

@@ -231,6 +231,12 @@ impl Engine {
     /// # Errors
     /// The database did not do its part; what was taken out before is.
     pub async fn collect_blobs(&self) -> Result<u64, StoreError> {
+        match self.store().place_of_new_blobs().await {
+            Err(StoreError::Blobs(why)) => tracing::warn!("blobs cannot be stored for now: {why}"),
+            place => {
+                place?;
+            }
+        }
         let blobs = self.store().collect_blobs(&self.inner.holder).await?;
         if blobs > 0 {
             tracing::info!(blobs, "blobs that nothing referred to are gone");

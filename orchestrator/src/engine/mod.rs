@@ -192,9 +192,6 @@ impl Engine {
         let workflow = parsed
             .map_err(|gone| StoreError::Broken(format!("the parser ended early: {gone}")))?
             .map_err(EngineError::Definition)?;
-        if !workflow.not_yet.is_empty() {
-            return Err(EngineError::Definition(Problems(workflow.not_yet)));
-        }
         if let Some(bundle) = &bundle
             && !self.store().missing_blobs(vec![bundle.clone()]).await?.is_empty()
         {

@@ -6,7 +6,8 @@
 //! How that is made sure: references are looked for in one view of the whole database and in whatever is kept as text, so
 //! that none is missed for the form it has. One that comes later copies one that was seen, or names a blob that has come or
 //! was touched meanwhile; and only what was not touched goes. Lists of files go before files, so that what a list names is
-//! there as long as the list is.
+//! there as long as the list is. Of bytes that are in a place (`places`), the objects go after the blob's row and before
+//! the upload's; where that fails, the upload's row is there for the next time.
 
 use std::collections::HashSet;
 
@@ -33,15 +34,17 @@ const CANDIDATES: &str = "SELECT digest FROM blobs WHERE tree = $1 AND touched_a
     ORDER BY digest LIMIT $4";
 const TREES: &str = "SELECT digest, upload FROM blobs WHERE tree = 1 AND bytes <= $1 AND digest > $2
     ORDER BY digest LIMIT $3";
-const DROP_BLOB: &str = "DELETE FROM blobs WHERE digest = $1 AND touched_at < $2 RETURNING upload";
-const GIVE_OUT: &str = "INSERT INTO blob_uploads (upload, bytes, hash, touched_at) VALUES ($1, 0, $2, 0)";
+const DROP_BLOB: &str = "DELETE FROM blobs WHERE digest = $1 AND touched_at < $2 RETURNING upload, place";
+const GIVE_OUT: &str =
+    "INSERT INTO blob_uploads (upload, place, bytes, hash, touched_at) VALUES ($1, $2, 0, $3, 0)";
 
 const OLD_UPLOADS: &str =
-    "SELECT upload FROM blob_uploads WHERE touched_at < $1 AND upload > $2 ORDER BY upload LIMIT $3";
+    "SELECT upload, place FROM blob_uploads WHERE touched_at < $1 AND upload > $2 ORDER BY upload LIMIT $3";
 const GIVE_UP: &str =
     "UPDATE blob_uploads SET digest = NULL, touched_at = 0 WHERE upload = $1 AND touched_at < $2";
 const DROP_CHUNKS: &str = "DELETE FROM blob_chunks WHERE upload = $1
     AND chunk IN (SELECT c.chunk FROM blob_chunks c WHERE c.upload = $1 ORDER BY c.chunk LIMIT $2)";
+const DROP_OBJECTS: &str = "DELETE FROM blob_objects WHERE upload = $1";
 const DROP_UPLOAD: &str = "DELETE FROM blob_uploads WHERE upload = $1";
 
 const BUNDLES: &str = "SELECT bundle AS text FROM definitions WHERE bundle IS NOT NULL AND digest IN
@@ -163,8 +166,8 @@ impl Store {
                         for digest in &some {
                             let drop = sql(DROP_BLOB).bind(digest.as_str()).bind(before);
                             if let Some(row) = tx.first(drop).await? {
-                                let out = sql(GIVE_OUT).bind(row.text("upload")?).bind(Vec::new());
-                                tx.execute(out).await?;
+                                let out = sql(GIVE_OUT).bind(row.text("upload")?);
+                                tx.execute(out.bind(row.opt_text("place")?).bind(Vec::new())).await?;
                                 dropped += 1;
                             }
                         }
@@ -178,26 +181,78 @@ impl Store {
         Ok(gone)
     }
 
-    /// Takes out the chunks of uploads that were given up or stood still, and of blobs that are gone.
+    /// Takes out the bytes of uploads that were given up or stood still, and of blobs that are gone.
     async fn drop_old_uploads(&self, before: i64, holder: &str) -> Result<(), StoreError> {
         let mut after = String::new();
+        // One that does not answer is left alone until the next time.
+        let mut out_of_reach = HashSet::new();
         loop {
             let place = after.clone();
-            let old: Vec<String> = self
+            let old: Vec<(String, Option<String>)> = self
                 .durably::<_, StoreError, _, _>(move |store| {
                     let page = sql(OLD_UPLOADS).bind(before).bind(&place).bind(PAGE);
                     async move {
                         let mut tx = store.database().read().await?;
-                        tx.all(page).await?.iter().map(|row| row.text("upload")).collect()
+                        let rows = tx.all(page).await?;
+                        rows.iter().map(|row| Ok((row.text("upload")?, row.opt_text("place")?))).collect()
                     }
                 })
                 .await?;
-            let Some(last) = old.last().cloned() else { return Ok(()) };
-            for upload in old {
-                while self.drop_chunks(&upload, before, holder).await? {}
+            let Some((last, _)) = old.last().cloned() else { return Ok(()) };
+            for (upload, place) in old {
+                let Some(place) = place else {
+                    while self.drop_chunks(&upload, before, holder).await? {}
+                    continue;
+                };
+                if out_of_reach.contains(&place) {
+                    continue;
+                }
+                match self.drop_elsewhere(&upload, &place, before, holder).await {
+                    Err(error @ StoreError::Blobs(_)) => {
+                        tracing::warn!(%error, "bytes of blobs that are gone stay for now");
+                        out_of_reach.insert(place);
+                    }
+                    done => done?,
+                }
             }
             after = last;
         }
+    }
+
+    /// Takes out an upload whose bytes are in a place.
+    async fn drop_elsewhere(
+        &self,
+        upload: &str,
+        place: &str,
+        before: i64,
+        holder: &str,
+    ) -> Result<(), StoreError> {
+        let name = upload.to_owned();
+        let given_up = self
+            .piece(holder, move |mut tx: Transaction| {
+                let give_up = sql(GIVE_UP).bind(&name).bind(before);
+                // Somebody may have gone on with it.
+                async move {
+                    let rows = tx.execute(give_up).await?;
+                    Ok((tx, (rows > 0).then_some(())))
+                }
+            })
+            .await?;
+        if given_up.is_none() {
+            return Ok(());
+        }
+        self.drop_objects(place, upload).await?;
+        let name = upload.to_owned();
+        self.piece(holder, move |mut tx: Transaction| {
+            let (objects, upload) = (sql(DROP_OBJECTS).bind(&name), sql(DROP_UPLOAD).bind(&name));
+            async move {
+                tx.execute(objects).await?;
+                tx.execute(upload).await?;
+                Ok((tx, Some(())))
+            }
+        })
+        .await?;
+        Ok(())
     }
 
     /// True: there may be more.

@@ -24,6 +24,7 @@ mod launch;
 mod logs;
 mod outbox;
 mod placement;
+pub(crate) mod places;
 mod references;
 mod registry;
 mod replays;
@@ -56,7 +57,7 @@ use crate::clock::Clock;
 use database::Database;
 
 pub use blobs::BLOB_AGE;
-pub(crate) use blobs::{CHUNK_BYTES, Upload};
+pub(crate) use blobs::{CHUNK_BYTES, Growth, Upload};
 use dead_letters::BODY_BYTES_MAX;
 pub use dead_letters::Retried;
 pub use dispatch::{Dispatched, Next};
@@ -70,7 +71,7 @@ pub use turn::{Claim, LeasedStep};
 pub use workers::LeaseRow;
 pub use workflows::{DELETED_RUNS_MAX, Deletion};
 
-/// What the database could not do.
+/// What the database, or what keeps bytes for it, could not do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Out of reach, busy, full or restarting: wait and try again.
@@ -82,6 +83,9 @@ pub enum StoreError {
     /// A row this program cannot read.
     #[error("the database holds a row that cannot be read: {0}")]
     Corrupt(String),
+    /// The folder or bucket that holds bytes of blobs does not do its part.
+    #[error("{0}")]
+    Blobs(String),
     /// Anything else: a defect.
     #[error("the database refused a statement: {0}")]
     Broken(String),
@@ -278,6 +282,7 @@ pub struct Store {
 
 struct Inner {
     database: Database,
+    places: Arc<places::Places>,
     clock: Arc<Clock>,
     /// A copy of the list of outbound targets.
     targets: Mutex<Arc<targets::KnownTargets>>,
@@ -289,13 +294,23 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens the database at `url`, brings its schema up to date and puts these targets on its list.
+    /// Opens the database at `url`, brings its schema up to date and puts these targets on its list. Blobs are in the
+    /// database alone.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] while it is out of reach.
     pub async fn open(url: &str, targets: Vec<ListedTarget>) -> Result<Self, StoreError> {
+        Self::open_with(url, targets, Arc::default()).await
+    }
+
+    /// As [`Store::open`]; bytes of blobs are in these places as well.
+    pub(crate) async fn open_with(
+        url: &str,
+        targets: Vec<ListedTarget>,
+        places: Arc<places::Places>,
+    ) -> Result<Self, StoreError> {
         let database = Database::open(url).await?;
-        let store = Self::new(database, Clock::default(), changes::Changes::default());
+        let store = Self::new(database, Clock::default(), changes::Changes::default(), places);
         store.follow_clock().await?;
         if !targets.is_empty() {
             store.register_targets(targets).await?;
@@ -305,17 +320,18 @@ impl Store {
 
     /// A store over an open database, going by this clock; it sends nothing out, and tells which runs have changed.
     pub(crate) fn followed(database: Database, clock: Clock) -> Self {
-        Self::new(database, clock, changes::Changes::followed())
+        Self::new(database, clock, changes::Changes::followed(), Arc::default())
     }
 
     /// A store over an open database, going by this clock; it sends nothing out.
     pub(crate) fn over(database: Database, clock: Clock) -> Self {
-        Self::new(database, clock, changes::Changes::default())
+        Self::new(database, clock, changes::Changes::default(), Arc::default())
     }
 
-    fn new(database: Database, clock: Clock, changes: changes::Changes) -> Self {
+    fn new(database: Database, clock: Clock, changes: changes::Changes, places: Arc<places::Places>) -> Self {
         let inner = Inner {
             database,
+            places,
             clock: Arc::new(clock),
             targets: Mutex::default(),
             hot: hot::HotRuns::default(),

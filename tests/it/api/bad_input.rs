@@ -153,9 +153,9 @@ fn bad_workflows() -> Vec<Bad> {
             &[("line", "4"), ("hint", "`train`")],
         ),
         bad_workflow(
-            "data that only later versions read",
-            "workflow: w\nsteps:\n  a:\n    validate: { data: s3://b/x.csv, checks: [{ rows: { min: 1 } }] }\n",
-            &[("detail", "cannot be run by this version yet"), ("line", "4")],
+            "data in no bucket",
+            "workflow: w\nsteps:\n  a:\n    validate: { data: s3:///x.csv, checks: [{ rows: { min: 1 } }] }\n",
+            &[("detail", "names no bucket"), ("line", "4")],
         ),
         bad_workflow(
             "a value in a shell string",

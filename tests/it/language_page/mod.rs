@@ -29,9 +29,6 @@ use serde_json::Value;
 
 use page::{Block, Page, code_in};
 
-/// What a section says whose examples use what cannot be run yet.
-const NOT_YET: &str = "**Not run by this version:**";
-
 fn text() -> String {
     std::fs::read_to_string(workspace().join("docs/language.md")).unwrap()
 }
@@ -134,24 +131,6 @@ fn every_workflow_of_the_page_is_sound_or_refused_as_it_says() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     assert!(sound > 40 && refused > 12, "only {sound} sound examples and {refused} refused ones were found");
-}
-
-#[test]
-fn a_section_says_what_cannot_be_run_yet_and_nothing_else_of_the_kind() {
-    let page = page();
-    let files = used_files(&page);
-    for section in &page.sections {
-        let uses: Vec<String> = section
-            .blocks
-            .iter()
-            .filter(|block| is_workflow(block) && block.mark("refused").is_none())
-            .flat_map(|block| parsed(block, &files).unwrap())
-            .flat_map(|workflow| workflow.not_yet)
-            .map(|problem| problem.message)
-            .collect();
-        let says = section.text.contains(NOT_YET);
-        assert_eq!(says, !uses.is_empty(), "`{}`: {NOT_YET} and {uses:?}", section.heading);
-    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use refit_tests::eventually;
 use refit_tests::processes::{Options, Orchestrator, refit, run_to_end};
-use refit_tests::services::Database;
+use refit_tests::services::{Database, S3};
 use serde_json::Value;
 
 use super::{PATIENCE, services};
@@ -110,6 +110,36 @@ async fn settings_that_nobody_can_start_with_are_usage_and_found_beforehand() {
     let served = run_to_end(refit(folder.path(), &database), PATIENCE);
     assert!(served.code == Some(2) && served.err.contains("sqlite: or postgres://"), "{served:?}");
     assert!(!served.err.contains("hunter2"), "{served:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn places_of_blobs_are_tried_out_and_left_as_they_were() {
+    let (mut bucket, folder) = (S3::start().await, tempfile::tempdir().unwrap());
+    let settings = folder.path().join("settings.yaml");
+    for (name, text) in [("id", S3::KEY_ID), ("secret", S3::SECRET), ("wrong", "hunter2")] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let look = |secret: &str, endpoint: &str| {
+        let file = |name: &str| format!("{{ file: {} }}", folder.path().join(name).display());
+        let key = format!("access_key_id: {}, secret_access_key: {}", file("id"), file(secret));
+        let s3 = format!("s3: {{ bucket: {}, endpoint: '{endpoint}', {key} }}", S3::BUCKET);
+        let earlier = format!("earlier: [{{ folder: {} }}]", folder.path().join("nowhere").display());
+        std::fs::write(&settings, format!("blobs: {{ {s3}, {earlier} }}\n")).unwrap();
+        let (code, findings, err) = doctor(&["--config", settings.to_str().unwrap()]);
+        assert!(!format!("{findings:?}{err}").contains("hunter2"), "{findings:#?}");
+        (code, finding(&findings, "blobs").clone())
+    };
+    let (code, found) = look("secret", &bucket.endpoint());
+    assert!(code == Some(0) && found["state"] == "ok", "{found}");
+    assert!(!folder.path().join("nowhere").exists(), "looking must make nothing");
+    let left: Vec<_> =
+        std::fs::read_dir(bucket.bucket()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.iter().all(|path| path.is_dir()), "{left:?}");
+    let (code, found) = look("wrong", &bucket.endpoint());
+    assert!(code == Some(1) && found["found"].as_str().unwrap().contains("check the key"), "{found}");
+    bucket.pause().await;
+    let (code, found) = look("secret", &bucket.endpoint());
+    assert!(code == Some(1) && found["todo"].is_string(), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ mod endings;
 mod evaluations;
 mod gpus;
 mod logs;
+mod s3;
 mod secrets;
 mod validate;
 mod workers;

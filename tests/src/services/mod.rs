@@ -1,15 +1,17 @@
-//! Real services for tests: fresh databases on SQLite and PostgreSQL, queues on RabbitMQ.
+//! Real services for tests: fresh databases on SQLite and PostgreSQL, queues on RabbitMQ, buckets.
 //!
 //! Only the variables that `tests/run` names say where the servers are. Where one is missing the test fails with a text
 //! that names `tests/run`; it never falls back to something else.
 
 mod broker;
 mod database;
+mod s3;
 
 use std::time::Duration;
 
 pub use broker::*;
 pub use database::*;
+pub use s3::S3;
 
 /// The value of a variable that `tests/run` sets.
 fn service(variable: &str, what: &str) -> String {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use refit_workflows::definition::DataFormat;
 use refit_workflows::wire::{ArtifactRef, DataRef, check_relative_path};
 
-use super::Attempt;
+use super::{Attempt, s3};
 use crate::blobs::Access;
 use crate::data::Source;
 
@@ -29,6 +29,11 @@ impl Attempt<'_> {
             DataRef::Path(path) => {
                 check_relative_path(path).map_err(|why| format!("the path `{path}` {why}"))?;
                 Ok(Source { path: self.place.work().join(path), format })
+            }
+            DataRef::S3(url) => {
+                let path = self.place.control(name);
+                s3::fetch(url, &self.order.secrets, &path, self.log).await?;
+                Ok(Source { path, format: format.or(DataFormat::of_name(&url.key)) })
             }
             DataRef::Artifact { artifact, format: named } => {
                 let path = self.place.control(name);

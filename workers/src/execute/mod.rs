@@ -11,6 +11,7 @@ pub(crate) mod logs;
 pub(crate) mod process;
 mod redact;
 mod report;
+mod s3;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -124,9 +125,6 @@ pub(crate) async fn execute(
                 OrderTask::Call(call) => attempt.call(call, ending.clone()).await,
                 OrderTask::Evaluate(order) => attempt.evaluate(order, ending.clone()).await,
                 OrderTask::Validate(order) => attempt.validate(order, ending.clone()).await,
-                OrderTask::NotYet { verb } => Came::CouldNotStart(format!(
-                    "this worker cannot do `{verb}`: run the same version of refit here as on the orchestrator"
-                )),
             }
         };
         tokio::select! {

@@ -34,7 +34,7 @@ pub(super) fn task(folder: &Path, data: &str, yaml: &str) -> Task {
     let source = |name: &str| Source { path: folder.join(name), format: None };
     let others = checks.iter().enumerate().filter_map(|(index, check)| match check.other_data()? {
         DataRef::Path(path) => Some((index, source(path))),
-        DataRef::Artifact { .. } => None,
+        DataRef::S3(_) | DataRef::Artifact { .. } => None,
     });
     let others: BTreeMap<usize, Source> = others.collect();
     let hidden = vec![format!("{}/", folder.display())];

@@ -28,7 +28,7 @@ impl Position {
 /// One thing wrong in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// A stable word: `unknown-key`, `duplicate-key`, `cycle`, `unknown-step`, `not-yet`, …
+    /// A stable word: `unknown-key`, `duplicate-key`, `cycle`, `unknown-step`, …
     pub code: String,
     /// What is wrong.
     pub message: String,
@@ -78,7 +78,6 @@ impl Problems {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     problems: Vec<(FileNumber, Problem)>,
-    not_yet: Vec<(FileNumber, Problem)>,
     /// The paths of the files that are used, from number 1.
     files: Vec<String>,
 }
@@ -113,14 +112,6 @@ impl Findings {
         self.push(code, spot, message.into(), hint);
     }
 
-    /// Notes something that is part of the language and that this version cannot run: no problem of the file.
-    pub(super) fn not_yet(&mut self, spot: Spot, what: &str) {
-        let message = format!("{what} cannot be run by this version yet");
-        let hint = "it can be checked, simulated and tested; `refit apply` refuses it in this version";
-        let problem = self.problem("not-yet", spot, message, Some(hint.to_owned()));
-        self.not_yet.push((spot.file, problem));
-    }
-
     /// The number of a file that is used; `None` when there are too many of them.
     pub(super) fn number_of(&mut self, path: &str) -> Option<FileNumber> {
         let index = self.files.iter().position(|known| known == path).unwrap_or_else(|| {
@@ -135,13 +126,9 @@ impl Findings {
         self.files.get(usize::from(file).checked_sub(1)?).map(String::as_str)
     }
 
-    fn problem(&self, code: &str, spot: Spot, message: String, hint: Option<String>) -> Problem {
-        let file = self.path_of(spot.file).map(str::to_owned);
-        Problem { code: code.to_owned(), message, position: spot.position, hint, file }
-    }
-
     fn push(&mut self, code: &str, spot: Spot, message: String, hint: Option<String>) {
-        let problem = self.problem(code, spot, message, hint);
+        let file = self.path_of(spot.file).map(str::to_owned);
+        let problem = Problem { code: code.to_owned(), message, position: spot.position, hint, file };
         self.problems.push((spot.file, problem));
     }
 
@@ -160,24 +147,15 @@ impl Findings {
         self.problems.is_empty()
     }
 
-    /// What was noted as not to be run yet since this was last asked, in order, each once.
-    pub(super) fn take_not_yet(&mut self) -> Vec<Problem> {
-        in_order(std::mem::take(&mut self.not_yet))
-    }
-
     /// All problems in order, each once, at most [`PROBLEMS_MAX`]: those of the workflow's own file, then those of the
     /// files it uses.
     pub(super) fn into_problems(self) -> Problems {
-        let mut problems = in_order(self.problems);
+        let mut problems = self.problems;
+        problems.sort_by_key(|(file, problem)| (*file, problem.position));
+        problems.dedup();
         problems.truncate(PROBLEMS_MAX);
-        Problems(problems)
+        Problems(problems.into_iter().map(|(_, problem)| problem).collect())
     }
-}
-
-fn in_order(mut problems: Vec<(FileNumber, Problem)>) -> Vec<Problem> {
-    problems.sort_by_key(|(file, problem)| (*file, problem.position));
-    problems.dedup();
-    problems.into_iter().map(|(_, problem)| problem).collect()
 }
 
 /// Other people's text in a message: short, and what cannot be seen escaped.

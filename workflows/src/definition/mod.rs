@@ -70,9 +70,6 @@ pub struct Workflow {
     pub steps: Vec<Step>,
     /// `outputs`: what a workflow that runs this one as a step gets, rendered when the run ends.
     pub outputs: BTreeMap<String, Template>,
-    /// What the file uses that the language has and this version cannot run yet, with its places. A workflow with such
-    /// things can be checked, simulated and tested, not applied.
-    pub not_yet: Vec<Problem>,
     /// The text all this was read from.
     pub sources: Sources,
 }
@@ -119,7 +116,7 @@ impl Workflow {
     /// The secrets that its steps name, each with the step.
     pub fn secrets(&self) -> Vec<(String, String)> {
         let of = |step: &Step| {
-            let named = step.verb.process().map(|run| run.secrets.clone()).unwrap_or_default();
+            let named = step.verb.work().map(|work| work.secrets.clone()).unwrap_or_default();
             let step = step.name.clone();
             named.into_iter().map(move |secret| (step.clone(), secret))
         };

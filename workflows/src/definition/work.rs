@@ -31,6 +31,9 @@ pub struct Work {
     pub checkpoint: Option<String>,
     /// `cache`: whether an earlier outcome may be taken instead.
     pub cache: Option<Cache>,
+    /// `secrets`: what the orchestrator's secrets of these names hand over; a process has them as variables of the same
+    /// names, data behind an `s3://` URL is fetched with them.
+    pub secrets: Vec<String>,
 }
 
 /// What a worker does.
@@ -65,8 +68,6 @@ pub struct RunTask {
     pub command: Command,
     /// Declared environment variables.
     pub env: BTreeMap<String, Template>,
-    /// `secrets`: what the orchestrator's secrets of these names hand over, as variables of the same names.
-    pub secrets: Vec<String>,
     /// `python`: the cached environment it runs in.
     pub python: Option<Python>,
 }

@@ -5,7 +5,6 @@
 use serde_json::json;
 
 use super::*;
-use crate::definition::{Task, Work};
 use crate::expression::Expression;
 use crate::wire::StepOrder;
 
@@ -49,7 +48,7 @@ impl Run {
                 json!([name, key.render_text(&self.scope(&references, Some(step))).ok()?])
             }
             None => {
-                let told = (&order.task, &order.params, &order.bundle, secrets(work));
+                let told = (&order.task, &order.params, &order.bundle, &work.secrets);
                 json!([name, told, order.inputs, order.champion, order.artifacts])
             }
         };
@@ -71,13 +70,5 @@ impl Run {
         entry.cached_from = Some(from.clone());
         self.conclude(step, at, Settled::Succeeded { results: results.clone() });
         Ok(vec![step])
-    }
-}
-
-/// The names of the secrets a step is given; what they hold is nobody's to know here.
-fn secrets(work: &Work) -> &[String] {
-    match &work.task {
-        Task::Run(run) => &run.secrets,
-        Task::Call(_) | Task::Validate(_) | Task::Evaluate(_) => &[],
     }
 }

@@ -88,8 +88,8 @@ impl Run {
     fn data_ref(&self, what: &str, template: &Template, scope: &Scope) -> Result<DataRef, String> {
         let value = template.render(scope).map_err(|wrong| format!("{what}: {wrong}"))?;
         match value {
-            Value::String(path) if path.contains("://") => {
-                Err(format!("{what}: `{path}` is a URL; this version reads files and artifacts"))
+            Value::String(url) if url.contains("://") => {
+                Ok(DataRef::S3(url.parse().map_err(|wrong| format!("{what}: `{url}` {wrong}"))?))
             }
             Value::String(path) if path.trim().is_empty() => {
                 Err(format!("{what}: `{}` is empty", template.source()))
@@ -115,7 +115,7 @@ impl Run {
 
     /// The names of the secrets that the order of this step is to carry.
     pub fn secrets(&self, step: usize) -> &[String] {
-        self.definition(step).verb.process().map(|run| run.secrets.as_slice()).unwrap_or_default()
+        self.definition(step).verb.work().map(|work| work.secrets.as_slice()).unwrap_or_default()
     }
 
     /// What expressions see, limited to the steps that `references` names: a run of thousands of steps must not be

@@ -3,6 +3,7 @@
 
 mod api;
 mod artifacts;
+mod data;
 mod evidence;
 mod operations;
 mod record;
@@ -23,6 +24,7 @@ use crate::time::Timestamp;
 
 pub use api::*;
 pub use artifacts::*;
+pub use data::*;
 pub use evidence::*;
 pub use operations::*;
 pub use record::*;

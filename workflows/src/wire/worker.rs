@@ -158,12 +158,6 @@ pub enum OrderTask {
     Evaluate(Box<EvaluateOrder>),
     /// Check data.
     Validate(Box<ValidateOrder>),
-    /// What the language has and workers of this version cannot do. Only simulations meet it: workflows with such steps are
-    /// not registered.
-    NotYet {
-        /// The verb.
-        verb: String,
-    },
 }
 
 /// A process to run.
@@ -238,22 +232,6 @@ pub const REPORT_ARTIFACT: &str = "report";
 pub const FAILING_ARTIFACT: &str = "failing";
 /// The artifacts of a `validate` step.
 pub const VALIDATE_ARTIFACTS: [&str; 3] = [PROFILE_ARTIFACT, REPORT_ARTIFACT, FAILING_ARTIFACT];
-
-/// Data, named.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DataRef {
-    /// A path in the bundle, or an absolute one on the worker.
-    Path(String),
-    /// What an earlier step handed on.
-    Artifact {
-        /// The file or folder.
-        artifact: ArtifactRef,
-        /// What the path under which it was handed on says of its format.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        format: Option<DataFormat>,
-    },
-}
 
 /// Paired predictions to evaluate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

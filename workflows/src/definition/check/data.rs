@@ -7,7 +7,7 @@ use super::super::raw::Node;
 use super::fields::Fields;
 use super::reads::{Place, Reads};
 use crate::template::Template;
-use crate::wire::check_relative_path;
+use crate::wire::{S3Url, check_relative_path};
 
 /// A template that names data: a path inside the bundle, an absolute path, an `s3://` URL or an artifact.
 pub(super) fn data(
@@ -20,16 +20,15 @@ pub(super) fn data(
     let template = reads.template(node, what, place, f)?;
     let source = template.source();
     let written = source.split("${{").next().unwrap_or_default();
-    if let Some((scheme, rest)) = written.split_once("://") {
-        if scheme == "s3" {
-            f.not_yet(node.position, "data behind an `s3://` URL");
-        }
+    if let Some((scheme, _)) = written.split_once("://") {
         if scheme != "s3" {
             let message = format!("`{what}` cannot be read from {}://", shown(scheme));
             let hint = "give a path, an artifact, or s3://BUCKET/KEY";
             f.add_with_hint("value", node.position, message, hint);
-        } else if rest.is_empty() && !Template::is_in(source) {
-            f.add("value", node.position, "the URL names no bucket: write s3://BUCKET/KEY");
+        } else if !Template::is_in(source)
+            && let Err(wrong) = source.parse::<S3Url>()
+        {
+            f.add("value", node.position, format!("`{}` {wrong}", shown(source)));
         }
     } else if source.trim().is_empty() {
         f.add("value", node.position, format!("`{what}` is empty"));

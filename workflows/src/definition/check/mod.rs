@@ -74,9 +74,8 @@ fn check_all(
         report_second_name(&document.root, &mut names, &mut findings);
         library.texts.clear();
         let workflow = check(&document.root, &mut library, &mut findings);
-        let not_yet = findings.take_not_yet();
         let sources = Sources { main: document.text.clone(), used: std::mem::take(&mut library.texts) };
-        workflows.extend(workflow.map(|workflow| Workflow { not_yet, sources, ..workflow }));
+        workflows.extend(workflow.map(|workflow| Workflow { sources, ..workflow }));
     }
     if !findings.is_empty() {
         Err(findings.into_problems())
@@ -165,7 +164,6 @@ fn check(root: &Node, library: &mut Library<'_>, f: &mut Findings) -> Option<Wor
         priority,
         steps,
         outputs,
-        not_yet: Vec::new(),
         sources: Sources::default(),
     })
 }

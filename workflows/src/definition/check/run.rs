@@ -7,7 +7,7 @@ use super::super::diagnostics::{Findings, Spot, shown};
 use super::super::language::{LOADERS, PYTHON, RESERVED_PREFIXES};
 use super::super::raw::{Node, Raw, Scalar};
 use super::super::{Command, Packages, Python, RunTask};
-use super::fields::{Fields, list, text};
+use super::fields::{Fields, text};
 use super::reads::{Place, Reads};
 use super::work::path;
 use crate::names::is_variable;
@@ -26,9 +26,8 @@ pub(super) fn run(
 ) -> Option<RunTask> {
     let command = command(node, place, reads, f);
     let env = env(fields, place, reads, f);
-    let secrets = secrets(fields, &env, f);
     let python = python(fields, f);
-    Some(RunTask { command: command?, env, secrets, python })
+    Some(RunTask { command: command?, env, python })
 }
 
 fn command(node: &Node, place: Place, reads: &mut Reads, f: &mut Findings) -> Option<Command> {
@@ -142,33 +141,8 @@ fn env(fields: &Fields<'_>, place: Place, reads: &mut Reads, f: &mut Findings) -
     env
 }
 
-/// `secrets`: names alone; what they hold is the orchestrator's.
-fn secrets(fields: &Fields<'_>, env: &BTreeMap<String, Template>, f: &mut Findings) -> Vec<String> {
-    let Some((key, node)) = fields.get("secrets") else { return Vec::new() };
-    let mut names: Vec<String> = Vec::new();
-    for item in list(node, "secrets", f).unwrap_or_default() {
-        let Some(name) = text(item, "secrets", f).map(|scalar| scalar.text.clone()) else { continue };
-        check_variable(&name, item.position, f);
-        if names.contains(&name) {
-            f.add("value", item.position, "`secrets` names each secret once");
-        } else if env.contains_key(&name) {
-            let message = format!("`{}` is in `env` already", shown(&name));
-            f.add_with_hint("value", item.position, message, "take it out of one of them");
-        }
-        names.push(name);
-    }
-    let (_, most) = fields.sizes("secrets");
-    if names.is_empty() {
-        let hint = "for example `secrets: [API_TOKEN]`";
-        f.add_with_hint("value", key.position, "`secrets` names at least one secret", hint);
-    } else if names.len() > most {
-        f.add("too-many", key.position, format!("a step has at most {most} secrets"));
-    }
-    names
-}
-
 /// A name that a variable may have which Refit does not set itself.
-fn check_variable(name: &str, position: Spot, f: &mut Findings) {
+pub(super) fn check_variable(name: &str, position: Spot, f: &mut Findings) {
     if !is_variable(name) {
         let message = format!("`{}` is not a variable's name: letters, digits and `_`", shown(name));
         f.add("name", position, message);

@@ -8,8 +8,9 @@ use super::super::language::{CACHE, NEEDS_HOST, RETRY};
 use super::super::raw::{Node, Raw};
 use super::super::{Cache, HostNeeds, Retry, Task, Work};
 use super::Defaults;
-use super::fields::{Fields, key_is_name, text};
+use super::fields::{Fields, key_is_name, list, text};
 use super::reads::{Place, Reads};
+use super::run::check_variable;
 use crate::template::Template;
 use crate::wire::{VALIDATE_ARTIFACTS, check_relative_path};
 
@@ -34,7 +35,34 @@ pub(super) fn work(
     let host = host(fields, f);
     let checkpoint = checkpoint(fields, f);
     let cache = cache(fields, place, reads, f);
-    Some(Work { task: task?, inputs, artifacts, retry, timeout, host, checkpoint, cache })
+    let secrets = secrets(fields, task.as_ref(), f);
+    Some(Work { task: task?, inputs, artifacts, retry, timeout, host, checkpoint, cache, secrets })
+}
+
+/// `secrets`: names alone; what they hold is the orchestrator's.
+fn secrets(fields: &Fields<'_>, task: Option<&Task>, f: &mut Findings) -> Vec<String> {
+    let in_env = |name: &str| matches!(task, Some(Task::Run(run)) if run.env.contains_key(name));
+    let Some((key, node)) = fields.get("secrets") else { return Vec::new() };
+    let mut names: Vec<String> = Vec::new();
+    for item in list(node, "secrets", f).unwrap_or_default() {
+        let Some(name) = text(item, "secrets", f).map(|scalar| scalar.text.clone()) else { continue };
+        check_variable(&name, item.position, f);
+        if names.contains(&name) {
+            f.add("value", item.position, "`secrets` names each secret once");
+        } else if in_env(&name) {
+            let message = format!("`{}` is in `env` already", shown(&name));
+            f.add_with_hint("value", item.position, message, "take it out of one of them");
+        }
+        names.push(name);
+    }
+    let (_, most) = fields.sizes("secrets");
+    if names.is_empty() {
+        let hint = "for example `secrets: [API_TOKEN]`";
+        f.add_with_hint("value", key.position, "`secrets` names at least one secret", hint);
+    } else if names.len() > most {
+        f.add("too-many", key.position, format!("a step has at most {most} secrets"));
+    }
+    names
 }
 
 fn inputs(

@@ -77,7 +77,7 @@ pub static STEP: Keys = Keys {
             Kind::Sized(1, 32, &Kind::List(&Kind::Variable)),
             "Secrets of the orchestrator, each handed over as the variable of its name.",
         )
-        .with(&["run"]),
+        .with(&["run", "validate", "evaluate"]),
         key(
             "inputs",
             Kind::Map(Naming::Name, &Kind::Sole),

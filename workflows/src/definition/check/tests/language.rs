@@ -196,19 +196,6 @@ fn data_checks_and_gates_are_typed() {
 }
 
 #[test]
-fn what_cannot_be_run_yet_is_listed_in_order() {
-    assert_eq!(whole().not_yet, [], "the whole language is run");
-    let text = WHOLE
-        .replace("data: \"${{ params.region }}/customers.parquet\"", "data: s3://bucket/customers.parquet");
-    assert_ne!(text, WHOLE);
-    let listed = workflow(&text).unwrap().not_yet;
-    let line = text.lines().position(|line| line.contains("s3://")).unwrap() + 1;
-    assert_eq!(listed.iter().map(|problem| problem.position.line as usize).collect::<Vec<_>>(), [line]);
-    assert_eq!(listed[0].code, "not-yet");
-    assert!(listed[0].hint.as_deref().is_some_and(|hint| hint.contains("refit apply")));
-}
-
-#[test]
 fn every_other_form_is_understood_too() {
     let text = r#"
 workflow: forms

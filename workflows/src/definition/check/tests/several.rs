@@ -36,12 +36,11 @@ fn places(text: &str, files: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn a_file_may_hold_several_workflows() {
-    let text = "# one\nworkflow: a\nsteps: { x: { run: [a] } }\n---\nworkflow: b\nsteps: { y: { validate: { data: s3://b/d.csv, checks: [{ rows: { min: 1 } }] } } }\n";
+    let text =
+        "# one\nworkflow: a\nsteps: { x: { run: [a] } }\n---\nworkflow: b\nsteps: { y: { run: [b] } }\n";
     let workflows = all(text, &NoFiles).unwrap();
     let names: Vec<&str> = workflows.iter().map(|workflow| workflow.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
-    assert!(workflows[0].not_yet.is_empty());
-    assert_eq!(workflows[1].not_yet[0].position.line, 6, "places count in the whole file");
     for workflow in &workflows {
         let again = one(&workflow.sources.main, &NoFiles).unwrap();
         assert_eq!((again.name.as_str(), again.steps.len()), (workflow.name.as_str(), 1));
@@ -212,15 +211,4 @@ fn a_bomb_of_used_files_is_refused() {
     let steps: String = (0..50).map(|n| format!("  s{n}: {{ uses: big.yaml }}\n")).collect();
     let problems = with_files(&format!("workflow: w\nsteps:\n{steps}"), &[("big.yaml", &big)]).unwrap_err();
     assert!(problems.iter().any(|problem| problem.code == "too-many"), "{:?}", problems[0]);
-}
-
-#[test]
-fn what_a_used_file_cannot_run_yet_names_the_file() {
-    let workflow = with_files(
-        "workflow: w\nsteps: { a: { validate: { data: s3://b/d.csv, checks: [{ rows: { min: 1 } }] } }, b: { uses: t.yaml } }\n",
-        &[("t.yaml", "validate: { data: s3://b/d.csv, checks: [{ rows: { min: 1 } }] }\n")],
-    );
-    let listed: Vec<(Option<String>, u32)> =
-        workflow.unwrap().not_yet.into_iter().map(|problem| (problem.file, problem.position.line)).collect();
-    assert_eq!(listed, [(None, 2), (Some("t.yaml".to_owned()), 1)]);
 }
