@@ -3,6 +3,7 @@
 
 mod everything;
 mod page;
+mod promotion;
 mod receiver;
 mod targets;
 
