@@ -9,9 +9,9 @@ use refit_workflows::names::RunName;
 use refit_workflows::wire::{
     Accepted, Apply, CreateToken, DeadLetterView, Decide, DeletedWorkflow, EventExplanation, EventView,
     EvidenceView, HistoryView, LogPage, MissingReply, MissingRequest, ModelView, PauseWorkflow,
-    ProblemDetails, ReplayFilter, ReplayPlan, ReplayView, RetriedDeadLetter, RetryDeadLetter, RetryRun,
-    Rollback, RunView, SERIES_PAGE, SeriesView, ServerView, StartRun, TargetDropped, TargetView, TokenView,
-    WaitingView, WorkerView, WorkflowView,
+    ProblemDetails, PromoteVersion, ReplayFilter, ReplayPlan, ReplayView, RetriedDeadLetter, RetryDeadLetter,
+    RetryRun, Rollback, RunView, SERIES_PAGE, SeriesView, ServerView, StartRun, TargetDropped, TargetView,
+    TokenView, VersionDetail, VersionDiff, VersionRef, WaitingView, WorkerView, WorkflowView,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -161,13 +161,15 @@ impl Client {
         let reply = request.send().await.map_err(|wrong| self.failed(&wrong))?;
         let status = reply.status();
         let body = reply.bytes().await.map_err(|wrong| self.failed(&wrong))?;
-        if status.is_success() {
-            return Ok(body.to_vec());
-        }
-        match serde_json::from_slice::<ProblemDetails>(&body) {
+        if status.is_success() { Ok(body.to_vec()) } else { Err(self.refused(status, &body)) }
+    }
+
+    /// What an answer that is no success says.
+    fn refused(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        match serde_json::from_slice::<ProblemDetails>(body) {
             Ok(mut problem) => {
                 problem.status = status.as_u16();
-                Err(ClientError::Problem(Box::new(problem)))
+                ClientError::Problem(Box::new(problem))
             }
             Err(_)
                 if matches!(
@@ -175,12 +177,24 @@ impl Client {
                     StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
                 ) =>
             {
-                Err(ClientError::Unreachable { server: self.server.clone(), cause: status.to_string() })
+                ClientError::Unreachable { server: self.server.clone(), cause: status.to_string() }
             }
             Err(_) => {
-                Err(ClientError::NotRefit { server: self.server.clone(), cause: format!("status {status}") })
+                ClientError::NotRefit { server: self.server.clone(), cause: format!("status {status}") }
             }
         }
+    }
+
+    /// What is at a path, as it comes.
+    async fn open(&self, path: &str) -> Answer<Download> {
+        let request = self.request(Method::GET, path).timeout(UPLOAD_TIMEOUT);
+        let reply = request.send().await.map_err(|wrong| self.failed(&wrong))?;
+        let status = reply.status();
+        if status.is_success() {
+            return Ok(Download { client: self.clone(), reply });
+        }
+        let body = reply.bytes().await.map_err(|wrong| self.failed(&wrong))?;
+        Err(self.refused(status, &body))
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Answer<T> {
@@ -413,6 +427,36 @@ impl Client {
         self.get(&format!("/models/{model}"), &[]).await
     }
 
+    /// `GET /models/{model}/versions/{version}`, or by an alias
+    pub(crate) async fn version(&self, model: &str, version: &VersionRef) -> Answer<VersionDetail> {
+        let kind = match version {
+            VersionRef::Number(_) => "versions",
+            VersionRef::Alias(_) => "aliases",
+        };
+        self.get(&format!("/models/{model}/{kind}/{version}"), &[]).await
+    }
+
+    /// `GET /models/{model}/diff`
+    pub(crate) async fn diff(&self, model: &str, from: &VersionRef, to: &VersionRef) -> Answer<VersionDiff> {
+        let query = [("from", from.to_string()), ("to", to.to_string())];
+        self.get(&format!("/models/{model}/diff"), &query).await
+    }
+
+    /// `GET /models/{model}/versions/{version}/artifact`
+    pub(crate) async fn artifact(&self, model: &str, version: i64) -> Answer<Download> {
+        self.open(&format!("/models/{model}/versions/{version}/artifact")).await
+    }
+
+    /// `GET /blobs/{digest}`
+    pub(crate) async fn blob(&self, digest: &Digest) -> Answer<Download> {
+        self.open(&format!("/blobs/{digest}")).await
+    }
+
+    /// `POST /models/{model}/promote`
+    pub(crate) async fn promote(&self, model: &str, ask: &PromoteVersion) -> Answer<HistoryView> {
+        self.post(&format!("/models/{model}/promote"), ask).await
+    }
+
     /// `GET /models/{model}/history`
     pub(crate) async fn history(&self, model: &str) -> Answer<Vec<HistoryView>> {
         self.get(&format!("/models/{model}/history"), &[]).await
@@ -477,6 +521,21 @@ impl Client {
     /// `DELETE /tokens/{id}`
     pub(crate) async fn revoke_token(&self, id: &str) -> Answer<TokenView> {
         self.send(self.request(Method::DELETE, &format!("/tokens/{id}"))).await
+    }
+}
+
+/// Content on its way here.
+#[derive(Debug)]
+pub(crate) struct Download {
+    client: Client,
+    reply: reqwest::Response,
+}
+
+impl Download {
+    /// What has come since; none: that was all.
+    pub(crate) async fn next(&mut self) -> Answer<Option<Vec<u8>>> {
+        let chunk = self.reply.chunk().await.map_err(|wrong| self.client.failed(&wrong))?;
+        Ok(chunk.map(|chunk| chunk.to_vec()))
     }
 }
 

@@ -5,6 +5,7 @@ mod args;
 mod bundle;
 mod client;
 mod commands;
+mod download;
 mod exit;
 mod logging;
 mod render;

@@ -193,13 +193,16 @@ CREATE TABLE versions (
 );
 CREATE INDEX versions_run ON versions (run);
 
+-- promotion is the row of alias_history by which the version came into use.
 CREATE TABLE aliases (
     model TEXT NOT NULL,
     alias TEXT NOT NULL,
     version BIGINT NOT NULL,
+    promotion BIGINT NOT NULL,
     PRIMARY KEY (model, alias)
 );
 
+-- Every move of an alias. under is the promotion that this one replaced: what a rollback goes back to.
 CREATE TABLE alias_history (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     model TEXT NOT NULL,
@@ -207,10 +210,13 @@ CREATE TABLE alias_history (
     from_version BIGINT,
     to_version BIGINT NOT NULL,
     at BIGINT NOT NULL,
+    how TEXT NOT NULL CHECK (how IN ('promoted', 'overridden', 'rolled_back')),
     moved_by TEXT NOT NULL,
     run BIGINT,
     reason TEXT,
-    evidence TEXT
+    evidence TEXT,
+    under BIGINT,
+    CHECK (how <> 'rolled_back' OR under IS NULL)
 );
 CREATE INDEX alias_history_model ON alias_history (model, seq);
 CREATE INDEX alias_history_run ON alias_history (run) WHERE run IS NOT NULL;

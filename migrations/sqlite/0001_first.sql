@@ -193,13 +193,16 @@ CREATE TABLE versions (
 ) STRICT;
 CREATE INDEX versions_run ON versions (run);
 
+-- promotion is the row of alias_history by which the version came into use.
 CREATE TABLE aliases (
     model TEXT NOT NULL,
     alias TEXT NOT NULL,
     version INTEGER NOT NULL,
+    promotion INTEGER NOT NULL,
     PRIMARY KEY (model, alias)
 ) STRICT;
 
+-- Every move of an alias. under is the promotion that this one replaced: what a rollback goes back to.
 CREATE TABLE alias_history (
     seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     model TEXT NOT NULL,
@@ -207,10 +210,13 @@ CREATE TABLE alias_history (
     from_version INTEGER,
     to_version INTEGER NOT NULL,
     at INTEGER NOT NULL,
+    how TEXT NOT NULL CHECK (how IN ('promoted', 'overridden', 'rolled_back')),
     moved_by TEXT NOT NULL,
     run INTEGER,
     reason TEXT,
-    evidence TEXT
+    evidence TEXT,
+    under INTEGER,
+    CHECK (how <> 'rolled_back' OR under IS NULL)
 ) STRICT;
 CREATE INDEX alias_history_model ON alias_history (model, seq);
 CREATE INDEX alias_history_run ON alias_history (run) WHERE run IS NOT NULL;

@@ -34,6 +34,17 @@ impl Digest {
         &self.0
     }
 
+    /// The 32 bytes of the hash.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        let digits = self.hex().as_bytes().chunks_exact(2);
+        for (byte, digits) in hash.iter_mut().zip(digits) {
+            let digit = |place: usize| char::from(digits[place]).to_digit(16).unwrap_or_default() as u8;
+            *byte = digit(0) << 4 | digit(1);
+        }
+        hash
+    }
+
     /// The 64 hexadecimal digits alone.
     pub fn hex(&self) -> &str {
         &self.0["sha256:".len()..]

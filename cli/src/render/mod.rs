@@ -18,6 +18,7 @@ pub(crate) mod simulate;
 pub(crate) mod table;
 pub(crate) mod target;
 pub(crate) mod time;
+pub(crate) mod version;
 pub(crate) mod worker;
 pub(crate) mod workflow;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{HistoryView, ModelView, TokenView};
+use refit_workflows::wire::{HistoryView, ModelView, Moved, TokenView};
 
 use super::table::{self, Grid};
 use super::time::{exact, relative};
@@ -71,11 +71,15 @@ pub(crate) fn history(moves: &[HistoryView], now: Timestamp) -> String {
     grid.to_string()
 }
 
-/// `v2 → v3`.
+/// `v2 → v3`, and that it was whatever the gates say.
 pub(crate) fn moved(step: &HistoryView) -> String {
+    let how = match step.how {
+        Moved::Promoted | Moved::RolledBack => "",
+        Moved::Overridden => "  (override)",
+    };
     match step.from {
-        Some(from) => format!("v{from} → v{}", step.to),
-        None => format!("→ v{}", step.to),
+        Some(from) => format!("v{from} → v{}{how}", step.to),
+        None => format!("→ v{}{how}", step.to),
     }
 }
 

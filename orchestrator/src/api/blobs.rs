@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::header::GetAll;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use refit_workflows::digest::Digest;
 use refit_workflows::wire::{MissingReply, MissingRequest, UploadView};
@@ -20,6 +23,7 @@ use super::extract::{BodyMax, DigestPath, Params, Strict, read_body};
 use super::problem::Problem;
 use crate::engine::{Engine, Piece};
 
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// The most digests one request may ask about.
 const DIGESTS_MAX: usize = 10_000;
 
@@ -88,15 +92,32 @@ pub(super) async fn put_piece(
     Ok(Json(engine.put_piece(digest, Piece { from, of, digest: piece, data }).await?))
 }
 
-/// `GET /api/v1/blobs/{digest}`. Of `Range` (RFC 9110, section 14.2), one range from a byte to the end is understood;
-/// any other is passed over.
+/// `GET /api/v1/blobs/{digest}`.
 pub(super) async fn get(
     State(engine): State<Engine>,
     DigestPath(digest): DigestPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let from = asked_from(&headers);
-    let (bytes, chunks) = engine.get_blob(&digest, from.unwrap_or(0)).await?;
+    content(&engine, &digest, &headers).await
+}
+
+/// A blob as the answer to a request for what it is now (RFC 9110): its digest is its tag. Whoever has it already gets 304.
+/// Of `Range`, one range from a byte to the end is understood, unless `If-Range` names other content; any other is passed
+/// over.
+pub(super) async fn content(
+    engine: &Engine,
+    digest: &Digest,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let tag = format!("\"{digest}\"");
+    let same = headers.get(header::IF_RANGE).is_none_or(|named| named.as_bytes() == tag.as_bytes());
+    let from = asked_from(headers).filter(|_| same);
+    let (bytes, chunks) = engine.get_blob(digest, from.unwrap_or(0)).await?;
+    if is_among(headers.get_all(header::IF_NONE_MATCH), &tag) {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        name_content(response.headers_mut(), digest, &tag)?;
+        return Ok(response);
+    }
     if let Some(from) = from.filter(|from| *from >= bytes) {
         let detail = format!("the blob has {bytes} bytes, and none from byte {from} on");
         return Err(Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", detail));
@@ -109,12 +130,35 @@ pub(super) async fn get(
         response.headers_mut().insert(header::CONTENT_RANGE, range);
     }
     let headers = response.headers_mut();
+    name_content(headers, digest, &tag)?;
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes - from.unwrap_or(0)));
     // An artifact is somebody else's data: a browser may save it, never show it.
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     Ok(response)
+}
+
+/// `ETag`, and `Repr-Digest` (RFC 9530): of the whole blob, whatever part of it is sent. What is asked for again must be asked
+/// here again: an alias moves.
+fn name_content(headers: &mut HeaderMap, digest: &Digest, tag: &str) -> Result<(), Problem> {
+    let hash = STANDARD.encode(digest.hash());
+    for (name, value) in [
+        (header::ETAG, tag.to_owned()),
+        (REPR_DIGEST, format!("sha-256=:{hash}:")),
+        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
+    ] {
+        let value = HeaderValue::try_from(value).map_err(|cause| Problem::internal(&cause))?;
+        headers.insert(name, value);
+    }
+    Ok(())
+}
+
+/// Whether a list of tags (RFC 9110, section 13.1.2) holds this one; weak ones compare as well.
+fn is_among(lists: GetAll<'_, HeaderValue>, tag: &str) -> bool {
+    let texts = lists.iter().filter_map(|list| list.to_str().ok());
+    let mut tags = texts.flat_map(|list| list.split(',')).map(str::trim);
+    tags.any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
 }
 
 /// The first byte asked for.

@@ -299,6 +299,30 @@ impl<S: Send + Sync> FromRequestParts<S> for DigestPath {
     }
 }
 
+/// `{name}` and `{version}` of a path.
+pub(crate) struct VersionPath(pub(crate) String, pub(crate) i64);
+
+impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let (model, version) = path(parts, state).await?;
+        Ok(Self(model, version))
+    }
+}
+
+/// `{name}` and `{alias}` of a path.
+pub(crate) struct AliasPath(pub(crate) String, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for AliasPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let (model, alias) = path(parts, state).await?;
+        Ok(Self(model, alias))
+    }
+}
+
 /// `{seq}` of a path.
 pub(crate) struct SeqPath(pub(crate) i64);
 

@@ -7,6 +7,7 @@ mod blobs;
 mod hosts;
 mod letters;
 mod loops;
+mod models;
 mod people;
 mod replays;
 mod signals;
@@ -389,56 +390,6 @@ impl Engine {
         true
     }
 
-    /// Every model.
-    pub async fn models(&self) -> Result<Vec<ModelView>, EngineError> {
-        let mut models = Vec::new();
-        for name in self.store().model_names().await? {
-            models.extend(self.store().model(&name).await?);
-        }
-        Ok(models)
-    }
-
-    /// One model.
-    pub async fn model(&self, name: &str) -> Result<ModelView, EngineError> {
-        self.store().model(name).await?.ok_or_else(|| EngineError::NotFound(no_model(name)))
-    }
-
-    /// What the promotion of a run rested on.
-    pub async fn evidence(&self, run: &RunName) -> Result<EvidenceView, EngineError> {
-        if let Some(evidence) = self.store().evidence(run).await? {
-            return Ok(evidence);
-        }
-        self.run(run, None, Duration::ZERO).await?;
-        Err(EngineError::NotFound(format!(
-            "{run} has promoted nothing, so there is no record; `refit run show {run}` has its gates"
-        )))
-    }
-
-    /// The moves of a model's aliases, newest first.
-    pub async fn history(&self, model: &str) -> Result<Vec<HistoryView>, EngineError> {
-        self.model(model).await?;
-        Ok(self.store().history(model).await?)
-    }
-
-    /// Moves an alias back to the version before.
-    pub async fn rollback(
-        &self,
-        model: &str,
-        rollback: Rollback,
-        by: &Identity,
-    ) -> Result<HistoryView, EngineError> {
-        let reason = checked_reason(rollback.reason)?;
-        let rolled = self.store().rollback(model, &rollback.alias, &by.name, reason.as_deref()).await;
-        let (view, hints) = rolled.map_err(|error| match error {
-            ChangeError::Invalid(detail) => EngineError::Refused { kind: "nothing-to-roll-back", detail },
-            other @ (ChangeError::NotFound(_) | ChangeError::Refused(_) | ChangeError::Store(_)) => {
-                other.into()
-            }
-        })?;
-        self.wake(hints);
-        Ok(view)
-    }
-
     /// Whether the database answers, and which it is.
     pub async fn ready(&self) -> Result<ServerView, EngineError> {
         let tokens_required = self.store().any_token().await?;
@@ -482,10 +433,6 @@ fn of_workflow(name: &str, error: ChangeError) -> EngineError {
         ChangeError::NotFound(_) => EngineError::NotFound(no_workflow(name)),
         other @ (ChangeError::Refused(_) | ChangeError::Invalid(_) | ChangeError::Store(_)) => other.into(),
     }
-}
-
-fn no_model(name: &str) -> String {
-    format!("there is no model {name}: `refit model list` shows those that have a version")
 }
 
 impl From<ChangeError> for EngineError {

@@ -5,6 +5,7 @@
 //! row, a row of `children`. A worker's row comes after the runs' rows that are waited for: whoever holds it takes further
 //! runs only where nobody else has them. Nothing here decides what happens to a run: that is `Run::apply`.
 
+mod aliases;
 mod blobs;
 mod cache;
 mod changes;
@@ -56,6 +57,7 @@ use refit_workflows::time::Timestamp;
 use crate::clock::Clock;
 use database::Database;
 
+pub use aliases::MoveError;
 pub use blobs::BLOB_AGE;
 pub(crate) use blobs::{CHUNK_BYTES, Growth, Upload};
 use dead_letters::BODY_BYTES_MAX;

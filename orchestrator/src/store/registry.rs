@@ -1,46 +1,36 @@
-//! The model registry: versions, aliases, their history, and the evidence each move rested on. A promotion is a
-//! compare-and-swap under the model's row lock: the alias moves only from the champion the gate compared with.
+//! The model registry: versions, where they come from, the history of aliases, and the evidence each move rested on. A
+//! run's promotion is a compare-and-swap: the alias moves only from the champion the gate compared with. How it moves is
+//! `aliases`' business.
 
 use std::collections::BTreeMap;
 
 use refit_workflows::digest::Digest;
-use refit_workflows::event::CloudEvent;
 use refit_workflows::gate::Champion;
 use refit_workflows::names::RunName;
 use refit_workflows::run::{Input, Promotion, Run};
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{
-    ArtifactRef, EventRef, EvidenceRecord, EvidenceView, HistoryView, ModelView, VersionView,
+    ArtifactRef, EventRef, EvidenceRecord, EvidenceView, HistoryView, ModelView, Moved, PROFILE_ARTIFACT,
+    VersionDetail, VersionRef, VersionView,
 };
 use serde_json::json;
 
-use super::database::{Row, Sql, Transaction, sql};
-use super::{ChangeError, Hints, Store, StoreError, to_json};
+use super::aliases::{Because, HeldAlias};
+use super::database::{Row, Transaction, sql};
+use super::{ChangeError, Store, StoreError, to_json};
 
 const KEEP_MODEL: &str = "INSERT INTO models (name, versions) VALUES ($1, 0) ON CONFLICT (name) DO NOTHING";
-const LOCK_MODEL: Sql = Sql {
-    sqlite: "SELECT versions FROM models WHERE name = $1",
-    postgres: "SELECT versions FROM models WHERE name = $1 FOR UPDATE",
-};
 const COUNT_VERSION: &str = "UPDATE models SET versions = $2 WHERE name = $1";
-const ALIAS: &str = "SELECT version FROM aliases WHERE model = $1 AND alias = $2";
 const CHAMPION: &str = "SELECT v.version, v.artifact, v.artifact_ref, v.metrics FROM aliases a
     JOIN versions v ON v.model = a.model AND v.version = a.version WHERE a.model = $1 AND a.alias = $2";
 const KEEP_VERSION: &str = "INSERT INTO versions
     (model, version, run, artifact, artifact_ref, metrics, evidence, created_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-const MOVE_ALIAS: &str = "INSERT INTO aliases (model, alias, version) VALUES ($1, $2, $3)
-    ON CONFLICT (model, alias) DO UPDATE SET version = excluded.version";
-const REMEMBER: &str = "INSERT INTO alias_history
-    (model, alias, from_version, to_version, at, moved_by, run, reason, evidence)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 const KEEP_EVIDENCE: &str =
     "INSERT INTO evidence (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING";
 const EVIDENCE: &str = "SELECT e.digest, e.body FROM versions v
     JOIN runs r ON r.id = v.run JOIN evidence e ON e.digest = v.evidence
     WHERE r.workflow = $1 AND r.number = $2 ORDER BY v.version DESC LIMIT 1";
-const LATEST_MOVES: &str = "SELECT from_version, to_version FROM alias_history
-    WHERE model = $1 AND alias = $2 ORDER BY seq DESC";
 const RUN_EVENTS: &str = "SELECT e.source, e.id FROM run_events r JOIN events e ON e.seq = r.event
     WHERE r.run = $1 ORDER BY e.seq LIMIT 10000";
 const MODELS: &str = "SELECT name FROM models ORDER BY name LIMIT 1000";
@@ -48,7 +38,14 @@ const VERSIONS: &str =
     "SELECT v.version, v.artifact, v.artifact_ref, v.metrics, v.created_at, r.workflow, r.number
     FROM versions v JOIN runs r ON r.id = v.run WHERE v.model = $1 ORDER BY v.version DESC LIMIT 1000";
 const ALIASES: &str = "SELECT alias, version FROM aliases WHERE model = $1 ORDER BY alias";
-const HISTORY: &str = "SELECT h.alias, h.from_version, h.to_version, h.at, h.moved_by, h.reason, h.evidence,
+const VERSION: &str =
+    "SELECT v.version, v.artifact, v.artifact_ref, v.metrics, v.created_at, r.workflow, r.number,
+        v.evidence, e.body
+    FROM versions v JOIN runs r ON r.id = v.run JOIN evidence e ON e.digest = v.evidence
+    WHERE v.model = $1 AND v.version = $2";
+const ALIAS: &str = "SELECT version FROM aliases WHERE model = $1 AND alias = $2";
+const HISTORY: &str =
+    "SELECT h.alias, h.from_version, h.to_version, h.at, h.how, h.moved_by, h.reason, h.evidence,
         r.workflow, r.number
     FROM alias_history h LEFT JOIN runs r ON r.id = h.run WHERE h.model = $1 ORDER BY h.seq DESC LIMIT 1000";
 
@@ -80,17 +77,18 @@ impl Store {
         now: Timestamp,
     ) -> Result<Input, StoreError> {
         tx.execute(sql(KEEP_MODEL).bind(&promotion.model)).await?;
-        let versions = tx.one(sql(LOCK_MODEL).bind(&promotion.model)).await?.int("versions")?;
-        let champion = self.champion_in(tx, &promotion.model, &promotion.alias).await?;
-        let current = champion.as_ref().map(|champion| champion.version);
-        if current != promotion.expected {
+        let held = HeldAlias::lock(tx, &promotion.model, &promotion.alias).await?;
+        let gone = || StoreError::Broken(format!("the model {} is gone", promotion.model));
+        let held = held.ok_or_else(gone)?;
+        if held.current != promotion.expected {
             tracing::info!(
-                run = %run.name(), model = promotion.model, compared = promotion.expected, now = current,
+                run = %run.name(), model = promotion.model, compared = promotion.expected, now = held.current,
                 "the champion moved since the gate compared with it: judging again"
             );
+            let champion = self.champion_in(tx, &promotion.model, &promotion.alias).await?;
             return Ok(Input::ChampionMoved { step: promotion.step, champion });
         }
-        let version = versions + 1;
+        let version = held.versions + 1;
         let record = self.evidence_record(tx, run_id, run, promotion, version, now).await?;
         // By way of a value, whose keys are in order: the digest is that of a text that anybody can make again.
         let evidence = to_json(&json!(record))?;
@@ -109,21 +107,14 @@ impl Store {
                 .bind(now.as_millis()),
         )
         .await?;
-        tx.execute(sql(MOVE_ALIAS).bind(&promotion.model).bind(&promotion.alias).bind(version)).await?;
         let reason = promotion.gates.values().map(|decision| decision.reason.as_str()).collect::<Vec<_>>();
-        tx.execute(
-            sql(REMEMBER)
-                .bind(&promotion.model)
-                .bind(&promotion.alias)
-                .bind(current)
-                .bind(version)
-                .bind(now.as_millis())
-                .bind(format!("run {}", run.name()))
-                .bind(run_id)
-                .bind(reason.join("; "))
-                .bind(digest.as_str()),
-        )
-        .await?;
+        let because = Because {
+            by: &format!("run {}", run.name()),
+            run: Some((run_id, run.name())),
+            reason: Some(&reason.join("; ")),
+            evidence: Some(&digest),
+        };
+        held.promote(tx, version, Moved::Promoted, because, now).await?;
         Ok(Input::Promoted { step: promotion.step, version, evidence: digest })
     }
 
@@ -156,74 +147,6 @@ impl Store {
             events,
             at: now,
         })
-    }
-
-    /// Moves an alias back to the version before; tells the world.
-    pub async fn rollback(
-        &self,
-        model: &str,
-        alias: &str,
-        by: &str,
-        reason: Option<&str>,
-    ) -> Result<(HistoryView, Hints), ChangeError> {
-        let (model, alias, by) = (model.to_owned(), alias.to_owned(), by.to_owned());
-        let reason = reason.map(str::to_owned);
-        self.durably(move |store| {
-            let (model, alias, by, reason) = (model.clone(), alias.clone(), by.clone(), reason.clone());
-            async move {
-                let mut tx = store.database().begin().await?;
-                let now = store.clock().now();
-                let locked = tx.first(sql(LOCK_MODEL).bind(&model)).await?;
-                let current = match locked {
-                    Some(_) => tx.first(sql(ALIAS).bind(&model).bind(&alias)).await?,
-                    None => None,
-                };
-                let Some(row) = current else {
-                    return Err(ChangeError::NotFound(format!("version of {model} under the alias {alias}")));
-                };
-                let from = row.int("version")?;
-                let moves = tx.all(sql(LATEST_MOVES).bind(&model).bind(&alias)).await?;
-                let Some(to) = previous_version(&moves, from)? else {
-                    return Err(ChangeError::Invalid(format!(
-                        "{model} {from} is the first version that was {alias}: there is nothing to go back to"
-                    )));
-                };
-                tx.execute(sql(MOVE_ALIAS).bind(&model).bind(&alias).bind(to)).await?;
-                tx.execute(
-                    sql(REMEMBER)
-                        .bind(&model)
-                        .bind(&alias)
-                        .bind(from)
-                        .bind(to)
-                        .bind(now.as_millis())
-                        .bind(&by)
-                        .bind(None::<i64>)
-                        .bind(reason.clone())
-                        .bind(None::<String>),
-                )
-                .await?;
-                let data = json!({
-                    "model": model, "alias": alias, "from": from, "to": to, "by": by, "reason": reason,
-                });
-                let id = format!("{model}/{alias}/{}", uuid::Uuid::now_v7());
-                let event =
-                    CloudEvent::new(&id, "/refit/models", "refit.model.rolled_back", Some(&model), now, data);
-                let hints = store.emit_in(&mut tx, &event, &format!("model {model}"), now).await?;
-                tx.commit().await?;
-                let view = HistoryView {
-                    alias,
-                    from: Some(from),
-                    to,
-                    at: now,
-                    by,
-                    run: None,
-                    reason,
-                    evidence: None,
-                };
-                Ok((view, hints))
-            }
-        })
-        .await
     }
 
     /// The names of all models.
@@ -261,6 +184,67 @@ impl Store {
         .await
     }
 
+    /// A version and where it comes from.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotFound`]: there is no such version, or nothing under the alias.
+    pub async fn version(&self, model: &str, version: &VersionRef) -> Result<VersionDetail, ChangeError> {
+        let (model, version) = (model.to_owned(), version.clone());
+        self.durably(move |store| {
+            let (model, version) = (model.clone(), version.clone());
+            async move {
+                let mut tx = store.database().read().await?;
+                let number = match &version {
+                    VersionRef::Number(number) => Some(*number),
+                    VersionRef::Alias(alias) => {
+                        let row = tx.first(sql(ALIAS).bind(&model).bind(alias)).await?;
+                        row.map(|row| row.int("version")).transpose()?
+                    }
+                };
+                let row = match number {
+                    Some(number) => tx.first(sql(VERSION).bind(&model).bind(number)).await?,
+                    None => None,
+                };
+                let Some(row) = row else { return Err(ChangeError::NotFound(missing(&model, &version))) };
+                store.version_in(&mut tx, model, &row).await
+            }
+        })
+        .await
+    }
+
+    async fn version_in(
+        &self,
+        tx: &mut Transaction,
+        model: String,
+        row: &Row,
+    ) -> Result<VersionDetail, ChangeError> {
+        let version = version_view(row)?;
+        let record: EvidenceRecord = row.json("body")?;
+        let aliases = tx.all(sql(ALIASES).bind(&model)).await?;
+        let mut pointing = Vec::new();
+        for alias in aliases {
+            if alias.int("version")? == version.version {
+                pointing.push(alias.text("alias")?);
+            }
+        }
+        let (_, run) = self.load_run_in(tx, &version.run).await?;
+        let facts = run.facts();
+        Ok(VersionDetail {
+            model,
+            aliases: pointing,
+            compared_with: record.champion,
+            evidence: row.parsed("evidence")?,
+            definition: record.definition,
+            code: facts.bundle.clone(),
+            params: record.params,
+            data: profiles(&run),
+            trigger: facts.trigger.clone(),
+            event_count: facts.batch.count,
+            events: record.events,
+            version,
+        })
+    }
+
     /// What the promotion of a run rested on; none when it promoted nothing.
     pub async fn evidence(&self, run: &RunName) -> Result<Option<EvidenceView>, StoreError> {
         let run = run.clone();
@@ -294,17 +278,23 @@ impl Store {
     }
 }
 
-/// The version that was in use before `from` came into use. Going back twice goes back two versions: a rollback
-/// undoes the latest promotion that has not been undone yet.
-fn previous_version(moves: &[Row], from: i64) -> Result<Option<i64>, StoreError> {
-    for row in moves {
-        let before = row.opt_int("from_version")?;
-        // The move that brought `from` into use from an older version, not a rollback that came back to it.
-        if row.int("to_version")? == from && before.is_none_or(|before| before < from) {
-            return Ok(before);
-        }
+/// What is not there, in words.
+fn missing(model: &str, version: &VersionRef) -> String {
+    match version {
+        VersionRef::Number(number) => format!("version {number} of {model}"),
+        VersionRef::Alias(alias) => format!("version of {model} under the alias {alias}"),
     }
-    Ok(None)
+}
+
+/// The digests of the profiles that a run's `validate` steps handed on, by step.
+fn profiles(run: &Run) -> BTreeMap<String, Digest> {
+    let places = 0..run.steps().len();
+    let profile = |place: usize| {
+        let results = run.steps()[place].state.results()?;
+        let profile = results.artifacts.get(PROFILE_ARTIFACT).filter(|_| run.is_validation(place))?;
+        Some((run.step_name(place).to_owned(), profile.digest.clone()))
+    };
+    places.filter_map(profile).collect()
 }
 
 fn version_view(row: &Row) -> Result<VersionView, StoreError> {
@@ -314,6 +304,7 @@ fn version_view(row: &Row) -> Result<VersionView, StoreError> {
         run: RunName::new(row.text("workflow")?, row.int("number")?),
         digest: artifact.digest,
         bytes: artifact.bytes,
+        kind: artifact.kind,
         artifact: row.text("artifact")?,
         metrics: row.json("metrics")?,
         created_at: Timestamp::from_millis(row.int("created_at")?),
@@ -332,6 +323,7 @@ fn history_view(row: &Row) -> Result<HistoryView, StoreError> {
         from: row.opt_int("from_version")?,
         to: row.int("to_version")?,
         at: Timestamp::from_millis(row.int("at")?),
+        how: row.parsed("how")?,
         by: row.text("moved_by")?,
         run,
         reason: row.opt_text("reason")?,

@@ -2,6 +2,7 @@
 //! goes over a socket to a real `refit serve`.
 
 mod bad_input;
+mod models;
 mod waiting;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -79,7 +80,7 @@ impl Answer {
 
 /// Every route with the roles that may use it: `v`iewer, `o`perator, `w`orker, `a`dmin; `*` is anybody at all.
 /// Written by hand, from what each role is for; the implementation is compared with it.
-const WHO: [(&str, &str); 61] = [
+const WHO: [(&str, &str); 67] = [
     ("GET /healthz", "*"),
     ("GET /readyz", "*"),
     ("POST /hooks/{name}", "*"),
@@ -124,7 +125,13 @@ const WHO: [(&str, &str); 61] = [
     ("POST /api/v1/runs/{workflow}/{number}/reject", "oa"),
     ("GET /api/v1/models", "voa"),
     ("GET /api/v1/models/{name}", "voa"),
+    ("GET /api/v1/models/{name}/versions/{version}", "voa"),
+    ("GET /api/v1/models/{name}/versions/{version}/artifact", "voa"),
+    ("GET /api/v1/models/{name}/aliases/{alias}", "voa"),
+    ("GET /api/v1/models/{name}/aliases/{alias}/artifact", "voa"),
+    ("GET /api/v1/models/{name}/diff", "voa"),
     ("GET /api/v1/models/{name}/history", "voa"),
+    ("POST /api/v1/models/{name}/promote", "oa"),
     ("POST /api/v1/models/{name}/rollback", "oa"),
     ("GET /api/v1/workers/{name}", "voa"),
     ("POST /api/v1/workers/{name}/drain", "oa"),
@@ -152,6 +159,8 @@ async fn knock(server: &str, route: &str, token: Option<&str>, from: u8) -> Answ
         .replace("{seq}", "1")
         .replace("{workflow}", "nothing")
         .replace("{name}", "nothing")
+        .replace("{version}", "1")
+        .replace("{alias}", "nothing")
         .replace("{id}", "nothing");
     let authorization = token.map(|token| format!("Bearer {token}"));
     let mut headers = vec![("content-type", "application/json")];

@@ -20,7 +20,7 @@ steps:
 ";
 
 /// Runs a gated workflow with this accuracy to its end.
-async fn retrain(house: &House, workflow: &str, accuracy: f64) -> RunView {
+pub(super) async fn retrain(house: &House, workflow: &str, accuracy: f64) -> RunView {
     let name = house.start_run(workflow).await.run.to_string();
     house.register("w", "s").await;
     let order = house.lease_one("w", "s").await;
@@ -77,7 +77,12 @@ async fn a_rollback_goes_back_one_promotion_at_a_time(database: Database) {
     for accuracy in [0.6, 0.7, 0.8] {
         assert_eq!(retrain(&house, "gated", accuracy).await.state, "succeeded");
     }
-    let back = || Rollback { alias: "champion".to_owned(), reason: Some("it forgets".to_owned()) };
+    let back = || Rollback {
+        alias: "champion".to_owned(),
+        to: None,
+        expect: None,
+        reason: Some("it forgets".to_owned()),
+    };
     let first = house.engine.rollback("m", back(), &somebody()).await.unwrap();
     assert_eq!((first.from, first.to), (Some(3), 2));
     let second = house.engine.rollback("m", back(), &somebody()).await.unwrap();

@@ -252,6 +252,14 @@ impl Run {
         self.definition(place).verb.work().map(|work| &work.host).filter(|needs| !needs.is_empty())
     }
 
+    /// Whether the step of this place checks data.
+    pub fn is_validation(&self, place: usize) -> bool {
+        self.definition(place)
+            .verb
+            .work()
+            .is_some_and(|work| matches!(work.task, definition::Task::Validate(_)))
+    }
+
     /// The places of the steps that wait for a worker, in order.
     pub fn ready_steps(&self) -> impl Iterator<Item = usize> + '_ {
         self.ready.iter().copied()

@@ -382,67 +382,6 @@ pub struct PointView {
     pub at: Timestamp,
 }
 
-/// A registered model.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ModelView {
-    /// Its name.
-    pub model: String,
-    /// Its versions, newest first.
-    pub versions: Vec<VersionView>,
-    /// Alias → version.
-    pub aliases: BTreeMap<String, i64>,
-}
-
-/// A version of a model.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct VersionView {
-    /// Counts the model's versions from 1.
-    pub version: i64,
-    /// The run that made it.
-    pub run: RunName,
-    /// The artifact.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// The artifact's name.
-    pub artifact: String,
-    /// The metrics it was gated with.
-    pub metrics: BTreeMap<String, f64>,
-    /// When it was promoted.
-    pub created_at: Timestamp,
-}
-
-/// One move of an alias, newest first in listings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HistoryView {
-    /// The alias.
-    pub alias: String,
-    /// The version before; none the first time.
-    pub from: Option<i64>,
-    /// The version after.
-    pub to: i64,
-    /// When.
-    pub at: Timestamp,
-    /// Who: `run churn/12` or a person.
-    pub by: String,
-    /// The run that promoted.
-    pub run: Option<RunName>,
-    /// Why, in words.
-    pub reason: Option<String>,
-    /// Digest of the evidence record.
-    pub evidence: Option<Digest>,
-}
-
-/// `POST /api/v1/models/M/rollback`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Rollback {
-    /// The alias to move back.
-    pub alias: String,
-    /// Why.
-    #[serde(default)]
-    pub reason: Option<String>,
-}
-
 /// A worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerView {

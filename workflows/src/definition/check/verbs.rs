@@ -11,8 +11,7 @@ use super::fields::{Fields, list, name, text};
 use super::reads::{Place, Reads};
 use super::steps::{Around, Body, StepDraft};
 use crate::template::Template;
-
-const DEFAULT_ALIAS: &str = "champion";
+use crate::wire::DEFAULT_ALIAS;
 
 /// `approval`.
 pub(super) fn approval(key: &Key, node: &Node, f: &mut Findings) -> Option<Approval> {
