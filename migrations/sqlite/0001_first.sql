@@ -221,6 +221,25 @@ CREATE TABLE alias_history (
 CREATE INDEX alias_history_model ON alias_history (model, seq);
 CREATE INDEX alias_history_run ON alias_history (run) WHERE run IS NOT NULL;
 
+-- Promotions that an event can take back, from since until until, both inclusive. promotion is their row of alias_history.
+-- One at most is open for an alias, which stands on that promotion then.
+CREATE TABLE watches (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    model TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    promotion INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    pattern TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    ended_at INTEGER,
+    ended TEXT CHECK (ended IN ('held', 'moved', 'stuck')),
+    CHECK ((ended_at IS NULL) = (ended IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX watches_open ON watches (model, alias) WHERE ended_at IS NULL;
+CREATE INDEX watches_due ON watches (until) WHERE ended_at IS NULL;
+
 -- What a promotion rested on, named by the digest of its content.
 CREATE TABLE evidence (
     digest TEXT NOT NULL PRIMARY KEY,

@@ -53,6 +53,16 @@ pub(crate) fn show(model: &ModelView, now: Timestamp) -> String {
         ]);
     }
     text.push_str(&super::indent(&grid.to_string(), 2));
+    for watch in &model.watches {
+        let _ = writeln!(
+            text,
+            "\n  {} v{} is watched until {}: an event takes back what {} promoted",
+            clean(&watch.alias),
+            watch.version,
+            exact(watch.until, now),
+            watch.run
+        );
+    }
     text
 }
 

@@ -1,4 +1,4 @@
-//! Moves of aliases: by a run that promotes, by hand, and back. Every one of them goes through [`HeldAlias`]: under the lock
+//! Moves of aliases: by a run that promotes, by hand, and back, by hand or because of an event (`watches`). Every one of them goes through [`HeldAlias`]: under the lock
 //! of the model's row, from the version the alias points to then, with its line of history.
 //!
 //! Must never happen here: an alias that moves by any other way.
@@ -7,11 +7,11 @@ use refit_workflows::digest::Digest;
 use refit_workflows::event::CloudEvent;
 use refit_workflows::names::RunName;
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{EvidenceRecord, HistoryView, Moved, PromoteVersion, Rollback};
+use refit_workflows::wire::{EventRef, EvidenceRecord, HistoryView, Moved, PromoteVersion, Rollback};
 use serde_json::{Value, json};
 
 use super::database::{Sql, Transaction, sql};
-use super::{Hints, IsConflict, Store, StoreError};
+use super::{Hints, IsConflict, Store, StoreError, watches};
 
 const LOCK_MODEL: Sql = Sql {
     sqlite: "SELECT versions FROM models WHERE name = $1",
@@ -67,7 +67,7 @@ pub(super) struct HeldAlias {
     /// What it points to.
     pub(super) current: Option<i64>,
     /// The promotion by which that came into use.
-    promotion: Option<i64>,
+    pub(super) promotion: Option<i64>,
 }
 
 /// Who moves an alias, and why.
@@ -78,6 +78,8 @@ pub(super) struct Because<'a> {
     pub(super) run: Option<(i64, &'a RunName)>,
     pub(super) reason: Option<&'a str>,
     pub(super) evidence: Option<&'a Digest>,
+    /// The event that asked for it.
+    pub(super) event: Option<&'a EventRef>,
 }
 
 /// What an alias points to after a move.
@@ -164,6 +166,7 @@ impl HeldAlias {
             Onto::Back { promotion, .. } => promotion,
         };
         tx.execute(sql(MOVE_ALIAS).bind(&model).bind(&alias).bind(to).bind(stands_on)).await?;
+        watches::moved_in(tx, &model, &alias, now).await?;
         let view = HistoryView {
             alias,
             from: current,
@@ -286,10 +289,13 @@ impl Store {
         let model = held.model.clone();
         let moved = held.roll_back(tx, to, because, self.clock().now()).await?;
         let Some((seq, view)) = moved else { return Ok(None) };
-        let data = json!({
+        let mut data = json!({
             "model": model, "alias": view.alias, "from": view.from, "to": view.to, "by": view.by,
             "reason": view.reason,
         });
+        if let Some(event) = because.event {
+            data["event"] = json!(event);
+        }
         let hints = self.tell_in(tx, "refit.model.rolled_back", (model.as_str(), seq), &view, data).await?;
         Ok(Some((view, hints)))
     }

@@ -21,7 +21,7 @@ use super::lanes::{LaneName, LaneState};
 use super::launch::{Held, Launch, Launched};
 use super::workflows::CurrentWorkflow;
 use super::writes::Writes;
-use super::{ChangeError, Hints, Store, StoreError, unpoisoned};
+use super::{ChangeError, Hints, Store, StoreError, unpoisoned, watches};
 
 /// What a look at everything that is due came to.
 #[derive(Debug, Default)]
@@ -129,6 +129,8 @@ pub(super) struct Round {
     pub(super) gatherings: Gatherings,
     /// The replay whose events are being routed.
     pub(super) replay: Option<i64>,
+    /// Whether the event that is being routed does something besides what triggers make of it.
+    is_wanted: bool,
     /// Decisions about single events, in order, that are not written yet: see [`Round::flush`].
     decided: Vec<Value>,
     /// What has changed of runs and is not written yet.
@@ -153,7 +155,7 @@ impl Store {
         let mut dispatched = Dispatched { next, ..Dispatched::default() };
         // Whether everything received until the look can be seen: what was received in time for a batch that is due may be in
         // a transaction that is under way. Times are taken after a transaction has begun.
-        let settled = due.batches.is_empty()
+        let settled = due.batches.is_empty() && due.watches.is_empty()
             || self.durably(|store| async move { store.database().settled().await }).await?;
         for (workflow, trigger) in due.slots {
             dispatched.note("fire a schedule slot", self.fire_slot(workflow, trigger).await)?;
@@ -181,6 +183,9 @@ impl Store {
         // One that has not settled within seconds is ended by a later look.
         for batch in due.batches.into_iter().filter(|_| settled) {
             dispatched.note("end a batch", self.end_due_batch(batch, due.at).await)?;
+        }
+        for watch in due.watches.into_iter().filter(|_| settled) {
+            dispatched.note("end a watch", self.end_due_watch(watch, due.at).await)?;
         }
         for lane in due.lanes {
             dispatched.note("start a waiting run", self.admit_waiting(lane).await)?;
@@ -217,15 +222,20 @@ impl Store {
             }
             let left = page.len() < rows.len();
             page.sort_by_key(|&(at, seq, _)| (at, seq));
-            let mut routed = Vec::with_capacity(page.len());
+            let watches = watches::open_in(&mut round.tx).await?;
+            let (mut routed, mut called) = (Vec::with_capacity(page.len()), Vec::new());
             for (at, seq, row) in page {
                 let event: CloudEvent = row.json("body")?;
+                let calls = watches::called(&watches, seq, at, &event);
+                round.is_wanted = !calls.is_empty();
                 round.route(seq, at, &event, (&current, &triggers), None).await?;
+                called.extend(calls);
                 routed.push(seq);
             }
             if !routed.is_empty() {
                 round.tx.execute(sql(ROUTED).bind(json!(routed).to_string())).await?;
             }
+            round.roll_back_called(&watches, called).await?;
             Ok(Some((more || left, round.commit().await?)))
         })
         .await
@@ -313,6 +323,7 @@ impl Round {
             lanes: HashMap::new(),
             gatherings: Gatherings::default(),
             replay: None,
+            is_wanted: false,
             decided: Vec::new(),
             writes: Writes::default(),
         }
@@ -355,7 +366,7 @@ impl Round {
         (current, triggers): (&[CurrentWorkflow], &Triggers),
         only: Option<&str>,
     ) -> Result<(), StoreError> {
-        let mut decided = false;
+        let mut decided = self.is_wanted;
         for (matched, considered) in considered(event, current, triggers) {
             let (workflow, index) = (&current[matched.workflow], matched.trigger);
             if only.is_some_and(|only| only != workflow.workflow.name) {

@@ -14,7 +14,7 @@ use super::database::{Row, sql};
 use super::lanes::{self, LaneName};
 use super::{Store, StoreError};
 
-/// A row for each thing that is due, by its `kind`; `soon` says when the next batch, slot or run is. The lanes in which runs
+/// A row for each thing that is due, by its `kind`; `soon` says when the next batch, slot, watch or run is. The lanes in which runs
 /// wait are found one after the other by the index: what that costs depends on how many lanes there are, and not on how
 /// many runs wait in them. A lane's `definition` is the one whose rule its runs wait by: the workflow's, or a run's own where
 /// the workflow is gone.
@@ -44,13 +44,17 @@ const LOOK: &str = "WITH RECURSIVE lanes (run) AS (
         (SELECT workflow, trigger_id FROM schedules WHERE next_at <= $1 ORDER BY next_at LIMIT 100) AS slots
     UNION ALL SELECT 'batch', NULL, NULL, NULL, NULL, NULL, NULL, NULL, seq FROM
         (SELECT seq FROM batches WHERE open = 1 AND due_at <= $1 ORDER BY due_at LIMIT 50) AS due
+    UNION ALL SELECT 'watch', NULL, NULL, NULL, NULL, NULL, NULL, NULL, seq FROM
+        (SELECT seq FROM watches WHERE ended_at IS NULL AND until <= $1 ORDER BY until LIMIT 50) AS watched
     UNION ALL SELECT 'event', NULL, NULL, NULL, NULL, NULL, NULL, NULL, seq FROM
         (SELECT seq FROM events WHERE routed = 0 LIMIT 1) AS unrouted
     UNION ALL SELECT 'replay', NULL, NULL, NULL, NULL, NULL, NULL, NULL, seq FROM
         (SELECT seq FROM replays WHERE finished_at IS NULL LIMIT 1) AS open
     UNION ALL SELECT 'soon', NULL, NULL, NULL, NULL, NULL, NULL, NULL, MIN(due_at) FROM batches WHERE open = 1
     UNION ALL SELECT 'soon', NULL, NULL, NULL, NULL, NULL, NULL, NULL, MIN(next_at) FROM schedules
-        WHERE next_at IS NOT NULL";
+        WHERE next_at IS NOT NULL
+    UNION ALL SELECT 'soon', NULL, NULL, NULL, NULL, NULL, NULL, NULL, MIN(until) FROM watches
+        WHERE ended_at IS NULL";
 
 /// What a look found.
 pub(super) struct Due {
@@ -64,9 +68,11 @@ pub(super) struct Due {
     pub(super) slots: Vec<(String, String)>,
     /// Batches and joins that are due.
     pub(super) batches: Vec<i64>,
+    /// Watches whose time is over.
+    pub(super) watches: Vec<i64>,
     /// Lanes in which a waiting run may start.
     pub(super) lanes: Vec<LaneName>,
-    /// When the next batch or slot is due, or the next cooldown over for which a run waits and nothing else hinders.
+    /// When the next batch or slot is due or a watch over, or the next cooldown for which a run waits and nothing else hinders.
     pub(super) next: Option<Timestamp>,
 }
 
@@ -75,13 +81,15 @@ impl Store {
     pub(super) async fn due(&self) -> Result<Due, StoreError> {
         self.durably(|store| async move {
             let at = store.clock().now();
-            let (slots, batches, lanes) = Default::default();
-            let mut due = Due { at, unrouted: false, replay: false, slots, batches, lanes, next: None };
+            let (slots, batches, watches, lanes) = Default::default();
+            let mut due =
+                Due { at, unrouted: false, replay: false, slots, batches, watches, lanes, next: None };
             for row in store.database().all(sql(LOOK).bind(at.as_millis())).await? {
                 match row.text("kind")?.as_str() {
                     "lane" => store.look_at_lane(&row, &mut due).await?,
                     "slot" => due.slots.push((row.text("workflow")?, row.text("name")?)),
                     "batch" => due.batches.push(row.int("number")?),
+                    "watch" => due.watches.push(row.int("number")?),
                     "event" => due.unrouted = true,
                     "replay" => due.replay = true,
                     _ => due.next_is(row.opt_int("number")?.map(Timestamp::from_millis)),
@@ -139,8 +147,13 @@ impl Store {
 impl Due {
     /// Whether nothing is due.
     pub(super) fn is_idle(&self) -> bool {
-        let Self { at: _, unrouted, replay, slots, batches, lanes, next: _ } = self;
-        !unrouted && !replay && slots.is_empty() && batches.is_empty() && lanes.is_empty()
+        let Self { at: _, unrouted, replay, slots, batches, watches, lanes, next: _ } = self;
+        !unrouted
+            && !replay
+            && slots.is_empty()
+            && batches.is_empty()
+            && watches.is_empty()
+            && lanes.is_empty()
     }
 
     fn next_is(&mut self, at: Option<Timestamp>) {

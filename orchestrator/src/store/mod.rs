@@ -39,6 +39,7 @@ mod tokens;
 mod turn;
 mod views;
 mod waits;
+mod watches;
 mod workers;
 mod workflows;
 mod writes;

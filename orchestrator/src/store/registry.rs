@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::aliases::{Because, HeldAlias};
 use super::database::{Row, Transaction, sql};
-use super::{ChangeError, Store, StoreError, to_json};
+use super::{ChangeError, Store, StoreError, to_json, watches};
 
 const KEEP_MODEL: &str = "INSERT INTO models (name, versions) VALUES ($1, 0) ON CONFLICT (name) DO NOTHING";
 const COUNT_VERSION: &str = "UPDATE models SET versions = $2 WHERE name = $1";
@@ -113,8 +113,10 @@ impl Store {
             run: Some((run_id, run.name())),
             reason: Some(&reason.join("; ")),
             evidence: Some(&digest),
+            event: None,
         };
-        held.promote(tx, version, Moved::Promoted, because, now).await?;
+        let (seq, _) = held.promote(tx, version, Moved::Promoted, because, now).await?;
+        watches::begin_in(tx, (run_id, run), promotion, (version, seq), now).await?;
         Ok(Input::Promoted { step: promotion.step, version, evidence: digest })
     }
 
@@ -178,7 +180,8 @@ impl Store {
                 for row in tx.all(sql(ALIASES).bind(&name)).await? {
                     aliases.insert(row.text("alias")?, row.int("version")?);
                 }
-                Ok(Some(ModelView { model: name, versions, aliases }))
+                let watches = watches::of_model_in(&mut tx, &name).await?;
+                Ok(Some(ModelView { model: name, versions, aliases, watches }))
             }
         })
         .await

@@ -18,6 +18,7 @@ mod schemas;
 mod series;
 mod together;
 mod tokens;
+mod watches;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

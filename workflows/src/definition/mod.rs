@@ -30,7 +30,7 @@ pub use diagnostics::{Position, Problem, Problems};
 pub use evaluate::{ColumnTest, EvaluateTask, EvaluatedMetric, Examples, Metric};
 pub use matrix::{Axis, Matrix, MatrixValues};
 pub use sources::{Files, NoFiles, Sources};
-pub use steps::{Approval, ChildRun, Emit, OnTimeout, Promote, Select, SelectOrder, Step, Verb};
+pub use steps::{Approval, ChildRun, Emit, OnTimeout, Promote, Select, SelectOrder, Step, Verb, Watch};
 pub use triggers::{BatchRule, CatchUp, CronTrigger, EventTrigger, JoinTrigger, OnExpire, SumRule, Trigger};
 pub use validate::{
     Against, Amount, Bounds, Change, ColumnRule, ColumnType, DataCheck, DataFormat, DriftMethod, Inspect,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Matrix, RunTask, Task, Work};
 use crate::expression::Expression;
 use crate::gate::Gate;
+use crate::pattern::Pattern;
 use crate::template::{Template, ValueTemplate};
 
 /// A node of the graph.
@@ -146,6 +147,17 @@ pub struct Promote {
     pub alias: String,
     /// Places of the gates that stand between the candidate and it, directly or through other steps; at least one.
     pub gates: Vec<usize>,
+    /// `watch`: what takes it back afterwards.
+    pub watch: Option<Watch>,
+}
+
+/// `watch`: an event within some time takes a promotion back, if the alias still points to what was promoted.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// `for`: how long after the promotion an event may be received.
+    pub lasts: Duration,
+    /// `rollback_on`: what the event looks like.
+    pub rollback_on: Pattern,
 }
 
 /// `emit`.

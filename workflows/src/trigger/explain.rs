@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 use crate::wire::DecisionView;
 
 /// What can be decided about an event.
-pub const DECISIONS: [&str; 11] = [
+pub const DECISIONS: [&str; 12] = [
     "started",
     "batched",
     "joined",
@@ -22,6 +22,7 @@ pub const DECISIONS: [&str; 11] = [
     "filter_error",
     "duplicate",
     "paused",
+    "rolled_back",
 ];
 
 /// The trigger of a workflow that comes closest to an event.
@@ -119,6 +120,7 @@ pub fn sentence(decision: &DecisionView, told: &Told) -> String {
             format!("{matched}, but starts nothing, because `{workflow}` skips during its cooldown{because}.")
         }
         "paused" => format!("{matched}, but starts nothing, because `{workflow}` was paused then{because}."),
+        "rolled_back" => format!("A watch over a promotion by `{workflow}` waited for it{because}."),
         "filter_error" if workflow.is_empty() => format!("It is set aside{because}."),
         "filter_error" => {
             format!(

@@ -12,6 +12,24 @@ pub struct ModelView {
     pub versions: Vec<VersionView>,
     /// Alias → version.
     pub aliases: BTreeMap<String, i64>,
+    /// The promotions that an event can take back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watches: Vec<WatchView>,
+}
+
+/// A promotion that an event can take back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatchView {
+    /// The alias that it moved.
+    pub alias: String,
+    /// The version that it moved it to.
+    pub version: i64,
+    /// The run that promoted.
+    pub run: RunName,
+    /// The last moment at which the event may be received.
+    pub until: Timestamp,
+    /// What the event looks like.
+    pub rollback_on: Value,
 }
 
 /// A version of a model.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::super::diagnostics::{Findings, Spot, did_you_mean, shown};
 use super::super::language::{STEP, VERBS};
 use super::super::raw::{Key, Node};
-use super::super::{Matrix, SelectOrder, Task, Verb};
+use super::super::{Matrix, SelectOrder, Task, Verb, Watch};
 use super::fields::{Fields, check_key, key_is_name, list, text};
 use super::reads::{Place, Reads};
 use super::uses::{self, Library};
@@ -57,7 +57,7 @@ pub(super) enum Body {
     /// Known from the step alone.
     Whole(Verb),
     /// A promotion, whose candidate and gates are other steps.
-    Promote { artifact: Template, candidate: (String, String), alias: String },
+    Promote { artifact: Template, candidate: (String, String), alias: String, watch: Option<Watch> },
     /// A selection from another step.
     Select { by: Expression, order: SelectOrder },
 }

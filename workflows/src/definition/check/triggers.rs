@@ -121,7 +121,7 @@ fn of_kind<'n>(
 }
 
 /// A pattern. The reader tells of one thing at a time: what is wrong is told and made good, until nothing is.
-fn pattern(node: &Node, f: &mut Findings) -> Option<Pattern> {
+pub(super) fn pattern(node: &Node, f: &mut Findings) -> Option<Pattern> {
     let mut value = json(node, f)?;
     for told in 0..PATTERN_PROBLEMS_MAX {
         let error = match Pattern::parse(&value) {

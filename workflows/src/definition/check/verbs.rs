@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::super::diagnostics::{Findings, shown};
-use super::super::language::{APPROVAL, CHILD_RUN, EMIT, PROMOTE, SELECT};
+use super::super::language::{APPROVAL, CHILD_RUN, EMIT, PROMOTE, SELECT, WATCH};
 use super::super::raw::{Key, Node, Raw};
-use super::super::{Approval, ChildRun, Emit, OnTimeout, SelectOrder};
+use super::super::{Approval, ChildRun, Emit, OnTimeout, SelectOrder, Watch};
 use super::fields::{Fields, list, name, text};
 use super::reads::{Place, Reads};
 use super::steps::{Around, Body, StepDraft};
+use super::triggers::pattern;
 use crate::template::Template;
 use crate::wire::DEFAULT_ALIAS;
 
@@ -54,7 +55,22 @@ pub(super) fn promote(
     let (_, node) = fields.need("artifact", "`promote`", example, f)?;
     let artifact = reads.template(node, "artifact", place, f)?;
     let candidate = reads.artifact_of(&artifact, node, "artifact", f)?;
-    Some(Body::Promote { artifact, candidate, alias: alias? })
+    let watch = match fields.get("watch") {
+        Some((key, node)) => Some(watch(key, node, f)?),
+        None => None,
+    };
+    Some(Body::Promote { artifact, candidate, alias: alias?, watch })
+}
+
+/// `watch` of a promotion.
+fn watch(key: &Key, node: &Node, f: &mut Findings) -> Option<Watch> {
+    let fields = Fields::of(node, key.position, &WATCH, f)?;
+    fields.need("for", "a watch", "for: 24h", f);
+    let lasts = fields.duration("for", f);
+    let example = "rollback_on: { type: [serving.alert] }";
+    let rollback_on =
+        fields.need("rollback_on", "a watch", example, f).and_then(|(_, node)| pattern(node, f));
+    Some(Watch { lasts: lasts?, rollback_on: rollback_on? })
 }
 
 /// `emit`.

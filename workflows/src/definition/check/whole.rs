@@ -223,9 +223,9 @@ pub(super) fn finish(
     let finish = |(index, draft): (usize, StepDraft)| {
         let verb = match draft.body? {
             Body::Whole(verb) => verb,
-            Body::Promote { artifact, alias, .. } => {
+            Body::Promote { artifact, alias, watch, .. } => {
                 let (candidate, gates) = promotions.remove(&index)?;
-                Verb::Promote(Promote { artifact, candidate, alias, gates })
+                Verb::Promote(Promote { artifact, candidate, alias, gates, watch })
             }
             Body::Select { by, order } => Verb::Select(Select { from: draft.select_from?, by, order }),
         };

@@ -277,6 +277,23 @@ pub static PROMOTE: Keys = Keys {
     keys: &[
         key("artifact", Kind::Sole, "The candidate: one ${{ steps.NAME.artifacts.NAME }}.").required(),
         key("alias", Kind::Name, "The alias to move; champion without it."),
+        key("watch", Kind::Mapping(&WATCH), "What takes the promotion back afterwards."),
+    ],
+};
+
+/// `watch` of a promotion.
+pub static WATCH: Keys = Keys {
+    name: "watch",
+    owner: "a watch",
+    rules: &[],
+    keys: &[
+        key("for", Kind::Duration, "How long after the promotion an event may take it back.").required(),
+        key(
+            "rollback_on",
+            Kind::Pattern,
+            "An EventBridge pattern over the whole CloudEvent: what matches it takes the promotion back.",
+        )
+        .required(),
     ],
 };
 
