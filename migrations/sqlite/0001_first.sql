@@ -390,10 +390,12 @@ CREATE TABLE blob_uploads (
 ) STRICT;
 CREATE INDEX blob_uploads_touched ON blob_uploads (touched_at);
 
+-- member_of is a list of names.
 CREATE TABLE tokens (
     id TEXT NOT NULL PRIMARY KEY,
     name TEXT NOT NULL,
     role TEXT NOT NULL,
+    member_of TEXT NOT NULL,
     hash TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,

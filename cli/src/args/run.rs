@@ -1,6 +1,7 @@
 //! `refit run`.
 
 use clap::{Args, Subcommand};
+use refit_workflows::digest::Digest;
 use refit_workflows::names::RunName;
 
 use super::common::{Graph, Limit, Output};
@@ -158,6 +159,9 @@ pub(crate) struct DecideArgs {
     /// The approval step, when several wait
     #[arg(long, value_name = "STEP")]
     pub(crate) step: Option<String>,
+    /// What `refit run show` says that the step covers: refused when that is something else by now
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) covers: Option<Digest>,
     /// Why; kept with the run
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(crate) reason: Option<String>,

@@ -5,7 +5,7 @@ use refit_workflows::wire::Role;
 
 use super::common::{Limit, Output};
 use super::processes::Database;
-use super::values::{role, token_id};
+use super::values::{name, role, token_id};
 
 /// `refit token`.
 #[derive(Debug, Subcommand)]
@@ -24,6 +24,9 @@ From then on every request needs a token, on loopback too.")]
         /// What it may do: viewer looks, operator sends and starts and approves, worker runs steps, admin everything
         #[arg(long, value_name = "ROLE", value_parser = role())]
         role: Role,
+        /// A group its holder belongs to, which approvals may name; may be given several times
+        #[arg(long = "group", value_name = "GROUP", value_parser = name)]
+        groups: Vec<String>,
         /// Days until it expires [default: 90]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: Option<u32>,

@@ -106,7 +106,7 @@ fn told(view: &RunView, output: Output) -> anyhow::Result<Exit> {
 }
 
 async fn decide(args: DecideArgs, approve: bool, client: &Client) -> anyhow::Result<Exit> {
-    let decide = Decide { step: args.step, reason: args.reason };
+    let decide = Decide { step: args.step, covers: args.covers, reason: args.reason };
     let verb = if approve { "approve" } else { "reject" };
     let view = client.decide(&args.run, approve, &decide).await;
     told(&view.with_context(|| format!("failed to {verb} {}", args.run))?, args.output)

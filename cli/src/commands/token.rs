@@ -54,10 +54,10 @@ impl Keeper {
 /// Makes, lists or revokes.
 pub(crate) async fn run(command: TokenCommand, remote: &Remote) -> anyhow::Result<Exit> {
     match command {
-        TokenCommand::Create { name, role, days, direct, output } => {
+        TokenCommand::Create { name, role, groups, days, direct, output } => {
             let keeper = Keeper::choose(&direct, remote).await?;
-            let token =
-                keeper.create(CreateToken { name, role, days }).await.context("failed to make a token")?;
+            let create = CreateToken { name, role, groups, days };
+            let token = keeper.create(create).await.context("failed to make a token")?;
             render::answer(output.format, &token, || render::model::new_token(&token, now()))?;
         }
         TokenCommand::List { limit, direct, output } => {

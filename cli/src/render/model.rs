@@ -95,12 +95,13 @@ pub(crate) fn moved(step: &HistoryView) -> String {
 
 /// Tokens in a table, without their secrets.
 pub(crate) fn tokens(tokens: &[TokenView], now: Timestamp) -> String {
-    let mut grid = Grid::new(&["ID", "NAME", "ROLE", "CREATED", "EXPIRES", "REVOKED"]);
+    let mut grid = Grid::new(&["ID", "NAME", "ROLE", "GROUPS", "CREATED", "EXPIRES", "REVOKED"]);
     for token in tokens {
         grid.row(vec![
             table::text(&token.id),
             table::text(&token.name),
             table::text(token.role.as_str()),
+            table::text(token.groups.join(", ")),
             table::text(relative(token.created_at, now)),
             table::text(relative(token.expires_at, now)),
             table::maybe(token.revoked_at.map(|at| relative(at, now))),
@@ -115,6 +116,9 @@ pub(crate) fn new_token(token: &TokenView, now: Timestamp) -> String {
     facts.line("id", clean(&token.id));
     facts.line("name", clean(&token.name));
     facts.line("role", token.role.as_str());
+    if !token.groups.is_empty() {
+        facts.line("groups", clean(&token.groups.join(", ")));
+    }
     facts.line("expires", exact(token.expires_at, now));
     let mut text = facts.to_string();
     if let Some(secret) = &token.token {

@@ -181,6 +181,9 @@ pub(crate) fn attempt(step: &StepView) -> Option<String> {
 /// needed.
 pub(crate) fn outcome(step: &StepView) -> String {
     let came = came_to(step);
+    if let Some(covers) = step.covers.as_ref().filter(|_| step.state == "waiting") {
+        return format!("{came}  (covers {covers})");
+    }
     match &step.checkpoint {
         Some(checkpoint) if step.state != "succeeded" => {
             let saved = format!("checkpoint of {}", bytes(checkpoint.artifact.bytes));

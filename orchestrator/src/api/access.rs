@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_known_but_weak_caller_stays_weak_when_no_token_is_required() {
-        let viewer = Identity { name: "grafana".to_owned(), role: Role::Viewer };
+        let viewer = Identity { name: "grafana".to_owned(), role: Role::Viewer, groups: Vec::new() };
         let denied = Denied::TooWeak { role: Role::Viewer, wanted: RouteAccess::Admin };
         assert_eq!(admit(RouteAccess::Admin, Some(&viewer), false), Err(denied));
     }

@@ -123,7 +123,7 @@ async fn identify(
     let required = !route.guard.loopback || route.engine.tokens_required().await?;
     if !required {
         admit(route.access, None, false)?;
-        return Ok(Identity { name: "local".to_owned(), role: Role::Admin });
+        return Ok(Identity { name: "local".to_owned(), role: Role::Admin, groups: Vec::new() });
     }
     let Some(token) = bearer(headers) else { return Err(Denied::NoIdentity.into()) };
     let identity = authenticate(route, peer, token).await?;

@@ -79,6 +79,8 @@ pub struct Identity {
     pub name: String,
     /// What they may do.
     pub role: Role,
+    /// The groups they belong to.
+    pub groups: Vec<String>,
 }
 
 /// Why the engine did not do what was asked.
@@ -450,7 +452,8 @@ impl From<ChangeError> for EngineError {
                     Refused::WrongState { .. } => Self::Refused { kind: "wrong-state", detail },
                     Refused::StaleLease { .. } => Self::Refused { kind: "stale-lease", detail },
                     Refused::AttemptOver => Self::Over(detail),
-                    Refused::NotTheirs { .. } => Self::Forbidden(detail),
+                    Refused::NotTheirs { .. } | Refused::OwnRun { .. } => Self::Forbidden(detail),
+                    Refused::Changed { .. } => Self::Refused { kind: "approval-changed", detail },
                 }
             }
         }

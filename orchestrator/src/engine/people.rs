@@ -24,6 +24,8 @@ const TOKEN_FRESH: Duration = Duration::from_secs(3);
 const TOKENS_MAX: usize = 1000;
 /// How long a token lives unless told otherwise.
 const TOKEN_DAYS: u32 = 90;
+/// The most groups of one token.
+const GROUPS_MAX: usize = 100;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A token and the hash of its secret.
@@ -101,11 +103,19 @@ impl Engine {
         approve: bool,
         by: &Identity,
     ) -> Result<RunView, EngineError> {
-        let (by, admin) = (by.name.clone(), by.role == Role::Admin);
-        let reason = checked_reason(decide.reason)?;
+        let Identity { name: by, role, groups } = by.clone();
+        let Decide { step, covers: shown, reason } = decide;
+        let reason = checked_reason(reason)?;
         self.change(run, move |run| {
-            let step = awaiting_step(run, decide.step.as_deref())?;
-            Ok(Input::Decided { step, approve, by: by.clone(), admin, reason: reason.clone() })
+            Ok(Input::Decided {
+                step: awaiting_step(run, step.as_deref())?,
+                approve,
+                by: by.clone(),
+                groups: groups.clone(),
+                admin: role == Role::Admin,
+                shown: shown.clone(),
+                reason: reason.clone(),
+            })
         })
         .await
     }
@@ -118,6 +128,12 @@ impl Engine {
             hint: None,
         };
         check_name(&create.name).map_err(|why| wrong("name", format!("`{}` {why}", create.name)))?;
+        for group in &create.groups {
+            check_name(group).map_err(|why| wrong("groups", format!("`{group}` {why}")))?;
+        }
+        if create.groups.len() > GROUPS_MAX {
+            return Err(wrong("groups", format!("a token's holder belongs to at most {GROUPS_MAX} groups")));
+        }
         let days = create.days.unwrap_or(TOKEN_DAYS);
         if !(1..=3650).contains(&days) {
             return Err(wrong("days", format!("{days} days: a token lives 1 to 3650 days")));
@@ -130,6 +146,7 @@ impl Engine {
             id,
             name: create.name,
             role: create.role,
+            groups: create.groups,
             created_at: now,
             expires_at: now.plus(DAY * days),
             revoked_at: None,
@@ -182,7 +199,7 @@ impl Engine {
         if !same || view.revoked_at.is_some() || view.expires_at <= self.now() {
             return Ok(Access::Unknown);
         }
-        Ok(Access::Known(Identity { name: view.name, role: view.role }))
+        Ok(Access::Known(Identity { name: view.name, role: view.role, groups: view.groups }))
     }
 
     async fn token(&self, id: &str) -> Result<Option<HashedToken>, EngineError> {

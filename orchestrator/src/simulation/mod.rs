@@ -434,8 +434,8 @@ impl Simulation {
         by: Option<String>,
     ) -> Result<(), SimulationError> {
         // With a name, it alone gives the right to decide, as `from` says.
-        let by = by.map_or_else(somebody, |name| Identity { name, role: Role::Operator });
-        let decide = Decide { step: Some(asked.1.clone()), reason: None };
+        let by = by.map_or_else(somebody, |name| Identity { name, role: Role::Operator, groups: Vec::new() });
+        let decide = Decide { step: Some(asked.1.clone()), covers: None, reason: None };
         match self.engine.decide(&asked.0, decide, approve, &by).await {
             Ok(_) => {
                 // A promotion that came too late may have it asked again, at this very moment.
@@ -450,7 +450,7 @@ impl Simulation {
 }
 
 fn somebody() -> Identity {
-    Identity { name: WORKER.to_owned(), role: Role::Admin }
+    Identity { name: WORKER.to_owned(), role: Role::Admin, groups: Vec::new() }
 }
 
 #[cfg(test)]

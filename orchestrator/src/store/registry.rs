@@ -143,6 +143,7 @@ impl Store {
             metrics: promotion.metrics.clone(),
             gates: promotion.gates.clone(),
             approvals: promotion.approvals.clone(),
+            covers: promotion.covers.clone(),
             run: run.name().clone(),
             definition: run.facts().definition.clone(),
             params: run.facts().params.clone(),

@@ -4,13 +4,14 @@ use refit_workflows::time::Timestamp;
 use refit_workflows::wire::TokenView;
 
 use super::database::{Row, sql};
-use super::{Store, StoreError};
+use super::{Store, StoreError, to_json};
 
-const KEEP: &str = "INSERT INTO tokens (id, name, role, hash, created_at, expires_at)
-    VALUES ($1, $2, $3, $4, $5, $6)";
-const ALL: &str = "SELECT id, name, role, hash, created_at, expires_at, revoked_at FROM tokens
+const KEEP: &str = "INSERT INTO tokens (id, name, role, member_of, hash, created_at, expires_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const ALL: &str = "SELECT id, name, role, member_of, hash, created_at, expires_at, revoked_at FROM tokens
     ORDER BY created_at, id LIMIT 1000";
-const ONE: &str = "SELECT id, name, role, hash, created_at, expires_at, revoked_at FROM tokens WHERE id = $1";
+const ONE: &str =
+    "SELECT id, name, role, member_of, hash, created_at, expires_at, revoked_at FROM tokens WHERE id = $1";
 const REVOKE: &str = "UPDATE tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
 const ANY: &str = "SELECT id FROM tokens LIMIT 1";
 
@@ -25,6 +26,7 @@ impl Store {
                     .bind(&token.id)
                     .bind(&token.name)
                     .bind(token.role.as_str())
+                    .bind(to_json(&token.groups)?)
                     .bind(hash)
                     .bind(token.created_at.as_millis())
                     .bind(token.expires_at.as_millis());
@@ -82,6 +84,7 @@ fn view(row: &Row) -> Result<TokenView, StoreError> {
         id: row.text("id")?,
         name: row.text("name")?,
         role: row.parsed("role")?,
+        groups: row.json("member_of")?,
         created_at: Timestamp::from_millis(row.int("created_at")?),
         expires_at: Timestamp::from_millis(row.int("expires_at")?),
         revoked_at: row.opt_int("revoked_at")?.map(Timestamp::from_millis),

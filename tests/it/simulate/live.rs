@@ -75,7 +75,7 @@ impl Live {
         config.poll = Duration::from_millis(20);
         config.grace = Duration::from_secs(600);
         let engine = open_engine(config).await.unwrap();
-        let by = Identity { name: "ada".to_owned(), role: Role::Admin };
+        let by = Identity { name: "ada".to_owned(), role: Role::Admin, groups: Vec::new() };
         let mut cooldowns = BTreeMap::new();
         for text in workflows() {
             let workflow = Workflow::parse(&text).unwrap();

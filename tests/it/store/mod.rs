@@ -35,7 +35,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 fn somebody() -> Identity {
-    Identity { name: "ada".to_owned(), role: Role::Admin }
+    Identity { name: "ada".to_owned(), role: Role::Admin, groups: Vec::new() }
 }
 
 /// An orchestrator's inside without its HTTP face; `start` makes things happen by themselves.

@@ -9,13 +9,25 @@ on_both_databases! {
 async fn tokens_work_until_they_expire_or_are_revoked(database: Database) {
     let house = House::open(&database).await;
     assert!(!house.engine.tokens_required().await.unwrap());
-    let create = CreateToken { name: "trainer".to_owned(), role: Role::Worker, days: None };
+    let create = CreateToken {
+        name: "trainer".to_owned(),
+        role: Role::Worker,
+        groups: vec!["ml-leads".to_owned()],
+        days: None,
+    };
     let made = house.engine.create_token(create).await.unwrap();
     let secret = made.token.clone().unwrap();
     assert!(house.engine.tokens_required().await.unwrap());
     match house.engine.authenticate(&secret).await.unwrap() {
         Access::Known(identity) => {
-            assert_eq!(identity, Identity { name: "trainer".to_owned(), role: Role::Worker })
+            assert_eq!(
+                identity,
+                Identity {
+                    name: "trainer".to_owned(),
+                    role: Role::Worker,
+                    groups: vec!["ml-leads".to_owned()]
+                }
+            )
         }
         Access::Unknown => panic!("a fresh token is known"),
     }
@@ -30,7 +42,7 @@ async fn tokens_work_until_they_expire_or_are_revoked(database: Database) {
     house.engine.revoke_token(&made.id).await.unwrap();
     assert!(matches!(house.engine.authenticate(&secret).await.unwrap(), Access::Unknown));
     assert!(house.engine.tokens_required().await.unwrap(), "there is no way back to no tokens");
-    let create = CreateToken { name: "old".to_owned(), role: Role::Admin, days: Some(1) };
+    let create = CreateToken { name: "old".to_owned(), role: Role::Admin, groups: Vec::new(), days: Some(1) };
     let old = house.engine.create_token(create).await.unwrap().token.unwrap();
     execute(&database, "UPDATE tokens SET expires_at = 1 WHERE name = 'old'".to_owned()).await;
     assert!(matches!(house.engine.authenticate(&old).await.unwrap(), Access::Unknown));

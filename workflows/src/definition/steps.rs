@@ -119,8 +119,10 @@ pub struct ChildRun {
 /// `approval`.
 #[derive(Clone, Debug)]
 pub struct Approval {
-    /// Who may decide, by token name; empty means anyone with the operator role.
+    /// Who may decide, by the name of a token or of a group; empty means anyone with the operator role.
     pub from: Vec<String>,
+    /// `two_person`: whoever started the run by hand cannot approve it.
+    pub two_person: bool,
     /// How long to wait; without it for ever.
     pub timeout: Option<Duration>,
     /// What silence means.

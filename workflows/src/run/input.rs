@@ -75,8 +75,14 @@ pub enum Input {
         approve: bool,
         /// Who.
         by: String,
+        /// The groups they belong to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        groups: Vec<String>,
         /// Whether they may decide whatever `from` says.
         admin: bool,
+        /// Names what they were shown: see [`Approved::covers`]. None: they do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shown: Option<Digest>,
         /// Why.
         reason: Option<String>,
     },
@@ -230,6 +236,8 @@ pub struct Promotion {
     pub gates: BTreeMap<String, Decision>,
     /// Each approval in words, by step name.
     pub approvals: BTreeMap<String, String>,
+    /// What each approval is about: see [`Approved::covers`].
+    pub covers: BTreeMap<String, Digest>,
 }
 
 /// Why an input cannot happen now. The run is untouched.
@@ -263,6 +271,20 @@ pub enum Refused {
     /// This very attempt is settled already.
     #[error("the attempt is settled already")]
     AttemptOver,
+    /// The person started the run, and somebody else is to approve it.
+    #[error("{by} started this run, and `two_person` asks for somebody else's approval")]
+    OwnRun {
+        /// Who tried.
+        by: String,
+    },
+    /// What is to be decided is not what the person was shown.
+    #[error("what {step} asks about is not what was shown: it is {covers} now; look at it again")]
+    Changed {
+        /// The approval.
+        step: String,
+        /// What it is about now.
+        covers: Digest,
+    },
     /// The person may not decide.
     #[error("{by} may not decide this: it is for {from}")]
     NotTheirs {

@@ -144,7 +144,7 @@ impl Run {
             .and_then(|results| results.artifacts.get(artifact))
             .cloned()
             .ok_or_else(|| format!("{} handed on no artifact {artifact}", self.step_name(*source)))?;
-        let approvals = self.approvals_before(step)?;
+        let (approvals, covers) = self.approvals_before(step)?;
         Ok(Promotion {
             step,
             model,
@@ -155,6 +155,7 @@ impl Run {
             metrics,
             gates,
             approvals,
+            covers,
         })
     }
 
@@ -182,33 +183,6 @@ impl Run {
         } else {
             Err(format!("the gate {name} is inconclusive, and nobody has approved it"))
         }
-    }
-
-    /// What the people before a promotion said, by step; an error when one of them did not say yes, whatever the
-    /// promotion's own `if` asks for.
-    fn approvals_before(&self, step: usize) -> Result<BTreeMap<String, String>, String> {
-        let mut approvals = BTreeMap::new();
-        for ancestor in self.workflow.ancestors(step) {
-            if !matches!(self.workflow.steps[ancestor].verb, Verb::Approval(_)) {
-                continue;
-            }
-            let name = self.step_name(ancestor);
-            let state = &self.steps[ancestor].state;
-            match state.settled() {
-                Some(Settled::Succeeded { results }) => {
-                    approvals.insert(name.to_owned(), results.reason.clone().unwrap_or_default());
-                }
-                Some(Settled::Skipped { not_needed: true, .. }) => {}
-                Some(
-                    Settled::Rejected { .. }
-                    | Settled::Failed { .. }
-                    | Settled::Skipped { not_needed: false, .. }
-                    | Settled::Cancelled { .. },
-                )
-                | None => return Err(format!("{name} was not approved: it is {}", state.name())),
-            }
-        }
-        Ok(approvals)
     }
 
     /// Sends what compared the candidate with the champion back to the start: every step after the one that made the

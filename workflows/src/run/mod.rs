@@ -5,6 +5,7 @@
 //! checks of an input have passed. Consequences live in `settle`, not in the handlers of `transitions`.
 
 mod absorb;
+mod approvals;
 mod cache;
 mod children;
 mod ending;
@@ -31,7 +32,9 @@ use serde_json::{Map, Value};
 
 pub use children::NESTING_MAX;
 pub use input::{ChildOrder, Effect, Input, Parent, Promotion, Refused};
-pub use state::{Cancel, Ending, Instance, Lease, Results, RunHead, RunState, Settled, Step, StepState};
+pub use state::{
+    Approved, Cancel, Ending, Instance, Lease, Results, RunHead, RunState, Settled, Step, StepState,
+};
 pub use view::{Live, summary};
 
 use crate::definition::{self, HostNeeds, Verb, Workflow};

@@ -104,6 +104,9 @@ pub struct Step {
     pub started_at: Option<Timestamp>,
     /// A gate's latest decision.
     pub decision: Option<Decision>,
+    /// Of an approval that was given: what for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approved>,
     /// The latest run it started, of a step that runs a workflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<RunName>,
@@ -116,6 +119,15 @@ pub struct Step {
     /// What makes it an instance of a step with a matrix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Box<Instance>>,
+}
+
+/// An approval that was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    /// By whom; none: by silence.
+    pub by: Option<String>,
+    /// Digest of what it is about: everything that the steps before it came to, the champion, the definition and the params.
+    pub covers: Digest,
 }
 
 /// One instance of a step with a matrix.
@@ -274,6 +286,7 @@ impl Step {
             ready_at: None,
             started_at: None,
             decision: None,
+            approved: None,
             child: None,
             cache_key: None,
             cached_from: None,

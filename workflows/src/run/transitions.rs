@@ -1,6 +1,7 @@
 //! What happens when: one private method per input. Each checks everything first and changes after, and returns the
 //! steps it settled; what follows for other steps is `settle`'s business.
 
+use super::approvals::Person;
 use super::*;
 
 /// Steps whose needs' dependents are to be looked at.
@@ -24,8 +25,9 @@ impl Run {
             Input::WorkerLost { step, epoch, reason } => self.on_worker_lost(*step, *epoch, reason, at),
             Input::Recalled { step, from, results } => self.on_recalled(*step, from, results, at),
             Input::Ticked => self.on_ticked(at),
-            Input::Decided { step, approve, by, admin, reason } => {
-                self.on_decided(*step, *approve, by, *admin, reason.as_deref(), at)
+            Input::Decided { step, approve, by, groups, admin, shown, reason } => {
+                let person = Person { by, groups, admin: *admin, shown: shown.as_ref() };
+                self.on_decided(*step, *approve, person, reason.as_deref(), at)
             }
             Input::Promoted { step, version, evidence } => {
                 self.on_promoted(*step, *version, evidence, at, effects)
@@ -249,12 +251,7 @@ impl Run {
         let mut settled = Vec::new();
         for step in due {
             if matches!(self.steps[step].state, StepState::Awaiting { .. }) {
-                let how = if self.silence_approves(step) {
-                    Settled::done("approved by silence: nobody answered in time".to_owned())
-                } else {
-                    Settled::refused("nobody answered in time".to_owned())
-                };
-                self.conclude(step, at, how);
+                self.answer_by_silence(step, at);
                 settled.push(step);
             } else {
                 self.step_mut(step).ready_at = Some(at);
@@ -262,44 +259,6 @@ impl Run {
             }
         }
         Ok(settled)
-    }
-
-    fn silence_approves(&self, step: usize) -> bool {
-        use crate::definition::OnTimeout;
-        matches!(&self.definition(step).verb, Verb::Approval(approval) if approval.on_timeout == OnTimeout::Approve)
-    }
-
-    fn on_decided(
-        &mut self,
-        step: usize,
-        approve: bool,
-        by: &str,
-        admin: bool,
-        reason: Option<&str>,
-        at: Timestamp,
-    ) -> Result<Touched, Refused> {
-        self.must_be_running()?;
-        self.must_exist(step)?;
-        let (StepState::Awaiting { until, .. }, Verb::Approval(approval)) =
-            (&self.steps[step].state, &self.definition(step).verb)
-        else {
-            return Err(self.wrong_state(step));
-        };
-        if until.is_some_and(|until| until <= at) {
-            return Err(Refused::NotNow("the time to answer is over".to_owned()));
-        }
-        let from = &approval.from;
-        if !admin && !from.is_empty() && !from.iter().any(|name| name == by) {
-            return Err(Refused::NotTheirs { by: by.to_owned(), from: from.join(", ") });
-        }
-        let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        let how = if approve {
-            Settled::done(format!("approved by {by}{because}"))
-        } else {
-            Settled::refused(format!("rejected by {by}{because}"))
-        };
-        self.conclude(step, at, how);
-        Ok(vec![step])
     }
 
     fn must_be_promoting(&self, step: usize) -> Result<(), Refused> {

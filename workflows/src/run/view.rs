@@ -167,6 +167,7 @@ impl Run {
             reason,
             verdict: step.decision.as_ref().map(|decision| decision.verdict),
             decision: step.decision.clone(),
+            covers: self.covers(index),
             needs_host: self.host_needs(index).cloned(),
             cached_from: step.cached_from.as_ref().map(ToString::to_string),
             checkpoint: live.checkpoints.get(name).cloned(),

@@ -121,6 +121,9 @@ pub struct StepView {
     /// A gate's decision, check by check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<crate::gate::Decision>,
+    /// Of an approval that waits or was given: digest of what it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<Digest>,
     /// What it saved last of its checkpoint folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
@@ -324,6 +327,9 @@ pub struct Decide {
     /// The approval step; may be left out when just one waits.
     #[serde(default)]
     pub step: Option<String>,
+    /// The step's `covers`, as it was shown: refused when that is something else by now.
+    #[serde(default)]
+    pub covers: Option<Digest>,
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
@@ -498,6 +504,9 @@ pub struct CreateToken {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// The groups its holder belongs to, which approvals may name.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// Days until it expires; 90 when left out.
     #[serde(default)]
     pub days: Option<u32>,
@@ -512,6 +521,9 @@ pub struct TokenView {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// The groups its holder belongs to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it expires.

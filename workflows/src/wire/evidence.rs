@@ -23,6 +23,9 @@ pub struct EvidenceRecord {
     pub gates: BTreeMap<String, Decision>,
     /// What people said, by the step that asked them.
     pub approvals: BTreeMap<String, String>,
+    /// What each of these approvals was about, by digest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub covers: BTreeMap<String, Digest>,
     /// The run.
     pub run: RunName,
     /// Digest of the run's definition and code.

@@ -35,7 +35,13 @@ pub(super) fn approval(key: &Key, node: &Node, f: &mut Findings) -> Option<Appro
         let hint = "add a timeout, as in `timeout: 24h`";
         f.add_with_hint("misplaced-key", key.position, "`on_timeout` without `timeout` never happens", hint);
     }
-    Some(Approval { from, timeout, on_timeout })
+    let two_person = fields.boolean("two_person", f).unwrap_or(false);
+    if let (true, OnTimeout::Approve, Some((key, _))) = (two_person, on_timeout, fields.get("two_person")) {
+        let hint = "leave one of them out";
+        let message = "`on_timeout: approve` needs nobody, `two_person` a second person";
+        f.add_with_hint("misplaced-key", key.position, message, hint);
+    }
+    Some(Approval { from, two_person, timeout, on_timeout })
 }
 
 /// `promote`, without what other steps decide.

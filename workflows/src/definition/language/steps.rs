@@ -262,8 +262,9 @@ pub static APPROVAL: Keys = Keys {
         key(
             "from",
             Kind::List(&Kind::Text),
-            "Who may decide, by token name; anyone with the operator role without it.",
+            "Who may decide, by the name of a token or of a group; anyone with the operator role without it.",
         ),
+        key("two_person", Kind::Boolean, "Whoever started the run by hand cannot approve it."),
         key("timeout", Kind::Duration, "How long to wait; for ever without it."),
         key("on_timeout", Kind::Word(&["reject", "approve"]), "What silence means.").beside(&["timeout"]),
     ],

@@ -1,6 +1,7 @@
 //! What the tests of the state machine share: runs to test, a registry, every input there is, and the invariants. They
 //! have names, and every state that a test reaches is held against all of them.
 
+mod approvals;
 mod cache;
 mod children;
 mod finally;
@@ -293,6 +294,12 @@ fn env(order: crate::wire::StepOrder) -> BTreeMap<String, String> {
     run.env
 }
 
+/// What a person answers, not saying what they were shown.
+fn decided(step: usize, approve: bool, by: &str, admin: bool) -> Input {
+    let (groups, by) = (Vec::new(), by.to_owned());
+    Input::Decided { step, approve, by, groups, admin, shown: None, reason: None }
+}
+
 fn absorbed(count: u64) -> Input {
     let event = json!({ "id": format!("e{count}") });
     let batch = BatchFacts { key: "eu".to_owned(), count, sum: None, first: Value::Null, last: event };
@@ -325,8 +332,7 @@ fn all_inputs(run: &Run) -> Vec<Input> {
         }
         inputs.push(Input::Finished { step, epoch, outcome: Outcome::Cancelled });
         for approve in [true, false] {
-            let by = "ada".to_owned();
-            inputs.push(Input::Decided { step, approve, by, admin: false, reason: None });
+            inputs.push(decided(step, approve, "ada", false));
         }
         let (from, results) = (RunName::new("diamond", 7), Box::default());
         inputs.push(Input::Recalled { step, from, results });

@@ -103,7 +103,7 @@ steps:
     let mut run = new_run(&workflow);
     let mut registry = Registry { champion: None, moved: false };
     drive(&mut run, &mut registry, 0.9);
-    let no = Input::Decided { step: 2, approve: false, by: "ada".to_owned(), admin: true, reason: None };
+    let no = decided(2, false, "ada", true);
     apply(&mut run, &no, NOW, &mut registry).unwrap();
     assert_eq!(run.steps[3].state.name(), "failed");
     assert!(registry.champion.is_none());

@@ -50,6 +50,15 @@ const BROKEN: Broken = &[
         "W\nsteps: { a: { run: [a] }, g: { needs: [a], gate: { checks: [{ expr: 'true', role: success }] } } }\n",
         &["2:61 value"],
     ),
+    // promote, approval
+    (
+        "W\nmodel: m\nsteps: { t: { run: [a], artifacts: { m: m } }, g: { needs: [t], gate: { checks: [{ metric: x, min: 0 }] } }, p: { needs: [g], promote: { artifact: '${{ steps.t.artifacts.m }}', watch: { for: soon, rollback_on: { type: alert } } } }, a: { approval: { two_person: true, timeout: 1h, on_timeout: approve } } }\n",
+        &["3:192 duration", "3:219 pattern", "3:251 misplaced-key"],
+    ),
+    (
+        "W\nmodel: m\nsteps: { t: { run: [a], artifacts: { m: m } }, g: { needs: [t], gate: { checks: [{ metric: x, min: 0 }] } }, p: { needs: [g], promote: { artifact: '${{ steps.t.artifacts.m }}', watch: {} } } }\n",
+        &["3:178 missing-key", "3:178 missing-key"],
+    ),
     // call
     ("W\nsteps: { a: { call: {} } }\n", &["2:15 missing-key"]),
     (
