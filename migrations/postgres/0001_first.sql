@@ -240,6 +240,19 @@ CREATE TABLE watches (
 CREATE UNIQUE INDEX watches_open ON watches (model, alias) WHERE ended_at IS NULL;
 CREATE INDEX watches_due ON watches (until) WHERE ended_at IS NULL;
 
+-- Each decision of a gate on examples that it was told the digest of; uses counts those of the model on the same examples,
+-- this one included.
+CREATE TABLE holdouts (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    model TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    run BIGINT NOT NULL,
+    step TEXT NOT NULL,
+    uses BIGINT NOT NULL
+);
+CREATE INDEX holdouts_digest ON holdouts (model, digest);
+CREATE INDEX holdouts_run ON holdouts (run, step, seq);
+
 -- What a promotion rested on, named by the digest of its content.
 CREATE TABLE evidence (
     digest TEXT NOT NULL PRIMARY KEY,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::gate::{Direction, Role};
 use crate::statistics::Difference;
 
@@ -35,6 +36,10 @@ pub struct Question {
 pub struct Evaluation {
     /// How many examples there are.
     pub examples: u64,
+    /// Names the examples whatever the models say of them: their labels, and their ids where they have such, in the order of the
+    /// table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<Digest>,
     /// What the champion comes to on them, by metric; none when there is no champion. The candidate's metrics are the step's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub champion: Option<BTreeMap<String, f64>>,

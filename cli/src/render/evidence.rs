@@ -26,6 +26,9 @@ pub(crate) fn markdown(evidence: &EvidenceView) -> String {
     }
     for (step, decision) in &record.gates {
         gate(&mut text, step, decision);
+        for used in record.holdouts.get(step).into_iter().flatten().filter(|used| used.uses > 1) {
+            let _ = writeln!(text, "\n{}.", plain(&super::run::reuse(used)));
+        }
     }
     if !record.approvals.is_empty() {
         text.push_str("\n## Approvals\n\n");

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use refit_workflows::gate::{CheckResult, Decision, Verdict};
 use refit_workflows::statistics::Difference;
 use refit_workflows::time::Timestamp;
-use refit_workflows::wire::{ArrivalView, RunView, StepView};
+use refit_workflows::wire::{ArrivalView, HoldoutUse, RunView, StepView};
 
 use super::table::{self, Grid};
 use super::time::{exact, relative, took};
@@ -65,6 +65,9 @@ pub(crate) fn show(run: &RunView, now: Timestamp) -> String {
     for step in steps {
         if let Some(decision) = &step.decision {
             let _ = write!(text, "\n{}", gate(&step.step, decision));
+            step.holdouts.iter().filter(|used| used.uses > 1).for_each(|used| {
+                let _ = writeln!(text, "  {}", paint(WARN, reuse(used)));
+            });
         }
     }
     text
@@ -211,6 +214,15 @@ fn outputs(step: &StepView) -> String {
     let outputs: Vec<String> =
         step.outputs.iter().map(|(name, set)| format!("{name}={}", value(set))).collect();
     outputs.join("  ")
+}
+
+/// That examples have been used before.
+pub(crate) fn reuse(used: &HoldoutUse) -> String {
+    format!(
+        "the examples {} have decided {} times about this model: the more often, the likelier luck passes",
+        short(&used.digest),
+        used.uses
+    )
 }
 
 /// A gate's decision, check by check, with its numbers.

@@ -18,6 +18,7 @@ mod due;
 mod events;
 mod garbage;
 mod gather;
+mod holdouts;
 mod hot;
 mod intake;
 mod lanes;

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::aliases::{Because, HeldAlias};
 use super::database::{Row, Transaction, sql};
-use super::{ChangeError, Store, StoreError, to_json, watches};
+use super::{ChangeError, Store, StoreError, holdouts, to_json, watches};
 
 const KEEP_MODEL: &str = "INSERT INTO models (name, versions) VALUES ($1, 0) ON CONFLICT (name) DO NOTHING";
 const COUNT_VERSION: &str = "UPDATE models SET versions = $2 WHERE name = $1";
@@ -144,6 +144,7 @@ impl Store {
             gates: promotion.gates.clone(),
             approvals: promotion.approvals.clone(),
             covers: promotion.covers.clone(),
+            holdouts: holdouts::of_run_in(tx, run_id).await?,
             run: run.name().clone(),
             definition: run.facts().definition.clone(),
             params: run.facts().params.clone(),

@@ -12,7 +12,7 @@ use refit_workflows::wire::StepOrder;
 
 use super::database::{Row, Sql, Transaction, sql};
 use super::writes::Writes;
-use super::{ChangeError, Hints, Store, StoreError, cache};
+use super::{ChangeError, Hints, Store, StoreError, cache, holdouts};
 
 const LOCK_RUN: Sql = Sql {
     sqlite: "SELECT id, version FROM runs WHERE id = $1",
@@ -228,6 +228,9 @@ impl Store {
                     }
                     Effect::Promote(promotion) => {
                         open.push_back(self.promote_in(tx, id, run, &promotion, now).await?);
+                    }
+                    Effect::Judged { step, holdouts } => {
+                        holdouts::count_in(tx, (id, &*run), step, &holdouts).await?;
                     }
                     Effect::StartRun(order) => hints = hints.and(self.ask_in(tx, id, &order).await?),
                     Effect::Recall { step, key, since } => {

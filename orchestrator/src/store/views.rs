@@ -15,7 +15,7 @@ use refit_workflows::wire::{
 use super::database::{Row, Transaction, sql};
 use super::events::arrivals_in;
 use super::workflows::paused;
-use super::{ChangeError, RunFilter, Store, StoreError, checkpoints};
+use super::{ChangeError, RunFilter, Store, StoreError, checkpoints, holdouts};
 
 /// The most a listing gives.
 const LIMIT_MAX: i64 = 1000;
@@ -121,7 +121,12 @@ impl Store {
             true => checkpoints::of_run_in(tx, id).await?,
             false => Default::default(),
         };
-        let mut view = run.view(&Live { events, metrics, checkpoints });
+        let judges = |step: &definition::Step| matches!(step.verb, definition::Verb::Gate(_));
+        let holdouts = match run.workflow().steps.iter().any(judges) {
+            true => holdouts::of_run_in(tx, id).await?,
+            false => Default::default(),
+        };
+        let mut view = run.view(&Live { events, metrics, holdouts, checkpoints });
         view.arrivals = Some(arrivals_in(tx, id).await?);
         view.events_gone = tx.one(sql(RUN_EVENTS_GONE).bind(id)).await?.int("gone")?.unsigned_abs();
         if matches!(run.head().state, RunState::Waiting { .. })

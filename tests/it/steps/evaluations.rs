@@ -71,6 +71,12 @@ async fn a_candidate_must_be_shown_to_be_better_than_the_champion_it_replaces() 
     let better = api.start_run("judged", json!({ "wrong": 200, "champion_wrong": 300 })).await;
     let run = api.wait_run(&better, "succeeded", PATIENCE).await;
     assert_eq!(run["promoted"]["version"], json!(2));
+    let used = &Api::step(&run, "gate")["holdouts"];
+    assert_eq!(used[0]["uses"], 2, "the same examples have decided about the first: {used}");
+    let evidence = api.get(&format!("/api/v1/runs/{better}/evidence")).await.ok();
+    assert_eq!(evidence["record"]["holdouts"]["gate"], *used);
+    let shown = exit(&house.refit(&["run", "show", &better]).await, 0);
+    assert!(shown.contains("have decided 2 times about this model"), "{shown}");
     let decision = &Api::step(&run, "gate")["decision"];
     assert_eq!(verdicts(decision), ["pass"; 6], "{decision:#}");
     let success = &decision["checks"][3];

@@ -7,6 +7,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::Float64Type;
 use arrow_array::{Array as _, ArrayRef};
 use refit_workflows::definition::{EvaluatedMetric, Examples};
+use refit_workflows::digest::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::Stop;
@@ -18,7 +19,7 @@ const EXAMPLES_MAX: usize = 10_000_000;
 /// What a missing value of a column that cuts the examples is called.
 const MISSING: &str = "(missing)";
 
-/// Reads the examples of a table.
+/// Reads the examples of a table, and what names them.
 ///
 /// # Errors
 /// What cannot be read, is missing or occurs twice, with its place.
@@ -27,11 +28,11 @@ pub(super) fn read(
     examples: &Examples,
     with_champion: bool,
     stop: &Stop,
-) -> Result<Sample, String> {
+) -> Result<(Sample, Digest), String> {
     let table = Table::open(path, examples.format).map_err(|wrong| wrong.to_string())?;
     let reads = Reads::new(&table, examples, with_champion);
     let mut columns: Vec<Gathered> = reads.0.iter().map(Gathered::new).collect();
-    let mut rows_read = 0;
+    let (mut rows_read, mut named) = (0, Named::default());
     let wanted: Vec<Read> = reads.0.iter().map(|wanted| wanted.read.clone()).collect();
     for rows in table.read(&wanted).map_err(|wrong| wrong.to_string())? {
         let rows = rows.and_then(|rows| rows.all_readable(&wanted)).map_err(|wrong| wrong.to_string())?;
@@ -44,12 +45,51 @@ pub(super) fn read(
         }
         for (place, (gathered, wanted)) in columns.iter_mut().zip(&reads.0).enumerate() {
             gathered.add(wanted, &rows, place)?;
+            named.add(&wanted.used, &rows.columns[place].values);
         }
     }
     if rows_read == 0 {
         return Err(format!("{} holds no examples", path.display()));
     }
-    Ok(sample(columns, reads, examples))
+    Ok((sample(columns, reads, examples), named.digest()))
+}
+
+/// What names the examples, whatever the models say of them, and however many rows come at a time.
+#[derive(Default)]
+struct Named {
+    labels: Sha256,
+    ids: Sha256,
+}
+
+impl Named {
+    fn add(&mut self, used: &Use, values: &ArrayRef) {
+        let hash = match used {
+            Use::Label => &mut self.labels,
+            Use::Id => &mut self.ids,
+            Use::Candidate
+            | Use::Champion
+            | Use::Weight
+            | Use::Cluster
+            | Use::Group
+            | Use::OwnCandidate(_)
+            | Use::OwnChampion(_)
+            | Use::Cut(_) => return,
+        };
+        match values.as_string_opt::<i32>() {
+            // The length keeps `ab`, `c` apart from `a`, `bc`.
+            Some(texts) => {
+                for text in texts.iter().flatten() {
+                    hash.update((text.len() as u64).to_le_bytes());
+                    hash.update(text);
+                }
+            }
+            None => numbers_of(values).iter().for_each(|number| hash.update(number.to_le_bytes())),
+        }
+    }
+
+    fn digest(self) -> Digest {
+        Digest::of(&[self.labels.finalize(), self.ids.finalize()].concat())
+    }
 }
 
 /// What a column is for.

@@ -55,7 +55,7 @@ pub(crate) struct Evaluated {
 /// # Errors
 /// Why the examples cannot be judged by, in words: what cannot be read, is missing or occurs twice, a metric that is not defined.
 pub(crate) fn evaluate(path: &Path, order: &EvaluateOrder, stop: &Stop) -> Result<Evaluated, String> {
-    let whole = examples::read(path, &order.examples, order.champion, stop)?;
+    let (whole, holdout) = examples::read(path, &order.examples, order.champion, stop)?;
     let mut metrics = BTreeMap::new();
     let mut champion = BTreeMap::new();
     for counted in &order.examples.metrics {
@@ -82,7 +82,7 @@ pub(crate) fn evaluate(path: &Path, order: &EvaluateOrder, stop: &Stop) -> Resul
     }
     let examples = whole.rows() as u64;
     let champion = order.champion.then_some(champion);
-    Ok(Evaluated { metrics, evaluation: Evaluation { examples, champion, answers } })
+    Ok(Evaluated { metrics, evaluation: Evaluation { examples, holdout: Some(holdout), champion, answers } })
 }
 
 fn answer(question: &Question, whole: &Sample, order: &EvaluateOrder, stop: &Stop) -> Result<Answer, String> {

@@ -277,3 +277,22 @@ fn without_a_champion_the_candidate_is_counted_alone() {
     assert_eq!(found.evaluation.champion, None);
     assert_eq!(found.evaluation.answers[0].measured[0].found, Measurement::Alone { candidate: 1.0 });
 }
+
+#[test]
+fn examples_are_the_same_whatever_the_models_say_of_them() {
+    let holdout = |table: &str, id: Option<&str>| {
+        let examples = Examples { id: id.map(str::to_owned), ..examples(&[Metric::Accuracy]) };
+        run(table, &order(examples, vec![])).unwrap().evaluation.holdout.unwrap()
+    };
+    let table = two_classes();
+    let same = holdout(&table, Some("id"));
+    assert_eq!(same, holdout(&table.replace(",0.1,", ",0.2,"), Some("id")), "other predictions");
+    for (what, other) in [
+        ("another label", holdout(&table.replacen("\n0,0,", "\n0,1,", 1), Some("id"))),
+        ("another id", holdout(&table.replacen("\n0,0,", "\nx,0,", 1), Some("id"))),
+        ("one less", holdout(table.trim_end().rsplit_once('\n').unwrap().0, Some("id"))),
+        ("no ids", holdout(&table, None)),
+    ] {
+        assert_ne!(same, other, "{what}");
+    }
+}

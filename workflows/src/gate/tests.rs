@@ -149,7 +149,7 @@ fn judged(checks: Vec<(Check, Vec<Measured>)>, champion: Option<Champion>) -> De
             Some(Answer { question: check.question(Gate::ALPHA), measured: measured.clone() })
         })
         .collect();
-    let evaluation = Evaluation { examples: 1000, champion: None, answers };
+    let evaluation = Evaluation { examples: 1000, holdout: None, champion: None, answers };
     decide_with(checks.into_iter().map(|(check, _)| check).collect(), &[("compare", &evaluation)], champion)
 }
 
@@ -274,6 +274,7 @@ fn broken_evidence_is_never_a_pass() {
     assert_eq!(unasked.verdict, Verdict::Error);
     assert_eq!(unasked.reason, "no `evaluate` step before the gate has measured accuracy");
     let evaluation = |estimate| Evaluation {
+        holdout: None,
         examples: 1000,
         champion: None,
         answers: vec![Answer {

@@ -156,6 +156,13 @@ pub enum Effect {
     Promote(Box<Promotion>),
     /// Record and send an event.
     Emit(CloudEvent),
+    /// Count that a gate has decided on these examples.
+    Judged {
+        /// The gate's place.
+        step: usize,
+        /// The examples: see [`Evaluation::holdout`].
+        holdouts: Vec<Digest>,
+    },
     /// Start a run of another workflow. Answered later with [`Input::ChildStarted`] and [`Input::ChildEnded`], or with
     /// [`Input::ChildRefused`].
     StartRun(Box<ChildOrder>),

@@ -9,7 +9,13 @@ use crate::evaluation::Evaluation;
 use crate::gate::{Decision, Evidence, Found, Gate, OnInconclusive, Verdict};
 
 impl Run {
-    pub(super) fn start_gate(&mut self, step: usize, gate: &Gate, at: Timestamp) -> bool {
+    pub(super) fn start_gate(
+        &mut self,
+        step: usize,
+        gate: &Gate,
+        at: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let metrics = self.metrics_before(step);
         let evaluations = self.evaluations_before(step);
         let references: Vec<Vec<String>> = gate
@@ -30,6 +36,11 @@ impl Run {
             champion: self.head.champion.as_ref(),
             scope: &scope,
         });
+        let holdouts: BTreeSet<Digest> =
+            evaluations.iter().filter_map(|(_, evaluation)| evaluation.holdout.clone()).collect();
+        if !holdouts.is_empty() {
+            effects.push(Effect::Judged { step, holdouts: holdouts.into_iter().collect() });
+        }
         let reason = decision.reason.clone();
         let how = match (decision.verdict, gate.inconclusive) {
             (Verdict::Pass, _) => Settled::done(reason),

@@ -117,7 +117,7 @@ impl Run {
             },
             Verb::Select(select) => self.start_select(step, select, at),
             Verb::Workflow(child) => self.start_child(step, child, at, effects),
-            Verb::Gate(gate) => self.start_gate(step, gate, at),
+            Verb::Gate(gate) => self.start_gate(step, gate, at, effects),
             Verb::Approval(approval) => {
                 let until = approval.timeout.map(|timeout| at.plus(timeout));
                 self.set_state(step, StepState::Awaiting { since: at, until })

@@ -1,7 +1,7 @@
 //! A run as the API shows it. Pure conversion; what the store alone knows (events, live metrics) comes in.
 
 use super::*;
-use crate::wire::{Checkpoint, InstancesView, ParentView, RunView, StepView};
+use crate::wire::{Checkpoint, HoldoutUse, InstancesView, ParentView, RunView, StepView};
 
 /// What the store knows about a run beyond the run itself.
 #[derive(Clone, Debug, Default)]
@@ -10,6 +10,8 @@ pub struct Live {
     pub events: Vec<String>,
     /// The latest metrics of running attempts, by step name.
     pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
+    /// The examples that gates decided on, by step name.
+    pub holdouts: BTreeMap<String, Vec<HoldoutUse>>,
     /// What steps saved last, by step name.
     pub checkpoints: BTreeMap<String, Checkpoint>,
 }
@@ -167,6 +169,7 @@ impl Run {
             reason,
             verdict: step.decision.as_ref().map(|decision| decision.verdict),
             decision: step.decision.clone(),
+            holdouts: live.holdouts.get(name).cloned().unwrap_or_default(),
             covers: self.covers(index),
             needs_host: self.host_needs(index).cloned(),
             cached_from: step.cached_from.as_ref().map(ToString::to_string),

@@ -121,6 +121,9 @@ pub struct StepView {
     /// A gate's decision, check by check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<crate::gate::Decision>,
+    /// The examples that a gate decided on, and how often they have decided about the model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holdouts: Vec<HoldoutUse>,
     /// Of an approval that waits or was given: digest of what it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub covers: Option<Digest>,

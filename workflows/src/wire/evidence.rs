@@ -26,6 +26,9 @@ pub struct EvidenceRecord {
     /// What each of these approvals was about, by digest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub covers: BTreeMap<String, Digest>,
+    /// The examples that each gate decided on, and how often they have, by its step.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holdouts: BTreeMap<String, Vec<HoldoutUse>>,
     /// The run.
     pub run: RunName,
     /// Digest of the run's definition and code.
@@ -36,6 +39,16 @@ pub struct EvidenceRecord {
     pub events: Vec<EventRef>,
     /// When.
     pub at: Timestamp,
+}
+
+/// Examples that gates have decided on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldoutUse {
+    /// Names them: their labels and ids.
+    pub digest: Digest,
+    /// How many decisions about the model they have been used for, this one included. Of many candidates that are no better, some
+    /// pass by luck.
+    pub uses: u64,
 }
 
 /// Names an event.

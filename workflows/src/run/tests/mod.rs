@@ -254,6 +254,7 @@ fn apply(
             match effect {
                 Effect::Promote(promotion) => open.push_back(registry.answer(&promotion)),
                 Effect::Emit(_)
+                | Effect::Judged { .. }
                 | Effect::StartRun(_)
                 | Effect::CancelRun { .. }
                 | Effect::Recall { .. }

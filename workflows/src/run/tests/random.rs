@@ -123,7 +123,10 @@ proptest! {
                             }
                             Effect::CancelRun { step, epoch } => prop_assert!(asked.contains(&(step, epoch))),
                             Effect::Promote(_) => prop_assert!(false, "nothing promotes here"),
-                            Effect::Emit(_) | Effect::Recall { .. } | Effect::Remember { .. } => {}
+                            Effect::Emit(_)
+                            | Effect::Judged { .. }
+                            | Effect::Recall { .. }
+                            | Effect::Remember { .. } => {}
                         }
                     }
                     journal.push((input.clone(), at));
