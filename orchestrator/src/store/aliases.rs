@@ -1,5 +1,6 @@
-//! Moves of aliases: by a run that promotes, by hand, and back, by hand or because of an event (`watches`). Every one of them goes through [`HeldAlias`]: under the lock
-//! of the model's row, from the version the alias points to then, with its line of history.
+//! Moves of aliases: by a run that promotes, by hand, and back, by hand or because of an event (`watches`). Every one of them
+//! goes through [`HeldAlias`]: under the lock of the model's row, from the version the alias points to then, with its line of
+//! history.
 //!
 //! Must never happen here: an alias that moves by any other way.
 
@@ -238,8 +239,9 @@ impl Store {
                     "model": model, "version": view.to, "alias": view.alias, "from": view.from, "by": view.by,
                     "reason": view.reason, "evidence": view.evidence, "overridden": how == Moved::Overridden,
                 });
-                let hints =
-                    store.tell_in(&mut tx, "refit.model.promoted", (model.as_str(), seq), &view, data).await?;
+                let hints = store
+                    .tell_in(&mut tx, "refit.model.promoted", (model.as_str(), seq), &view, data)
+                    .await?;
                 tx.commit().await?;
                 Ok((view, hints))
             }
