@@ -7,6 +7,12 @@ steps = json.load(open("shown"))["steps"]
 sys.exit(not any(step["step"] == "approve" and step["state"] == "waiting" for step in steps))'
 }
 
+champion_is() {
+    "$binary" model show churn -o json >shown && python3 -c '
+import json, sys
+sys.exit(json.load(open("shown"))["aliases"]["champion"] != int(sys.argv[1]))' "$1"
+}
+
 note "January: the first model"
 refit event send --file example/events/1-january.jsonl
 over churn/1
@@ -29,7 +35,8 @@ refit run approve churn/4 --reason "as good as the last one, and it knows April"
 over churn/4
 refit run evidence churn/4
 
-note "the campaign finds the new lists no good: back to March, at once"
-refit model rollback churn --reason "the campaign reached the wrong people"
+note "the campaign reaches the wrong people, and says so: back to March, at once"
+refit event send --type campaign.failed --data '{"model": "churn", "reached": 0.02}'
+until_true "March's model is champion again" champion_is 2
 refit run list
 refit model history churn

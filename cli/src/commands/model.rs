@@ -82,7 +82,7 @@ async fn fetch(
     let path = path.unwrap_or_else(|| PathBuf::from(&detail.version.artifact));
     download::version(client, &detail, &path).await.with_context(failed)?;
     let (number, bytes) = (detail.version.version, render::bytes(detail.version.bytes));
-    render::note(&format!(
+    render::note(format_args!(
         "{} {} {number}  {}  {bytes}  {}",
         paint(GOOD, "✓"),
         paint(BOLD, model),

@@ -53,7 +53,7 @@ const BROKEN: Broken = &[
     // promote, approval
     (
         "W\nmodel: m\nsteps: { t: { run: [a], artifacts: { m: m } }, g: { needs: [t], gate: { checks: [{ metric: x, min: 0 }] } }, p: { needs: [g], promote: { artifact: '${{ steps.t.artifacts.m }}', watch: { for: soon, rollback_on: { type: alert } } } }, a: { approval: { two_person: true, timeout: 1h, on_timeout: approve } } }\n",
-        &["3:192 duration", "3:219 pattern", "3:251 misplaced-key"],
+        &["3:192 duration", "3:213 pattern", "3:251 misplaced-key"],
     ),
     (
         "W\nmodel: m\nsteps: { t: { run: [a], artifacts: { m: m } }, g: { needs: [t], gate: { checks: [{ metric: x, min: 0 }] } }, p: { needs: [g], promote: { artifact: '${{ steps.t.artifacts.m }}', watch: {} } } }\n",
