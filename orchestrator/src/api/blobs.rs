@@ -110,18 +110,19 @@ pub(super) async fn content(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let tag = format!("\"{digest}\"");
-    let same = headers.get(header::IF_RANGE).is_none_or(|named| named.as_bytes() == tag.as_bytes());
-    let from = asked_from(headers).filter(|_| same);
-    let (bytes, chunks) = engine.get_blob(digest, from.unwrap_or(0)).await?;
+    let blob = engine.find_blob(digest).await?;
     if is_among(headers.get_all(header::IF_NONE_MATCH), &tag) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
         name_content(response.headers_mut(), digest, &tag)?;
         return Ok(response);
     }
+    let same = headers.get(header::IF_RANGE).is_none_or(|named| named.as_bytes() == tag.as_bytes());
+    let (from, bytes) = (asked_from(headers).filter(|_| same), blob.bytes);
     if let Some(from) = from.filter(|from| *from >= bytes) {
         let detail = format!("the blob has {bytes} bytes, and none from byte {from} on");
         return Err(Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", detail));
     }
+    let chunks = engine.read_blob(blob, from.unwrap_or(0)).await?;
     let mut response = Body::from_stream(chunks).into_response();
     if let Some(from) = from {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Engine, EngineError};
-use crate::store::{CHUNK_BYTES, Growth, StoreError, Upload};
+use crate::store::{Blob, CHUNK_BYTES, Growth, StoreError, Upload};
 
 /// Pieces of uploads in memory at once.
 const PIECES_MAX: usize = 8;
@@ -141,17 +141,20 @@ impl Engine {
         Ok(view((!whole).then_some(bytes)))
     }
 
-    /// Size in bytes, and the bytes from this one on.
-    pub async fn get_blob(
-        &self,
-        digest: &Digest,
-        from: u64,
-    ) -> Result<(u64, impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>), EngineError> {
+    /// A blob that is there; reads nothing of it.
+    pub async fn find_blob(&self, digest: &Digest) -> Result<Blob, EngineError> {
         let found = self.store().find_blob(digest).await?;
-        let blob = found.ok_or_else(|| EngineError::NotFound(format!("there is no blob {digest}")))?;
-        let bytes = blob.bytes;
+        found.ok_or_else(|| EngineError::NotFound(format!("there is no blob {digest}")))
+    }
+
+    /// Its bytes from this one on.
+    pub async fn read_blob(
+        &self,
+        blob: Blob,
+        from: u64,
+    ) -> Result<impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>, EngineError> {
         // What cannot be read is told in the answer, and not by breaking it off.
-        let first = if from < bytes { Some(self.store().read_blob(&blob, from).await?) } else { None };
+        let first = if from < blob.bytes { Some(self.store().read_blob(&blob, from).await?) } else { None };
         let at = from + first.as_ref().map_or(0, |first| first.len() as u64);
         let begin = (self.store().clone(), blob, at);
         let rest = stream::try_unfold(begin, |(store, blob, at)| async move {
@@ -162,7 +165,7 @@ impl Engine {
             let next = at + data.len() as u64;
             Ok(Some((data, (store, blob, next))))
         });
-        Ok((bytes, stream::iter(first.map(Ok)).chain(rest)))
+        Ok(stream::iter(first.map(Ok)).chain(rest))
     }
 }
 

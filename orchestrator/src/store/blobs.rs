@@ -86,9 +86,9 @@ pub(crate) struct Growth {
 
 /// A blob that is there.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub struct Blob {
     /// Its size in bytes.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     upload: String,
     place: Option<String>,
 }
@@ -258,7 +258,7 @@ impl Store {
     }
 
     /// A blob, if it is there.
-    pub(crate) async fn find_blob(&self, digest: &Digest) -> Result<Option<Found>, StoreError> {
+    pub(crate) async fn find_blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
         let digest = digest.clone();
         self.durably(move |store| {
             let digest = digest.clone();
@@ -266,7 +266,7 @@ impl Store {
                 let row = store.database().first(sql(FIND).bind(digest.as_str())).await?;
                 row.map(|row| {
                     let (upload, place) = (row.text("upload")?, row.opt_text("place")?);
-                    Ok(Found { bytes: row.int("bytes")?.unsigned_abs(), upload, place })
+                    Ok(Blob { bytes: row.int("bytes")?.unsigned_abs(), upload, place })
                 })
                 .transpose()
             }
@@ -275,7 +275,7 @@ impl Store {
     }
 
     /// Bytes of a blob from this one on, which it must have: as many as are kept together.
-    pub(crate) async fn read_blob(&self, blob: &Found, from: u64) -> Result<Bytes, StoreError> {
+    pub(crate) async fn read_blob(&self, blob: &Blob, from: u64) -> Result<Bytes, StoreError> {
         let lacks = || StoreError::Corrupt(format!("the blob of upload {} lacks byte {from}", blob.upload));
         let Some(place) = &blob.place else {
             let chunk_bytes = CHUNK_BYTES as u64;

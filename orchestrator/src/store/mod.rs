@@ -60,7 +60,7 @@ use crate::clock::Clock;
 use database::Database;
 
 pub use aliases::MoveError;
-pub use blobs::BLOB_AGE;
+pub use blobs::{BLOB_AGE, Blob};
 pub(crate) use blobs::{CHUNK_BYTES, Growth, Upload};
 use dead_letters::BODY_BYTES_MAX;
 pub use dead_letters::Retried;
