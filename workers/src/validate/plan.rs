@@ -5,18 +5,27 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::filter::Filter;
+use super::filter::{Filter, value};
 use super::hashes::Hashes;
 use super::probe::{Probe, Ruled, Sample, Selected};
 use super::questions::{Among, Ask, Count, Question};
 use super::{STOPPED, Source, Task, questions, slices};
 use crate::data::profile::{ColumnProfile, Profile, Profiler, Values};
-use crate::data::{Kind, Read, Table};
+use crate::data::{Cells, Kind, Read, Table};
+
+/// What chooses rows.
+enum Choice {
+    /// `where`.
+    Where(Filter),
+    /// One value of a column, as JSON, among the rows of a choice before it.
+    Slice { among: Option<usize>, read: usize, value: String },
+}
 
 /// The pass over a table, before and after it was made.
 pub(super) struct Plan {
     reads: Vec<Read>,
-    filters: Vec<(String, Result<Filter, String>)>,
+    /// What chooses rows, by its CEL.
+    filters: Vec<(String, Result<Choice, String>)>,
     probes: Vec<(Option<usize>, Probe)>,
     questions: Vec<Question>,
     /// Profiles of columns, by name and filter.
@@ -41,10 +50,13 @@ impl Plan {
             };
             match slices::find(table, by, check.filter.as_deref(), stop)? {
                 Ok(slices) => {
+                    let among = check.filter.as_ref().map(|source| plan.filter(source, table));
+                    let read = plan.read_of(by, table.column(by).and_then(|column| column.kind));
                     for slice in slices {
-                        let filter = Some(plan.filter(&slice.filter, table));
-                        let among = Among { filter, slice: Some(slice.name) };
-                        questions::add(&mut plan, table, task, (index, check), &among);
+                        let choice = Choice::Slice { among, read, value: slice.value };
+                        let filter = Some(plan.choice(slice.filter, Ok(choice)));
+                        let rows = Among { filter, slice: Some(slice.name) };
+                        questions::add(&mut plan, table, task, (index, check), &rows);
                     }
                 }
                 Err(why) => questions::add_broken(&mut plan, index, by, why),
@@ -112,18 +124,29 @@ impl Plan {
             }
             let rows = rows.map_err(|wrong| wrong.to_string())?;
             all += rows.count as u64;
-            let mut kept = Vec::new();
-            for (_, filter) in &mut self.filters {
-                kept.push(match filter {
-                    Ok(known) => match known.select(&rows) {
-                        Ok(kept) => Some(kept),
-                        Err(wrong) => {
-                            *filter = Err(wrong);
-                            None
+            let mut kept: Vec<Option<Vec<bool>>> = Vec::new();
+            let mut values: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+            for (_, choice) in &mut self.filters {
+                let chosen = match choice {
+                    Ok(Choice::Where(filter)) => filter.select(&rows).map(Some),
+                    Ok(Choice::Slice { among, read, value }) => {
+                        let values = values.entry(*read).or_insert_with(|| texts(&rows.columns[*read]));
+                        let mut chosen: Vec<bool> = values.iter().map(|other| other == value).collect();
+                        match among.map(|among| &kept[among]) {
+                            None => Ok(Some(chosen)),
+                            Some(None) => Ok(None),
+                            Some(Some(among)) => {
+                                chosen.iter_mut().zip(among).for_each(|(chosen, among)| *chosen &= among);
+                                Ok(Some(chosen))
+                            }
                         }
-                    },
-                    Err(_) => None,
-                });
+                    }
+                    Err(_) => Ok(None),
+                };
+                kept.push(chosen.unwrap_or_else(|wrong| {
+                    *choice = Err(wrong);
+                    None
+                }));
             }
             let whole = Selected::of(&rows, None)?;
             let of_filter = |kept: &Option<Vec<bool>>| {
@@ -244,7 +267,11 @@ impl Plan {
 
     /// Why the rows of a filter are not known, where it could not be evaluated.
     pub(super) fn broken_filter(&self, filter: Option<usize>) -> Option<&str> {
-        filter.and_then(|filter| self.filters[filter].1.as_ref().err()).map(String::as_str)
+        match &self.filters[filter?].1 {
+            Err(why) => Some(why),
+            Ok(Choice::Slice { among, .. }) => self.broken_filter(*among),
+            Ok(Choice::Where(_)) => None,
+        }
     }
 
     pub(super) fn count(&self, count: Count) -> u64 {
@@ -294,7 +321,14 @@ impl Plan {
         let reads = &mut self.reads;
         let natural = |name: &str| table.column(name).and_then(|column| column.kind);
         let filter = Filter::new(source, table, |name| read_in(reads, name, natural(name)));
-        self.filters.push((source.to_owned(), filter));
+        self.choice(source.to_owned(), filter.map(Choice::Where))
+    }
+
+    fn choice(&mut self, source: String, choice: Result<Choice, String>) -> usize {
+        if let Some(place) = self.filters.iter().position(|(known, _)| *known == source) {
+            return place;
+        }
+        self.filters.push((source, choice));
         self.filters.len() - 1
     }
 
@@ -333,6 +367,11 @@ impl Plan {
         self.profiled.insert((column.to_owned(), filter), probe);
         probe
     }
+}
+
+/// The values of a column as JSON.
+pub(super) fn texts(cells: &Cells) -> Vec<String> {
+    (0..cells.values.len()).map(|row| value(cells, row).to_string()).collect()
 }
 
 fn read_in(reads: &mut Vec<Read>, column: &str, kind: Option<Kind>) -> usize {

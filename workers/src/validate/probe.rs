@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::filter::value;
 use super::hashes::{Hashes, hash};
+use super::plan::texts;
 use crate::data::profile::{Profiler, beginning};
 use crate::data::{Cells, Rows};
 
@@ -145,12 +146,7 @@ impl Probe {
 
 fn add_values(values: &mut Option<BTreeSet<String>>, cells: &Cells) {
     let Some(known) = values else { return };
-    for row in 0..cells.values.len() {
-        let value = value(cells, row).to_string();
-        if !known.contains(&value) {
-            known.insert(value);
-        }
-    }
+    known.extend(texts(cells));
     if known.len() > SLICES_MAX || !cells.unreadable.is_empty() {
         *values = None;
     }

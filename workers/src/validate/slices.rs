@@ -1,4 +1,4 @@
-//! `by` of a check: the values of its column, each of which makes a filter. They are found before the pass in which the
+//! `by` of a check: the values of its column, each of which chooses rows. They are found before the pass in which the
 //! checks are made, by reading that column alone. Must never happen here: a row that is in no slice.
 
 use std::sync::atomic::AtomicBool;
@@ -12,8 +12,10 @@ use crate::data::Table;
 /// The rows in which a column has one value.
 #[derive(Debug)]
 pub(super) struct Slice {
-    /// CEL that holds for these rows.
+    /// CEL that holds for these rows, and for no others; the same slice of other data is known by it.
     pub(super) filter: String,
+    /// The value, as JSON.
+    pub(super) value: String,
     /// `country=de`.
     pub(super) name: String,
 }
@@ -56,7 +58,7 @@ pub(super) fn find(
         let holds = format!("{column} == {value}");
         let filter = filter.map_or_else(|| holds.clone(), |filter| format!("({filter}) && {holds}"));
         let shown = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-        Slice { filter, name: format!("{by}={shown}") }
+        Slice { filter, value: value.clone(), name: format!("{by}={shown}") }
     };
     Ok(Ok(values.iter().map(slice).collect()))
 }
