@@ -43,6 +43,7 @@ steps:
   b: { needs: [a], run: [x] }
   c: { needs: [b], run: [x] }
   when_failed: { needs: [b], if: failed(), run: [x] }
+  d: { needs: [c], run: [x] }
 ",
     );
     let mut run = new_run(&workflow);
@@ -53,6 +54,8 @@ steps:
     run.apply(&lease(1), NOW).unwrap();
     run.apply(&Input::Finished { step: 1, epoch: 1, outcome: failure() }, NOW).unwrap();
     assert_eq!(run.steps[2].state.name(), "skipped");
+    let held_back = Settled::Skipped { reason: "b failed".to_owned(), not_needed: false };
+    assert_eq!(run.steps[4].state.settled(), Some(&held_back), "what held back its need is the reason");
     assert_eq!(run.steps[3].state.name(), "ready", "`if: failed()` runs because its need failed");
     run.apply(&lease(3), NOW).unwrap();
     run.apply(&Input::Finished { step: 3, epoch: 1, outcome: success(0.9) }, NOW).unwrap();
