@@ -62,7 +62,8 @@ pub struct Measured {
     /// The column's value; none: all examples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<String>,
-    /// How many examples.
+    /// How many examples it rests on: those on which the models were compared, which are queries for a metric of rankings, clusters
+    /// where rows belong together, and positives for the recall of two classes. Rows, where nothing was compared.
     pub examples: u64,
     /// What came of it.
     #[serde(flatten)]

@@ -101,6 +101,12 @@ impl<'s> Prepared<'s> {
         }
     }
 
+    /// How many queries it is the mean of, if it is one of queries.
+    pub(super) fn queries(&self) -> Option<u64> {
+        let Self::Queries(ranked) = self else { return None };
+        Some(ranked.queries.iter().filter(|(_, value)| value.is_some()).count() as u64)
+    }
+
     /// The metric.
     ///
     /// # Errors

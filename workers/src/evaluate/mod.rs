@@ -112,13 +112,20 @@ fn measure(
     stop: &Stop,
 ) -> Measured {
     let compared = order.champion && !matches!(question.role, Role::Absolute { .. });
+    let metric = Prepared::new(counted, sample, Model::Candidate);
+    let counted_on = metric.as_ref().ok().and_then(Prepared::queries).unwrap_or(sample.rows() as u64);
     let found = if compared {
         compare(question, counted, sample, seed(order, question, slice), stop)
     } else {
-        let metric = Prepared::new(counted, sample, Model::Candidate);
         metric
             .and_then(|metric| metric.value(sample.weights()))
             .map(|candidate| Measurement::Alone { candidate })
+    };
+    let examples = match &found {
+        Ok(Measurement::Compared { difference, .. }) => difference.n,
+        Ok(Measurement::Alone { .. } | Measurement::TooFew { .. } | Measurement::Flawed { .. }) | Err(_) => {
+            counted_on
+        }
     };
     let found = found.unwrap_or_else(|flaw| match flaw {
         Flaw::TooFew { .. } => Measurement::TooFew { reason: flaw.to_string() },
@@ -131,7 +138,7 @@ fn measure(
         | Flaw::Outside { .. }
         | Flaw::Overflow { .. } => Measurement::Flawed { reason: flaw.to_string() },
     });
-    Measured { slice: slice.map(str::to_owned), examples: sample.rows() as u64, found }
+    Measured { slice: slice.map(str::to_owned), examples, found }
 }
 
 /// What a resampling begins with: another one for each question, the same one however often the same examples are judged.

@@ -106,6 +106,7 @@ fn examples_that_belong_together_are_drawn_together() {
     let found = run(&two_classes(), &order(clustered, questions())).unwrap();
     let together = difference(&found.evaluation.answers[0].measured[0]).clone();
     assert!(matches!(together.test, Test::Bootstrap { clusters: true, .. }), "{together:?}");
+    assert_eq!(found.evaluation.answers[0].measured[0].examples, 250, "users, and not their four rows each");
     let alone = run(&two_classes(), &order(examples(&[Metric::Accuracy]), questions())).unwrap();
     let alone = difference(&alone.evaluation.answers[0].measured[0]);
     assert!(
@@ -138,6 +139,10 @@ fn classes_numbers_and_rankings_are_counted_as_what_they_are() {
     assert_eq!((found.metrics["mae"], found.evaluation.champion.as_ref().unwrap()["rmse"]), (0.5, 1.0));
     let grouped = Examples { group: Some("q".into()), ..examples(&[Metric::NdcgAt(2), Metric::RecallAt(1)]) };
     let found = run(&ranking, &order(grouped, success("ndcg@2"))).unwrap();
+    assert_eq!(
+        found.evaluation.answers[0].measured[0].examples, 20,
+        "queries, and not the rows of 60 documents"
+    );
     assert_eq!(
         (found.metrics["ndcg@2"], found.evaluation.champion.as_ref().unwrap()["recall@1"]),
         (1.0, 0.0)
