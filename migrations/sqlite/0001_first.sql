@@ -385,11 +385,13 @@ CREATE TABLE blob_objects (
 ) STRICT;
 
 -- Folders and buckets that have, or had, bytes of blobs: place is the id that is written there, shown how the settings name
--- it.
+-- it. marked is 0 while the id is only meant to be written there.
 CREATE TABLE blob_places (
     place TEXT NOT NULL PRIMARY KEY,
-    shown TEXT NOT NULL
+    shown TEXT NOT NULL,
+    marked INTEGER NOT NULL CHECK (marked IN (0, 1))
 ) STRICT;
+CREATE UNIQUE INDEX blob_places_meant ON blob_places (shown) WHERE marked = 0;
 
 -- Bytes that are no blob: on their way in, or out. digest is set while it may be gone on with: bytes are there then, and
 -- hash is the state of SHA-256 after them. touched_at is 0 once they are given up.

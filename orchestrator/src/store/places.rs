@@ -15,7 +15,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload, RetryConfig,
+    BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig,
 };
 use tokio::sync::OnceCell;
 
@@ -38,10 +38,14 @@ const DROPS_AT_A_TIME: usize = 8;
 /// The most of a cause that is told, in characters: stores answer with whole documents.
 const CAUSE_MAX: usize = 300;
 
-const ID: &str = "SELECT place AS found FROM blob_places WHERE shown = $1";
-const SHOWN: &str = "SELECT shown AS found FROM blob_places WHERE place = $1";
-const KEEP_PLACE: &str = "INSERT INTO blob_places (place, shown) VALUES ($1, $2)
-    ON CONFLICT (place) DO UPDATE SET shown = excluded.shown";
+const ID: &str = "SELECT place AS found FROM blob_places WHERE shown = $1 AND marked = 1";
+const SHOWN: &str = "SELECT shown AS found FROM blob_places WHERE place = $1 AND marked = 1";
+/// At most one id is meant for what is shown so and has none: orchestrators that come to a new place at once write the same.
+const MEAN: &str = "INSERT INTO blob_places (place, shown, marked) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING";
+const MEANT: &str = "SELECT place FROM blob_places WHERE shown = $1 AND marked = 0";
+const KEEP_PLACE: &str = "INSERT INTO blob_places (place, shown, marked) VALUES ($1, $2, 1)
+    ON CONFLICT (place) DO UPDATE SET shown = excluded.shown, marked = 1";
+const FORGET_MEANT: &str = "DELETE FROM blob_places WHERE shown = $1 AND marked = 0";
 
 /// The places of the settings.
 #[derive(Debug, Default)]
@@ -130,10 +134,9 @@ impl Place {
         }
     }
 
-    /// The id written there; `known` is the one that was there before, if any. A place that is new gets one.
-    async fn mark(&self, objects: &dyn ObjectStore, known: Option<String>) -> Result<String, StoreError> {
-        let mark = Key::from(MARK);
-        let read = async || match self.timed(async { objects.get(&mark).await?.bytes().await }).await {
+    /// The id that is written there; none: nothing is.
+    async fn mark(&self, objects: &dyn ObjectStore) -> Result<Option<String>, StoreError> {
+        match self.timed(async { objects.get(&Key::from(MARK)).await?.bytes().await }).await {
             Ok(text) => match uuid::Uuid::try_parse_ascii(text.trim_ascii()) {
                 Ok(id) => Ok(Some(id.to_string())),
                 Err(_) => Err(StoreError::Blobs(format!(
@@ -143,27 +146,6 @@ impl Place {
             },
             Err(Error::NotFound { .. }) => Ok(None),
             Err(cause) => Err(self.failed("read from", &cause)),
-        };
-        if let Some(id) = read().await? {
-            return Ok(id);
-        }
-        if let Some(id) = known {
-            return Err(StoreError::Blobs(format!(
-                "failed to use {}: blobs were kept there, and its mark {MARK} is gone; is it mounted, is it the right one? \
-                 If it was emptied for good, write {id} into {MARK} there",
-                self.shown
-            )));
-        }
-        let id = uuid::Uuid::new_v4().to_string();
-        let put = objects.put_opts(&mark, PutPayload::from(id.clone()), PutMode::Create.into());
-        match self.timed(put).await {
-            Ok(_) => Ok(id),
-            // Another orchestrator was faster.
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => match read().await? {
-                Some(id) => Ok(id),
-                None => Err(StoreError::Blobs(format!("failed to use {}: its mark went", self.shown))),
-            },
-            Err(cause) => Err(self.failed("write to", &cause)),
         }
     }
 
@@ -362,13 +344,25 @@ impl Store {
                 })?;
             }
             let objects = place.objects()?;
-            let id = place.mark(&*objects, known).await?;
+            let id = match (place.mark(&*objects).await?, known) {
+                (Some(id), _) => id,
+                (None, Some(id)) => {
+                    return Err(StoreError::Blobs(format!(
+                        "failed to use {}: blobs were kept there, and its mark {MARK} is gone; is it mounted, is it the right \
+                         one? If it was emptied for good, write {id} into {MARK} there",
+                        place.shown
+                    )));
+                }
+                (None, None) => self.mark_new(place, &*objects).await?,
+            };
             let (named, shown) = (id.clone(), place.shown.clone());
             self.durably(move |store| {
                 let keep = sql(KEEP_PLACE).bind(&named).bind(&shown);
+                let forget = sql(FORGET_MEANT).bind(&shown);
                 async move {
                     let mut tx = store.database().begin().await?;
                     tx.execute(keep).await?;
+                    tx.execute(forget).await?;
                     tx.commit().await
                 }
             })
@@ -376,5 +370,34 @@ impl Store {
             Ok(Opened { id, objects })
         };
         place.opened.get_or_try_init(open).await
+    }
+
+    /// Gives a place an id that has none. The database says which, so that it does not matter whether a store can refuse to
+    /// write over what is there, and how far another orchestrator has come that does the same.
+    async fn mark_new(&self, place: &Place, objects: &dyn ObjectStore) -> Result<String, StoreError> {
+        let (new, shown) = (uuid::Uuid::new_v4().to_string(), place.shown.clone());
+        let id = self
+            .durably(move |store| {
+                let shown = shown.clone();
+                let (mean, meant) = (sql(MEAN).bind(&new).bind(&shown), sql(MEANT).bind(&shown));
+                async move {
+                    let mut tx = store.database().begin().await?;
+                    tx.execute(mean).await?;
+                    let meant = tx.first(meant).await?;
+                    tx.commit().await?;
+                    match meant {
+                        Some(row) => row.text("place"),
+                        // Written by somebody else just now, and not meant any more.
+                        None => Err(StoreError::Conflict(format!("{shown} got its mark"))),
+                    }
+                }
+            })
+            .await?;
+        // Somebody who was through with it meanwhile has left nothing that was meant.
+        if let Some(id) = place.mark(objects).await? {
+            return Ok(id);
+        }
+        place.within("write to", objects.put(&Key::from(MARK), PutPayload::from(id.clone()))).await?;
+        Ok(id)
     }
 }
