@@ -40,7 +40,7 @@ CREATE TABLE events (
     body TEXT NOT NULL,
     UNIQUE (source, id)
 );
-CREATE INDEX events_unrouted ON events (seq) WHERE routed = 0;
+CREATE INDEX events_unrouted ON events (received_at, seq) WHERE routed = 0;
 CREATE INDEX events_id ON events (id);
 CREATE INDEX events_received ON events (received_at);
 CREATE INDEX events_type ON events (type, seq);

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use refit_workflows::time::Timestamp;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
@@ -56,7 +57,7 @@ const SQLITE_SCHEME: &str = "sqlite:";
 const SQLITE_VERSION_MIN: &str = "3.51.3";
 
 /// A writing transaction holds this advisory lock together with all others until it is over, from the same round trip on, so
-/// that [`Database::settled`] can tell which are under way.
+/// that [`Database::visible_until`] can tell which are under way.
 const BEGIN_POSTGRES: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7433)";
 const UNDER_WAY: &str = "SELECT virtualtransaction FROM pg_locks
     WHERE locktype = 'advisory' AND classid = 0 AND objid = 7433 AND objsubid = 1 AND granted
@@ -292,23 +293,25 @@ impl Database {
         })
     }
 
-    /// Waits until every transaction that has begun by now is over: what [`Database::begin`] gave before can be seen then,
-    /// and what it gives afterwards has begun later than this was called. False: one of them takes longer than a few seconds.
+    /// The latest moment until which everything received can be seen from now on, at a time `at` that was taken before: waits
+    /// until every transaction that has begun by now is over. What [`Database::begin`] gives afterwards takes its time later.
+    /// None: one of them takes longer than a few seconds.
     ///
     /// It never asks for the lock of `BEGIN_POSTGRES` itself: whoever begins would queue behind it.
-    pub async fn settled(&self) -> Result<bool, StoreError> {
+    pub async fn visible_until(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         // On SQLite, whoever may write has begun after the last one was over.
-        let Self::Postgres(pool) = self else { return Ok(true) };
+        let Self::Postgres(pool) = self else { return Ok(Some(at)) };
         let mut under_way: Vec<String> = sqlx::query_scalar(UNDER_WAY).fetch_all(pool).await?;
         for _ in 0..SETTLE_LOOKS_MAX {
             if under_way.is_empty() {
-                return Ok(true);
+                // Who begins within this very millisecond may still write it.
+                return Ok(Some(at.minus(Duration::from_millis(1))));
             }
             tokio::time::sleep(SETTLE_PAUSE).await;
             let now: Vec<String> = sqlx::query_scalar(UNDER_WAY).fetch_all(pool).await?;
             under_way.retain(|transaction| now.contains(transaction));
         }
-        Ok(under_way.is_empty())
+        Ok(None)
     }
 
     /// Begins a transaction that only reads, with one view of the whole database.

@@ -67,7 +67,8 @@ const TRY_LOCK: Sql = Sql {
     sqlite: "SELECT name FROM duties WHERE name = 'trigger'",
     postgres: "SELECT name FROM duties WHERE name = 'trigger' FOR UPDATE SKIP LOCKED",
 };
-const UNROUTED: &str = "SELECT seq, received_at, body FROM events WHERE routed = 0 ORDER BY seq LIMIT $1";
+const UNROUTED: &str = "SELECT seq, received_at, body FROM events WHERE routed = 0
+    ORDER BY received_at, seq LIMIT $1";
 const ROUTED: Sql = Sql {
     sqlite: "UPDATE events SET routed = 1 WHERE seq IN (SELECT value FROM json_each($1))",
     postgres: "UPDATE events SET routed = 1
@@ -153,24 +154,35 @@ impl Store {
         let due = self.due().await?;
         let next = if due.is_idle() { Next::Idle(due.next) } else { Next::Done };
         let mut dispatched = Dispatched { next, ..Dispatched::default() };
-        // Whether everything received until the look can be seen: what was received in time for a batch that is due may be in
-        // a transaction that is under way. Times are taken after a transaction has begun.
-        let settled = due.batches.is_empty() && due.watches.is_empty()
-            || self.durably(|store| async move { store.database().settled().await }).await?;
+        // What was received in time for a batch that is due, or before an event that is to be routed, may be in a transaction that
+        // is under way. Times are taken after a transaction has begun.
+        let looks_back = due.unrouted || !due.batches.is_empty() || !due.watches.is_empty();
+        let seen_until = match looks_back {
+            true => {
+                let at = due.at;
+                self.durably(move |store| async move { store.database().visible_until(at).await }).await?
+            }
+            false => None,
+        };
         for (workflow, trigger) in due.slots {
             dispatched.note("fire a schedule slot", self.fire_slot(workflow, trigger).await)?;
         }
-        if due.unrouted {
-            match self.route_some(ROUTE_MAX, due.at).await {
+        if looks_back && seen_until.is_none() {
+            // One that takes longer than seconds; ended by the database before long.
+            dispatched.look_again(Next::Held);
+        }
+        if let Some(seen_until) = seen_until.filter(|_| due.unrouted) {
+            match self.route_some(ROUTE_MAX, seen_until).await {
                 // One event that cannot be routed must not hold up the others: find it alone.
-                Err(StoreError::Broken(_) | StoreError::Corrupt(_)) => match self.route_some(1, due.at).await
-                {
-                    Err(StoreError::Broken(reason) | StoreError::Corrupt(reason)) => {
-                        self.set_aside(reason).await?;
-                        dispatched.look_again(Next::More);
+                Err(StoreError::Broken(_) | StoreError::Corrupt(_)) => {
+                    match self.route_some(1, seen_until).await {
+                        Err(StoreError::Broken(reason) | StoreError::Corrupt(reason)) => {
+                            self.set_aside(reason).await?;
+                            dispatched.look_again(Next::More);
+                        }
+                        routed => dispatched.routed(routed?),
                     }
-                    routed => dispatched.routed(routed?),
-                },
+                }
                 routed => dispatched.routed(routed?),
             }
         }
@@ -180,12 +192,13 @@ impl Store {
                 Err(error) => dispatched.note("replay events", Err(error))?,
             }
         }
-        // One that has not settled within seconds is ended by a later look.
-        for batch in due.batches.into_iter().filter(|_| settled) {
-            dispatched.note("end a batch", self.end_due_batch(batch, due.at).await)?;
-        }
-        for watch in due.watches.into_iter().filter(|_| settled) {
-            dispatched.note("end a watch", self.end_due_watch(watch, due.at).await)?;
+        if let Some(seen_until) = seen_until {
+            for batch in due.batches {
+                dispatched.note("end a batch", self.end_due_batch(batch, seen_until).await)?;
+            }
+            for watch in due.watches {
+                dispatched.note("end a watch", self.end_due_watch(watch, seen_until).await)?;
+            }
         }
         for lane in due.lanes {
             dispatched.note("start a waiting run", self.admit_waiting(lane).await)?;
@@ -197,10 +210,14 @@ impl Store {
         Ok(dispatched)
     }
 
-    /// Routes the oldest open events, in the order in which they were received. Those that came since `look` are left to the
-    /// next: a batch may have become due meanwhile. Returns whether another look is worth it, and whom to wake; none: somebody
-    /// else holds the duty.
-    async fn route_some(&self, limit: i64, look: Timestamp) -> Result<Option<(bool, Hints)>, StoreError> {
+    /// Routes the oldest open events, in the order in which they were received. Those that came after `seen_until` are left to
+    /// the next: one that came before them may not be seen yet, or a batch may have become due. Returns whether another look is
+    /// worth it, and whom to wake; none: somebody else holds the duty.
+    async fn route_some(
+        &self,
+        limit: i64,
+        seen_until: Timestamp,
+    ) -> Result<Option<(bool, Hints)>, StoreError> {
         self.durably(move |store| async move {
             // One event alone is a second try: the round that failed may hold the duty for a moment yet.
             let round = match limit {
@@ -216,12 +233,11 @@ impl Store {
             for row in &rows {
                 let at = Timestamp::from_millis(row.int("received_at")?);
                 // One from later than now comes from a clock that is ahead; it waits for nothing.
-                if at <= look || at > round.now {
+                if at <= seen_until || at > round.now {
                     page.push((at, row.int("seq")?, row));
                 }
             }
             let left = page.len() < rows.len();
-            page.sort_by_key(|&(at, seq, _)| (at, seq));
             let watches = watches::open_in(&mut round.tx).await?;
             let (mut routed, mut called) = (Vec::with_capacity(page.len()), Vec::new());
             for (at, seq, row) in page {

@@ -34,8 +34,7 @@ const UPDATE_BATCHES: Sql = Sql {
 const DUE_BATCH: &str = "SELECT seq, workflow, trigger_id, batch_key, due_at, body FROM batches
     WHERE seq = $1 AND open = 1 AND due_at <= $2";
 /// Of those that came together, not always the first in the log is the oldest.
-const OLDEST_UNROUTED: &str = "SELECT MIN(received_at) AS oldest FROM
-    (SELECT received_at FROM events WHERE routed = 0 ORDER BY seq LIMIT 1000) AS first";
+const OLDEST_UNROUTED: &str = "SELECT MIN(received_at) AS oldest FROM events WHERE routed = 0";
 const HOLD_BATCHES: &str =
     "UPDATE batches SET due_at = NULL WHERE workflow = $1 AND open = 1 AND due_at > $2";
 const CLOSE_BATCH: &str = "UPDATE batches SET open = 0, body = $2 WHERE seq = $1";

@@ -1,5 +1,7 @@
 //! Events in the store: recorded once, routed, gathered, each with what was decided about it.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use futures_util::StreamExt;
 
 use super::*;
@@ -9,6 +11,7 @@ on_both_databases! {
     a_burst_becomes_one_run_that_lists_every_event
     every_decision_about_an_event_is_written_down
     a_batch_fires_at_its_count
+    events_are_gathered_in_the_order_in_which_they_were_received
     a_schedule_slot_fires_once_over_two_orchestrators
 }
 
@@ -144,6 +147,45 @@ async fn a_batch_fires_at_its_count(database: Database) {
     }
     let open = house.engine.workflow("counted").await.unwrap().open_batches;
     assert_eq!(open.iter().map(|batch| batch.count).collect::<Vec<_>>(), [2]);
+}
+
+/// Who was first by the clock is first in the batch, even if its transaction ends last.
+async fn events_are_gathered_in_the_order_in_which_they_were_received(database: Database) {
+    use refit_orchestrator::store::database::{Database as Opened, sql};
+    let house = House::started(&database).await;
+    house
+        .apply("workflow: pairs\non: [{ event: { type: [t] }, batch: { count: 2 } }]\nsteps: { a: { run: [x] } }\n")
+        .await;
+    let other = Opened::open(database.url()).await.unwrap();
+    let mut slow = other.begin().await.unwrap();
+    let record = "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
+        VALUES ('first', '/tests', 't', NULL, $1, 0, 0, $2)";
+    let first = event("first", "t", json!(1));
+    let at = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    slow.execute(sql(record).bind(at).bind(first.to_json())).await.unwrap();
+    let engine = house.engine.clone();
+    let sent = tokio::spawn(async move {
+        for id in ["second", "third", "fourth"] {
+            engine.record(vec![event(id, "t", json!(1))], Vec::new()).await.unwrap();
+        }
+    });
+    // Several looks at what is due fall into this.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(
+        database.number("SELECT COUNT(*) FROM decisions").await,
+        0,
+        "one that came before is on its way"
+    );
+    slow.commit().await.unwrap();
+    sent.await.unwrap();
+    let over = "SELECT COUNT(*) FROM runs";
+    refit_tests::eventually("both pairs are gathered", Duration::from_secs(20), async || {
+        (database.number(over).await == 2).then_some(())
+    })
+    .await;
+    for (run, pair) in [("pairs/1", ["first", "second"]), ("pairs/2", ["third", "fourth"])] {
+        assert_eq!(house.run(run).await.events.unwrap(), pair, "{run}");
+    }
 }
 
 async fn a_schedule_slot_fires_once_over_two_orchestrators(database: Database) {
