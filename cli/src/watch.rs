@@ -333,7 +333,7 @@ fn step_line(step: &StepView, width: usize, at: Timestamp) -> String {
         paint(style, clean(&step.state)),
     ];
     let idle = matches!(step.state.as_str(), "blocked" | "skipped");
-    if let Some(took) = took(step.started_at.or(step.ready_at), step.finished_at, at).filter(|_| !idle) {
+    if let Some(took) = render::run::step_took(step, at).filter(|_| !idle) {
         parts.push(took);
     }
     if step.attempts_max > 1 && step.attempt > 0 {

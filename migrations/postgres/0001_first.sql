@@ -318,12 +318,13 @@ CREATE TABLE logs (
 );
 CREATE INDEX logs_run ON logs (run, seq);
 
--- The latest metrics of attempts that are running.
+-- The latest metrics of attempts that are running, and how long they took to be set up.
 CREATE TABLE live_metrics (
     run BIGINT NOT NULL,
     step TEXT NOT NULL,
     epoch BIGINT NOT NULL,
     metrics TEXT NOT NULL,
+    set_up_ms BIGINT,
     PRIMARY KEY (run, step)
 );
 

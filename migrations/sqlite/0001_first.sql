@@ -318,12 +318,13 @@ CREATE TABLE logs (
 ) STRICT;
 CREATE INDEX logs_run ON logs (run, seq);
 
--- The latest metrics of attempts that are running.
+-- The latest metrics of attempts that are running, and how long they took to be set up.
 CREATE TABLE live_metrics (
     run INTEGER NOT NULL,
     step TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     metrics TEXT NOT NULL,
+    set_up_ms INTEGER,
     PRIMARY KEY (run, step)
 ) STRICT;
 

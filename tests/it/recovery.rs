@@ -197,7 +197,7 @@ impl Siege {
             for (at, input) in &journal {
                 replayed.apply(input, *at).unwrap();
                 match input {
-                    Input::Finished { step, epoch, outcome } => {
+                    Input::Finished { step, epoch, outcome, set_up_ms: _ } => {
                         *answered.entry((*step, *epoch)).or_default() += 1;
                         match outcome {
                             Outcome::Succeeded(_) => outcomes[*step] += 1,

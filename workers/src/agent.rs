@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{self, CallError};
-use crate::execute::{self, Tools};
+use crate::execute::{self, Ended, Tools};
 use crate::held::{Ending, EndingSignal, Held};
 use crate::host;
 use crate::orphans;
@@ -308,13 +308,12 @@ impl Agent {
             let key = &order.key;
             let Some((_holding, ending)) = self.held.take(key, self.last_heard()) else { continue };
             tracing::debug!(run = %key.run, step = key.step, attempt = order.attempt, "begun");
-            let Some(outcome) = execute::execute(&self.tools, &order, &self.held, ending.clone()).await
-            else {
+            let Some(ended) = execute::execute(&self.tools, &order, &self.held, ending.clone()).await else {
                 tracing::info!(run = %key.run, step = key.step, "the attempt is not ours any more; ended it");
                 continue;
             };
-            tracing::debug!(run = %key.run, step = key.step, ?outcome, "over");
-            waiting.extend(self.finish(key, outcome, ending, &leaving).await);
+            tracing::debug!(run = %key.run, step = key.step, outcome = ?ended.outcome, "over");
+            waiting.extend(self.finish(key, ended, ending, &leaving).await);
         }
     }
 
@@ -322,7 +321,7 @@ impl Agent {
     async fn finish(
         &self,
         key: &AttemptKey,
-        outcome: Outcome,
+        ended: Ended,
         mut ending: EndingSignal,
         leaving: &CancellationToken,
     ) -> Vec<StepOrder> {
@@ -334,7 +333,7 @@ impl Agent {
         };
         tokio::select! {
             biased;
-            orders = self.finish_for_ever(key, outcome, leaving) => orders,
+            orders = self.finish_for_ever(key, ended, leaving) => orders,
             () = too_late => {
                 tracing::warn!(run = %key.run, step = key.step, "gave up reporting the outcome");
                 Vec::new()
@@ -345,10 +344,10 @@ impl Agent {
     async fn finish_for_ever(
         &self,
         key: &AttemptKey,
-        outcome: Outcome,
+        Ended { outcome, set_up_ms }: Ended,
         leaving: &CancellationToken,
     ) -> Vec<StepOrder> {
-        let mut finish = Finish { key: key.clone(), outcome, next: None };
+        let mut finish = Finish { set_up_ms, ..Finish::of(key.clone(), outcome) };
         let mut reworded = false;
         loop {
             finish.next =

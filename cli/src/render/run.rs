@@ -2,10 +2,11 @@
 //! API's view and `now`; states it does not know are shown as they are.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use refit_workflows::gate::{CheckResult, Decision, Verdict};
 use refit_workflows::statistics::Difference;
-use refit_workflows::time::Timestamp;
+use refit_workflows::time::{Timestamp, show_duration};
 use refit_workflows::wire::{ArrivalView, HoldoutUse, RunView, StepView};
 
 use super::table::{self, Grid};
@@ -18,6 +19,9 @@ use super::{
 const EVENTS_SHOWN: (usize, usize) = (3, 2);
 /// How many lines say how a run's events came before the rest is only counted.
 const ARRIVALS_SHOWN: usize = 10;
+
+/// What took less to be set up is not told apart.
+const SET_UP_SHOWN: Duration = Duration::from_secs(1);
 
 /// Runs in a table.
 pub(crate) fn list(runs: &[RunView], now: Timestamp) -> String {
@@ -167,12 +171,25 @@ fn step_table(steps: &[StepView], now: Timestamp) -> String {
             table::text(&step.verb),
             table::state(&step.state),
             table::maybe(attempt(step)),
-            table::maybe(took(step.started_at.or(step.ready_at), step.finished_at, now)),
+            table::maybe(step_took(step, now)),
             table::maybe(step.worker.as_deref()),
             table::text(outcome(step)),
         ]);
     }
     grid.to_string()
+}
+
+/// How long a step takes; what it took to be set up is told apart where it matters: `set up 41.0s, ran 12m 3s`.
+pub(crate) fn step_took(step: &StepView, now: Timestamp) -> Option<String> {
+    let took_from = |from: Option<Timestamp>| took(from, step.finished_at, now);
+    let set_up = step.set_up_ms.map(Duration::from_millis).filter(|set_up| *set_up >= SET_UP_SHOWN);
+    match (step.started_at, set_up) {
+        (Some(started), Some(set_up)) => {
+            let ran = took_from(Some(started.plus(set_up)))?;
+            Some(format!("set up {}, ran {ran}", show_duration(set_up)))
+        }
+        (started, _) => took_from(started.or(step.ready_at)),
+    }
 }
 
 /// `2/3`, for steps that are tried.
@@ -364,6 +381,17 @@ mod tests {
         assert_eq!(outcome(&step), "accuracy 0.8125");
         "running".clone_into(&mut step.state);
         assert_eq!(outcome(&step), "accuracy 0.8125  (checkpoint of 2.0 KiB)");
+    }
+
+    #[test]
+    fn what_took_long_to_be_set_up_is_told_apart() {
+        let mut step = example().steps.unwrap().remove(0);
+        step.set_up_ms = Some(999);
+        assert_eq!(step_took(&step, now()).as_deref(), Some("20.0s"));
+        step.set_up_ms = Some(12_000);
+        assert_eq!(step_took(&step, now()).as_deref(), Some("set up 12.0s, ran 8.0s"));
+        step.finished_at = None;
+        assert_eq!(step_took(&step, now()).as_deref(), Some("set up 12.0s, ran 2m 47s"));
     }
 
     #[test]

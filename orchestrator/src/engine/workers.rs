@@ -129,7 +129,7 @@ impl Engine {
         reason: String,
     ) -> Result<(), EngineError> {
         let outcome = Outcome::Failed { failure: Failure::CouldNotStart, reason };
-        let finished = Input::Finished { step, epoch, outcome };
+        let finished = Input::Finished { step, epoch, outcome, set_up_ms: None };
         let hints = self.store().change_run(run, move |_| Ok(finished.clone())).await?;
         self.wake(hints);
         Ok(())
@@ -176,11 +176,11 @@ impl Engine {
 
     /// What an attempt came to. The next lease, when it is asked for, is part of the same transaction.
     pub async fn finish(&self, finish: Finish) -> Result<Finished, EngineError> {
-        let Finish { key, outcome, next } = finish;
+        let Finish { key, outcome, set_up_ms, next } = finish;
         let AttemptKey { run, step, epoch } = key;
         let input = move |run: &Run| {
             let step = run.place_of(&step).ok_or(Refused::UnknownStep)?;
-            Ok(Input::Finished { step, epoch, outcome: outcome.clone() })
+            Ok(Input::Finished { step, epoch, outcome: outcome.clone(), set_up_ms })
         };
         let claim = next.as_ref().map(|next| self.claim_of(next));
         let (leased, hints) = match self.store().change_and_lease(&run, input, claim).await {

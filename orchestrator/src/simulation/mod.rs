@@ -386,7 +386,7 @@ impl Simulation {
     }
 
     async fn finish(&mut self, key: AttemptKey, outcome: Outcome) -> Result<(), SimulationError> {
-        match self.engine.finish(Finish { key, outcome, next: None }).await {
+        match self.engine.finish(Finish::of(key, outcome)).await {
             // Its run was cancelled, or its step begun anew, meanwhile.
             Ok(_) | Err(EngineError::Refused { .. } | EngineError::Over(_)) => Ok(()),
             Err(error) => Err(error.into()),

@@ -1,10 +1,10 @@
 //! Logs and live metrics of attempts. Chunks are numbered by the worker and kept once each; a stale attempt writes
 //! nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use refit_workflows::names::RunName;
+use refit_workflows::run::Live;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{LogChunk, LogMark, LogPiece, Report};
 
@@ -23,9 +23,15 @@ pub struct LogRow {
 const STEP: &str = "SELECT session, body FROM steps WHERE run = $1 AND name = $2";
 const APPEND: &str = "INSERT INTO logs (run, step, epoch, attempt, chunk, at, text, marks)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (run, step, epoch, chunk) DO NOTHING";
-const KEEP_METRICS: &str = "INSERT INTO live_metrics (run, step, epoch, metrics) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (run, step) DO UPDATE SET epoch = excluded.epoch, metrics = excluded.metrics
+const KEEP_METRICS: &str =
+    "INSERT INTO live_metrics (run, step, epoch, metrics, set_up_ms) VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (run, step) DO UPDATE SET epoch = excluded.epoch,
+        metrics = CASE WHEN excluded.metrics = '{}' AND live_metrics.epoch = excluded.epoch
+            THEN live_metrics.metrics ELSE excluded.metrics END,
+        set_up_ms = CASE WHEN excluded.set_up_ms IS NULL AND live_metrics.epoch = excluded.epoch
+            THEN live_metrics.set_up_ms ELSE excluded.set_up_ms END
     WHERE live_metrics.epoch <= excluded.epoch";
+const LIVE: &str = "SELECT step, epoch, metrics, set_up_ms FROM live_metrics WHERE run = $1";
 const LOGS: &str = "SELECT seq, step, attempt, at, text, marks FROM logs
     WHERE run = $1 AND seq > $2
         AND ($3 = '' OR step = $3 OR substr(step, 1, length($3) + 1) = $3 || '[')
@@ -69,9 +75,15 @@ impl Store {
                 }
                 store.keep_points(&mut tx, run, &report).await?;
                 // The last lines may arrive after the outcome; live metrics must not.
-                if !report.metrics.is_empty() && row.opt_text("session")?.is_some() {
-                    let metrics = to_json(&report.metrics)?;
-                    let keep = sql(KEEP_METRICS).bind(run).bind(&key.step).bind(key.epoch).bind(metrics);
+                let told = !report.metrics.is_empty() || report.set_up_ms.is_some();
+                if told && row.opt_text("session")?.is_some() {
+                    let set_up_ms = report.set_up_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+                    let keep = sql(KEEP_METRICS)
+                        .bind(run)
+                        .bind(&key.step)
+                        .bind(key.epoch)
+                        .bind(to_json(&report.metrics)?)
+                        .bind(set_up_ms);
                     tx.execute(keep).await?;
                 }
                 tx.commit().await?;
@@ -116,12 +128,20 @@ impl Store {
         .await
     }
 
-    pub(super) async fn live_metrics_in(
+    /// What running attempts of a run have reported so far.
+    pub(super) async fn live_in(
         &self,
         tx: &mut super::database::Transaction,
         run: i64,
-    ) -> Result<BTreeMap<String, BTreeMap<String, f64>>, StoreError> {
-        let rows = tx.all(sql("SELECT step, metrics FROM live_metrics WHERE run = $1").bind(run)).await?;
-        rows.iter().map(|row| Ok((row.text("step")?, row.json("metrics")?))).collect()
+    ) -> Result<Live, StoreError> {
+        let mut live = Live::default();
+        for row in tx.all(sql(LIVE).bind(run)).await? {
+            let (step, epoch) = (row.text("step")?, row.int("epoch")?);
+            if let Some(set_up_ms) = row.opt_int("set_up_ms")? {
+                live.set_up_ms.insert(step.clone(), (epoch, set_up_ms.unsigned_abs()));
+            }
+            live.metrics.insert(step, row.json("metrics")?);
+        }
+        Ok(live)
     }
 }

@@ -115,7 +115,7 @@ impl Store {
     async fn view_in(&self, tx: &mut Transaction, id: i64, run: &Run) -> Result<RunView, StoreError> {
         let rows = tx.all(sql(RUN_EVENTS).bind(id).bind(RUN_EVENTS_MAX)).await?;
         let events = rows.iter().map(|row| row.text("id")).collect::<Result<_, _>>()?;
-        let metrics = self.live_metrics_in(tx, id).await?;
+        let live = self.live_in(tx, id).await?;
         let keeps = |step: &definition::Step| step.verb.work().is_some_and(|work| work.checkpoint.is_some());
         let checkpoints = match run.workflow().steps.iter().any(keeps) {
             true => checkpoints::of_run_in(tx, id).await?,
@@ -126,7 +126,7 @@ impl Store {
             true => holdouts::of_run_in(tx, id).await?,
             false => Default::default(),
         };
-        let mut view = run.view(&Live { events, metrics, holdouts, checkpoints });
+        let mut view = run.view(&Live { events, holdouts, checkpoints, ..live });
         view.arrivals = Some(arrivals_in(tx, id).await?);
         view.events_gone = tx.one(sql(RUN_EVENTS_GONE).bind(id)).await?.int("gone")?.unsigned_abs();
         if matches!(run.head().state, RunState::Waiting { .. })

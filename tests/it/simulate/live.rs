@@ -117,7 +117,7 @@ impl Live {
                 }
                 Next::Finish(key) => {
                     let outcome = Outcome::Succeeded(Handed::default());
-                    self.engine.finish(Finish { key, outcome, next: None }).await.unwrap();
+                    self.engine.finish(Finish::of(key, outcome)).await.unwrap();
                 }
                 Next::Due(region) => self.fall_due(at, &region).await,
                 Next::Expired(join) => {
@@ -227,7 +227,7 @@ impl Live {
         for LeaseRow { run, step, epoch, .. } in held.into_iter().filter(|lease| lease.cancelling) {
             let key = AttemptKey { run, step, epoch };
             self.ahead.retain(|_, next| !matches!(next, Next::Finish(other) if *other == key));
-            self.engine.finish(Finish { key, outcome: Outcome::Cancelled, next: None }).await.unwrap();
+            self.engine.finish(Finish::of(key, Outcome::Cancelled)).await.unwrap();
             any = true;
         }
         any

@@ -88,6 +88,7 @@ async fn what_something_refers_to_stays_and_every_other_blob_goes(database: Data
             metrics: BTreeMap::new(),
             checkpoint: Some(folder(saved)),
             points: Default::default(),
+            set_up_ms: None,
         };
         house.engine.report(report).await.unwrap();
         let artifacts = BTreeMap::from([

@@ -43,6 +43,7 @@ async fn instances_are_leased_finished_and_reloaded(database: Database) {
             metrics: BTreeMap::from([("loss".to_owned(), 0.5)]),
             checkpoint: None,
             points: Vec::new(),
+            set_up_ms: None,
         };
         house.engine.report(report).await.unwrap();
         let live = house.run("sweep/1").await.steps.unwrap();

@@ -110,7 +110,7 @@ impl House {
     }
 
     async fn finish(&self, key: &AttemptKey, outcome: Outcome) -> Result<Finished, EngineError> {
-        self.engine.finish(Finish { key: key.clone(), outcome, next: None }).await
+        self.engine.finish(Finish::of(key.clone(), outcome)).await
     }
 
     async fn run(&self, name: &str) -> RunView {

@@ -80,7 +80,7 @@ async fn what_is_leased_never_asks_for_more_than_there_is(database: Database) {
     assert!(house.lease("w", "w", 8, 0).await.is_empty());
     // What is over makes room in the same transaction.
     let next = LeaseRequest { worker: "w".to_owned(), session: "w".to_owned(), slots: 8, wait_ms: 0 };
-    let finish = Finish { key: orders.remove(0).key, outcome: success(), next: Some(next) };
+    let finish = Finish { next: Some(next), ..Finish::of(orders.remove(0).key, success()) };
     assert_eq!(house.engine.finish(finish).await.unwrap().orders.len(), 1);
 }
 
@@ -118,7 +118,7 @@ async fn one_workflows_thousand_steps_do_not_keep_anothers_waiting(database: Dat
     for _ in 0..4 {
         let key = orders.pop().unwrap().key;
         let next = LeaseRequest { worker: "w".to_owned(), session: "w".to_owned(), slots: 1, wait_ms: 0 };
-        let finish = Finish { key, outcome: success(), next: Some(next) };
+        let finish = Finish { next: Some(next), ..Finish::of(key, success()) };
         orders = house.engine.finish(finish).await.unwrap().orders;
         turns.push(orders[0].key.run.workflow.clone());
     }
@@ -248,7 +248,7 @@ async fn turns_that_lease_to_the_same_workers_do_not_wait_for_each_other() {
     let report = async |house: &House, order: &StepOrder, worker: &str| {
         let next =
             LeaseRequest { worker: worker.to_owned(), session: worker.to_owned(), slots: 1, wait_ms: 0 };
-        let finish = Finish { key: order.key.clone(), outcome: success(), next: Some(next) };
+        let finish = Finish { next: Some(next), ..Finish::of(order.key.clone(), success()) };
         house.engine.finish(finish).await.unwrap()
     };
     // Each orchestrator hears of steps of a run of its own. Of thirteen reports the first goes alone, the others share a turn

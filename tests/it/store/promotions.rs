@@ -39,7 +39,7 @@ async fn racing_promotions_make_one_chain(database: Database) {
     let reports = orders.iter().zip([&one, two].into_iter().cycle()).map(|(order, house)| {
         let (engine, key) = (house.engine.clone(), order.key.clone());
         let outcome = succeeded_with(0.5 + key.run.number as f64 / 1000.0);
-        tokio::spawn(async move { engine.finish(Finish { key, outcome, next: None }).await.unwrap() })
+        tokio::spawn(async move { engine.finish(Finish::of(key, outcome)).await.unwrap() })
     });
     for report in reports.collect::<Vec<_>>() {
         report.await.unwrap();

@@ -46,7 +46,7 @@ async fn two_gated_runs_cannot_both_replace_one_champion(database: Database) {
         let reports = orders.iter().zip([&one, two]).map(|(order, house)| {
             let (engine, key) = (house.engine.clone(), order.key.clone());
             let outcome = succeeded_with(base + 0.02);
-            tokio::spawn(async move { engine.finish(Finish { key, outcome, next: None }).await.unwrap() })
+            tokio::spawn(async move { engine.finish(Finish::of(key, outcome)).await.unwrap() })
         });
         for report in reports {
             report.await.unwrap();

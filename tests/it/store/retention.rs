@@ -251,6 +251,7 @@ async fn what_is_kept_by_number_is_the_newest(database: Database) {
             metrics: BTreeMap::new(),
             checkpoint: None,
             points: Vec::new(),
+            set_up_ms: None,
         };
         house.engine.report(report).await.unwrap();
     }
@@ -310,6 +311,7 @@ async fn a_run_that_has_come_to_something_since_it_was_chosen_stays(database: Da
                 metrics: BTreeMap::new(),
                 checkpoint: None,
                 points: Vec::new(),
+                set_up_ms: None,
             };
             house.engine.report(report).await.unwrap();
         }

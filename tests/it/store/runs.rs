@@ -99,7 +99,7 @@ async fn of_all_reports_about_a_step_one_is_accepted(database: Database) {
     let reports = (0..20).map(|number| {
         let (engine, key) = (house.engine.clone(), order.key.clone());
         let outcome = if number % 2 == 0 { success() } else { failed() };
-        tokio::spawn(async move { engine.finish(Finish { key, outcome, next: None }).await })
+        tokio::spawn(async move { engine.finish(Finish::of(key, outcome)).await })
     });
     let mut accepted = 0;
     for report in reports {
@@ -144,6 +144,7 @@ async fn a_lost_worker_gives_its_step_to_another(database: Database) {
         metrics: BTreeMap::new(),
         checkpoint: None,
         points: Vec::new(),
+        set_up_ms: None,
     };
     assert!(house.engine.report(report).await.is_err(), "nor may it write to the log");
     let old = LeaseRequest { worker: "first".to_owned(), session: "1".to_owned(), slots: 1, wait_ms: 0 };
@@ -220,7 +221,7 @@ async fn what_an_orchestrator_knew_another_knows(database: Database) {
     let order = first.lease_one("w", "s").await;
     assert_eq!(order.key.step, "c");
     let next = Some(LeaseRequest { worker: "w".to_owned(), session: "s".to_owned(), slots: 1, wait_ms: 0 });
-    first.engine.finish(Finish { key: order.key, outcome: success(), next }).await.unwrap();
+    first.engine.finish(Finish { next, ..Finish::of(order.key, success()) }).await.unwrap();
     assert_eq!(second.run(&name).await.state, "succeeded");
 }
 

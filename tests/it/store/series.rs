@@ -4,6 +4,7 @@ use super::*;
 
 on_both_databases! {
     values_are_kept_once_and_bounded
+    set_up_time_is_of_the_attempt_that_took_it
     each_attempt_has_its_own
 }
 
@@ -17,6 +18,7 @@ fn report(order: &StepOrder, name: &str, values: std::ops::Range<u64>) -> Report
         metrics: BTreeMap::new(),
         checkpoint: None,
         points: values.map(point).collect(),
+        set_up_ms: None,
     }
 }
 
@@ -49,6 +51,26 @@ async fn values_are_kept_once_and_bounded(database: Database) {
     assert_eq!((rest.len(), &rest[0].metric), (10, &series[90].metric));
     assert!(house.engine.series(&name, Some("b"), 0).await.unwrap().is_empty());
     assert!(house.engine.series(&"one/9".parse().unwrap(), None, 0).await.is_err());
+}
+
+async fn set_up_time_is_of_the_attempt_that_took_it(database: Database) {
+    let text = "workflow: one\nsteps:\n  a: { run: [x], retry: { attempts: 2, backoff: 0s } }\n";
+    let (house, name, first) = leased(&database, text).await;
+    let seen = async || {
+        let step = house.run(&name.to_string()).await.steps.unwrap().remove(0);
+        (step.set_up_ms, step.metrics.get("loss").copied())
+    };
+    let metrics = BTreeMap::from([("loss".to_owned(), 0.5)]);
+    house.engine.report(Report { metrics, ..report(&first, "loss", 0..1) }).await.unwrap();
+    assert_eq!(seen().await, (None, Some(0.5)));
+    house.engine.report(Report { set_up_ms: Some(41_000), ..report(&first, "loss", 1..2) }).await.unwrap();
+    assert_eq!(seen().await, (Some(41_000), Some(0.5)), "neither takes the other's place");
+    house.finish(&first.key, failed()).await.unwrap();
+    let second = house.lease_one("w", "s").await;
+    assert_eq!(seen().await.0, None, "it is the first attempt's");
+    let finish = Finish { set_up_ms: Some(1_500), ..Finish::of(second.key, success()) };
+    house.engine.finish(finish).await.unwrap();
+    assert_eq!(seen().await.0, Some(1_500));
 }
 
 async fn each_attempt_has_its_own(database: Database) {

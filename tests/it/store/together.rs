@@ -32,12 +32,13 @@ async fn what_comes_together_fails_alone(database: Database) {
     let reports = orders.iter().enumerate().map(|(number, order)| {
         let (engine, mut key) = (house.engine.clone(), order.key.clone());
         key.epoch += i64::from(number % 2 == 1);
-        tokio::spawn(async move { engine.finish(Finish { key, outcome: success(), next: next() }).await })
+        tokio::spawn(
+            async move { engine.finish(Finish { next: next(), ..Finish::of(key, success()) }).await },
+        )
     });
     let nowhere = AttemptKey { run: "wide/99".parse().unwrap(), ..orders[0].key.clone() };
     let (engine, key) = (house.engine.clone(), nowhere);
-    let nowhere =
-        tokio::spawn(async move { engine.finish(Finish { key, outcome: success(), next: None }).await });
+    let nowhere = tokio::spawn(async move { engine.finish(Finish::of(key, success())).await });
     let reports: Vec<_> = reports.collect();
     let mut leased = HashSet::new();
     for (number, report) in reports.into_iter().enumerate() {

@@ -80,7 +80,12 @@ async fn promote(house: &house::House, number: i64, accuracy: f64) {
     house.send(&format!("d{number}"), "data", json!({})).await;
     let run = format!("watched/{number}");
     house.change(&run, Input::Leased { step: 0, worker: "w".to_owned(), session: "s".to_owned() }).await;
-    house.change(&run, Input::Finished { step: 0, epoch: 1, outcome: succeeded_with(accuracy) }).await;
+    house
+        .change(
+            &run,
+            Input::Finished { step: 0, epoch: 1, outcome: succeeded_with(accuracy), set_up_ms: None },
+        )
+        .await;
     let promoted = house.run(&run).await.promoted.map(|promoted| promoted.version);
     assert_eq!(promoted, Some(number));
 }

@@ -45,7 +45,7 @@ impl House {
 
     async fn finish(&self, run: &str, step: usize, outcome: Outcome) {
         let epoch = self.store.load_run(&run.parse().unwrap()).await.unwrap().steps()[step].epoch;
-        self.change(run, Input::Finished { step, epoch, outcome }).await;
+        self.change(run, Input::Finished { step, epoch, outcome, set_up_ms: None }).await;
         self.look().await;
     }
 

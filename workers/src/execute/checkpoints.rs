@@ -196,6 +196,7 @@ impl<'a> Checkpoints<'a> {
             metrics: BTreeMap::new(),
             points: Vec::new(),
             checkpoint: Some(artifact),
+            set_up_ms: None,
         };
         // A lease that is lost shows at the next renewal.
         client::persist(|| self.tools.orchestrator.report(&report))

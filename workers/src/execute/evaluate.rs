@@ -19,6 +19,7 @@ impl Attempt<'_> {
             Ok(source) => source,
             Err(reason) => return Came::CouldNotStart(reason),
         };
+        self.set_up.is_over();
         let stop = Stop::default();
         let (mut told, stopped) = (order.clone(), stop.clone());
         told.examples.format = source.format;

@@ -49,7 +49,7 @@ pub(crate) use contract::Places;
 use logs::Log;
 use process::{Program, TERM_GRACE, Tree};
 use redact::Redactor;
-use report::Reporter;
+use report::{Reporter, SetUp};
 
 /// `EX_TEMPFAIL` of sysexits(3): please try again.
 const EXIT_TRY_AGAIN: i32 = 75;
@@ -97,6 +97,22 @@ enum Came {
     TimedOut,
 }
 
+/// An attempt that is over.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// What it came to.
+    pub(crate) outcome: Outcome,
+    /// How long it took until its own work began, in milliseconds; none: it never did, or there is nothing to set up.
+    pub(crate) set_up_ms: Option<u64>,
+}
+
+impl Ended {
+    /// One that ended before it began.
+    fn at_once(reason: String) -> Self {
+        Self { outcome: Outcome::Failed { failure: Failure::CouldNotStart, reason }, set_up_ms: None }
+    }
+}
+
 /// Runs one attempt. When it returns, nothing of the step runs on this host any more and its log has been sent as
 /// far as that was possible. None: nobody wants the outcome.
 pub(crate) async fn execute(
@@ -104,21 +120,23 @@ pub(crate) async fn execute(
     order: &StepOrder,
     held: &Held,
     mut ending: EndingSignal,
-) -> Option<Outcome> {
+) -> Option<Ended> {
+    let set_up = SetUp::begin();
     let deadline = Instant::now() + Duration::from_millis(order.timeout_ms);
     let place = match tools.places.take(&order.params).await {
         Ok(place) => place,
-        Err(reason) => return Some(Outcome::Failed { failure: Failure::CouldNotStart, reason }),
+        Err(reason) => return Some(Ended::at_once(reason)),
     };
     let log = match Redactor::new(&order.secrets) {
         Ok(redactor) => Log::without(redactor),
-        Err(reason) => return Some(Outcome::Failed { failure: Failure::CouldNotStart, reason }),
+        Err(reason) => return Some(Ended::at_once(reason)),
     };
     let checkpoints = Checkpoints::new(tools, order, &place, &log);
-    let mut reporter = Reporter::new(&tools.orchestrator, held, order, &log, place.metrics());
+    let mut reporter = Reporter::new(&tools.orchestrator, held, order, (&log, &set_up), place.metrics());
     let came = {
         let checkpoints = &checkpoints;
-        let attempt = Attempt { tools, order, held, place: &place, log: &log, checkpoints, deadline };
+        let (place, log, set_up) = (&place, &log, &set_up);
+        let attempt = Attempt { tools, order, held, place, log, set_up, checkpoints, deadline };
         let work = async {
             match &order.task {
                 OrderTask::Run(run) => attempt.run(run, ending.clone()).await,
@@ -156,7 +174,8 @@ pub(crate) async fn execute(
         }
         came => outcome_of(came, order, &log),
     };
-    outcome.map(|outcome| without_secrets(outcome, log.redactor()))
+    let set_up_ms = set_up.took_ms();
+    outcome.map(|outcome| Ended { outcome: without_secrets(outcome, log.redactor()), set_up_ms })
 }
 
 /// What is stored of an outcome holds no secret: neither a reason that quotes something nor a value that is handed on.
@@ -217,6 +236,7 @@ struct Attempt<'a> {
     held: &'a Held,
     place: &'a Place,
     log: &'a Log,
+    set_up: &'a SetUp,
     checkpoints: &'a Checkpoints<'a>,
     deadline: Instant,
 }
@@ -258,6 +278,7 @@ impl Attempt<'_> {
             Ok(started) => started,
             Err(cause) => return Came::CouldNotStart(not_started(&program, &cause)),
         };
+        self.set_up.is_over();
         self.checkpoints.started(tree.leader());
         let over = CancellationToken::new();
         let running = async {

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use refit_workflows::wire::{Report, StepOrder};
+use tokio::time::Instant;
 
 use super::logs::Log;
 use crate::client::{self, Orchestrator};
@@ -21,8 +23,39 @@ const LOOK: Duration = Duration::from_millis(500);
 const CHUNKS_MAX: usize = 4;
 /// Values of metrics in one call.
 const POINTS_MAX: usize = 2_000;
+/// From here on it is worth a call of its own how long an attempt took to be set up.
+const SET_UP_TOLD: Duration = Duration::from_secs(1);
 /// The pause before a refused call that may be accepted later.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an attempt takes until its own work begins.
+#[derive(Debug)]
+pub(crate) struct SetUp {
+    begun: Instant,
+    took: OnceLock<Duration>,
+}
+
+impl SetUp {
+    /// From now on.
+    pub(crate) fn begin() -> Self {
+        Self { begun: Instant::now(), took: OnceLock::new() }
+    }
+
+    /// The attempt's own work begins.
+    pub(crate) fn is_over(&self) {
+        // The first time counts.
+        let _ = self.took.set(self.begun.elapsed());
+    }
+
+    fn took(&self) -> Option<Duration> {
+        self.took.get().copied()
+    }
+
+    /// How long it took, in milliseconds; none while it is not over.
+    pub(crate) fn took_ms(&self) -> Option<u64> {
+        self.took().map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
+    }
+}
 
 /// Reports on one attempt.
 #[derive(Debug)]
@@ -31,6 +64,8 @@ pub(crate) struct Reporter<'a> {
     held: &'a Held,
     order: &'a StepOrder,
     log: &'a Log,
+    set_up: &'a SetUp,
+    set_up_told: bool,
     /// The step's metrics; complete once it is over.
     pub(crate) metrics: Metrics,
     metrics_sent: BTreeMap<String, f64>,
@@ -41,11 +76,12 @@ impl<'a> Reporter<'a> {
         orchestrator: &'a Orchestrator,
         held: &'a Held,
         order: &'a StepOrder,
-        log: &'a Log,
+        (log, set_up): (&'a Log, &'a SetUp),
         metrics: PathBuf,
     ) -> Self {
         let metrics = Metrics::follow(metrics);
-        Self { orchestrator, held, order, log, metrics, metrics_sent: BTreeMap::new() }
+        let (set_up_told, metrics_sent) = Default::default();
+        Self { orchestrator, held, order, log, set_up, set_up_told, metrics, metrics_sent }
     }
 
     /// Reports until dropped. Dropping it in the middle of a call is harmless: chunks carry numbers.
@@ -74,7 +110,10 @@ impl<'a> Reporter<'a> {
             let logs = self.log.unsent(CHUNKS_MAX, over);
             let changed = *self.metrics.latest() != self.metrics_sent;
             let points = self.metrics.unsent(POINTS_MAX).to_vec();
-            if logs.is_empty() && points.is_empty() && !(metrics && changed) {
+            let set_up = if self.set_up_told { None } else { self.set_up.took() };
+            // The outcome, which comes next, tells it as well.
+            let tell_set_up = !over && set_up.is_some_and(|took| took >= SET_UP_TOLD);
+            if logs.is_empty() && points.is_empty() && !(metrics && changed) && !tell_set_up {
                 return true;
             }
             let last = logs.last().map(|chunk| chunk.seq);
@@ -85,6 +124,7 @@ impl<'a> Reporter<'a> {
                 metrics: if changed { self.metrics.latest().clone() } else { BTreeMap::new() },
                 checkpoint: None,
                 points,
+                set_up_ms: set_up.and_then(|_| self.set_up.took_ms()),
             };
             match client::persist(|| self.orchestrator.report(&report)).await {
                 Err(refusal) if refusal.is_lost() => {
@@ -104,6 +144,7 @@ impl<'a> Reporter<'a> {
             if let Some(last) = last {
                 self.log.sent(last);
             }
+            self.set_up_told |= report.set_up_ms.is_some();
             self.metrics.sent(report.points.len());
             if changed {
                 self.metrics_sent = report.metrics;

@@ -11,9 +11,9 @@ use refit_workflows::wire::{
 };
 use serde_json::{Value, json};
 
-use super::{Tools, execute};
+use super::{Ended, Tools, execute};
 use crate::cgroup::Cgroups;
-use crate::held::{Ending, Held};
+use crate::held::{Ending, EndingSignal, Held};
 use crate::testing::{TestOrchestrator, eventually, process, shell};
 
 pub(super) struct Bench {
@@ -44,6 +44,10 @@ impl Bench {
 
     pub(super) async fn run(&self, order: &StepOrder) -> Option<Outcome> {
         let (_holding, ending) = self.held.take(&order.key, crate::host::steady_clock()).unwrap();
+        self.ended(order, ending).await.map(|ended| ended.outcome)
+    }
+
+    async fn ended(&self, order: &StepOrder, ending: EndingSignal) -> Option<Ended> {
         execute(&self.tools, order, &self.held, ending).await
     }
 

@@ -49,6 +49,7 @@ impl Attempt<'_> {
 
     async fn check_data(&self, order: &ValidateOrder, stop: &Arc<AtomicBool>) -> Result<Outcome, String> {
         let task = self.gather_data(order).await?;
+        self.set_up.is_over();
         let stop = stop.clone();
         let checked = tokio::task::spawn_blocking(move || task.run(&stop)).await;
         let findings = checked.map_err(|panic| format!("failed to check the data: {panic}"))??;

@@ -46,6 +46,9 @@ pub enum Input {
         epoch: i64,
         /// What it came to.
         outcome: Outcome,
+        /// How long it took until its own work began, in milliseconds; none where the worker does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        set_up_ms: Option<u64>,
     },
     /// A worker is gone, or never received the attempt.
     WorkerLost {

@@ -102,6 +102,9 @@ pub struct Step {
     pub ready_at: Option<Timestamp>,
     /// When its latest attempt was leased.
     pub started_at: Option<Timestamp>,
+    /// How long its latest attempt took until its own work began, in milliseconds; known once that attempt is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_up_ms: Option<u64>,
     /// A gate's latest decision.
     pub decision: Option<Decision>,
     /// Of an approval that was given: what for.
@@ -285,6 +288,7 @@ impl Step {
             worker: None,
             ready_at: None,
             started_at: None,
+            set_up_ms: None,
             decision: None,
             approved: None,
             child: None,

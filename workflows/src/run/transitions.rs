@@ -21,7 +21,9 @@ impl Run {
                 self.on_absorbed(params, batch, coalesced, *no_cache)
             }
             Input::Leased { step, worker, session } => self.on_leased(*step, worker, session, at),
-            Input::Finished { step, epoch, outcome } => self.on_finished(*step, *epoch, outcome, at, effects),
+            Input::Finished { step, epoch, outcome, set_up_ms } => {
+                self.on_finished((*step, *epoch), outcome, *set_up_ms, at, effects)
+            }
             Input::WorkerLost { step, epoch, reason } => self.on_worker_lost(*step, *epoch, reason, at),
             Input::Recalled { step, from, results } => self.on_recalled(*step, from, results, at),
             Input::Ticked => self.on_ticked(at),
@@ -137,6 +139,7 @@ impl Run {
         entry.attempt += 1;
         entry.worker = Some(worker.to_owned());
         entry.started_at = Some(at);
+        entry.set_up_ms = None;
         let lease =
             Lease { worker: worker.to_owned(), session: session.to_owned(), epoch: entry.epoch, since: at };
         self.set_state(step, StepState::Leased { lease });
@@ -145,9 +148,9 @@ impl Run {
 
     fn on_finished(
         &mut self,
-        step: usize,
-        epoch: i64,
+        (step, epoch): (usize, i64),
         outcome: &Outcome,
+        set_up_ms: Option<u64>,
         at: Timestamp,
         effects: &mut Vec<Effect>,
     ) -> Result<Touched, Refused> {
@@ -155,6 +158,7 @@ impl Run {
         self.held_lease(step, epoch)?;
         self.must_be_running()?;
         let cancelling = matches!(self.steps[step].state, StepState::Cancelling { .. });
+        self.step_mut(step).set_up_ms = set_up_ms;
         match outcome {
             Outcome::Succeeded(handed) => {
                 // Finished before the request to end reached it: the first commit wins.

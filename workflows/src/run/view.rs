@@ -12,6 +12,8 @@ pub struct Live {
     pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
     /// The examples that gates decided on, by step name.
     pub holdouts: BTreeMap<String, Vec<HoldoutUse>>,
+    /// How long attempts took to be set up, in milliseconds, by step name; each with the attempt's epoch.
+    pub set_up_ms: BTreeMap<String, (i64, u64)>,
     /// What steps saved last, by step name.
     pub checkpoints: BTreeMap<String, Checkpoint>,
 }
@@ -163,6 +165,10 @@ impl Run {
             ready_at: step.ready_at,
             started_at: step.started_at,
             finished_at,
+            set_up_ms: step.set_up_ms.or_else(|| {
+                let (epoch, set_up_ms) = live.set_up_ms.get(name)?;
+                (*epoch == step.epoch && step.state.lease().is_some()).then_some(*set_up_ms)
+            }),
             outputs: results.outputs,
             metrics,
             artifacts: results.artifacts,

@@ -108,6 +108,10 @@ pub struct StepView {
     pub started_at: Option<Timestamp>,
     /// When it was settled.
     pub finished_at: Option<Timestamp>,
+    /// How long its latest attempt took until its own work began (code, inputs, a Python environment), in milliseconds;
+    /// counted from `started_at`. None while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_up_ms: Option<u64>,
     /// Values it handed on.
     pub outputs: BTreeMap<String, Value>,
     /// Its metrics; live ones while it runs.

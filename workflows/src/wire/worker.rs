@@ -311,6 +311,9 @@ pub struct Report {
     /// New values of metrics, in order; taken once each by their `index`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub points: Vec<MetricPoint>,
+    /// How long the attempt took until its own work began, in milliseconds; told once, in the first report after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_up_ms: Option<u64>,
 }
 
 /// One value of a metric.
@@ -389,8 +392,18 @@ pub struct Finish {
     pub key: AttemptKey,
     /// What it came to.
     pub outcome: Outcome,
+    /// How long it took until its own work began, in milliseconds: its code, inputs and environment were there then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_up_ms: Option<u64>,
     /// Asks for the next attempts in the same reply.
     pub next: Option<LeaseRequest>,
+}
+
+impl Finish {
+    /// An outcome and nothing else.
+    pub fn of(key: AttemptKey, outcome: Outcome) -> Self {
+        Self { key, outcome, set_up_ms: None, next: None }
+    }
 }
 
 /// Answer to [`Finish`].

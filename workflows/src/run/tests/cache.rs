@@ -33,11 +33,11 @@ fn an_outcome_is_kept_under_what_its_attempt_was_told() {
     let (mut run, asked) = started(WORKFLOW, 1);
     run.apply(&lease(ASIDE), NOW).unwrap();
     run.apply(&lease(0), NOW).unwrap();
-    run.apply(&Input::Finished { step: 0, epoch: 1, outcome: success(0.9) }, NOW).unwrap();
+    run.apply(&Input::Finished { step: 0, epoch: 1, outcome: success(0.9), set_up_ms: None }, NOW).unwrap();
     // Somebody else was faster, while the step aside is at work with the champion of before.
     let champion = Some(reigning(2));
     run.apply(&Input::ChampionMoved { step: place(&run, "promote"), champion }, NOW).unwrap();
-    let finished = Input::Finished { step: ASIDE, epoch: 1, outcome: success(0.9) };
+    let finished = Input::Finished { step: ASIDE, epoch: 1, outcome: success(0.9), set_up_ms: None };
     let effects = run.apply(&finished, NOW).unwrap();
     let kept = |effect| if let Effect::Remember { key, .. } = effect { Some(key) } else { None };
     let kept: Vec<Digest> = effects.into_iter().filter_map(kept).collect();

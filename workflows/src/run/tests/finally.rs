@@ -85,7 +85,8 @@ fn a_cancelled_run_cleans_up_unless_it_is_cancelled_again() {
     run.apply(&cancel(), NOW).unwrap();
     assert_eq!((state(&run, "b"), state(&run, "tell")), ("cancelled", "blocked"));
     assert!(run.view(&Live::default()).reason.unwrap().contains("cancel once more"));
-    run.apply(&Input::Finished { step: 0, epoch: 1, outcome: Outcome::Cancelled }, NOW).unwrap();
+    run.apply(&Input::Finished { step: 0, epoch: 1, outcome: Outcome::Cancelled, set_up_ms: None }, NOW)
+        .unwrap();
     assert_eq!((told(&run).as_str(), state(&run, "alarm")), ("cancelled", "ready"));
     let mut through = run.clone();
     for name in ["tell", "alarm", "last"] {

@@ -69,7 +69,8 @@ fn the_window_holds_and_a_share_that_is_out_of_reach_spares_the_rest() {
     assert_eq!(state(&run, "train[depth=5]"), "skipped");
     assert_eq!(reason(&run, "train[depth=5]"), "2 of 5 instances did not succeed; 4 would have to");
     assert_eq!(state(&run, "train"), "running", "what has begun goes on");
-    run.apply(&Input::Finished { step: second, epoch: 1, outcome: success(0.7) }, NOW).unwrap();
+    run.apply(&Input::Finished { step: second, epoch: 1, outcome: success(0.7), set_up_ms: None }, NOW)
+        .unwrap();
     assert_eq!(
         reason(&run, "train"),
         "2 of 5 instances succeeded, 4 must: train[depth=3]: exit code 1; train[depth=4]: exit code 1"
@@ -160,7 +161,12 @@ fn a_retry_keeps_the_instances_that_worked() {
     run.apply(&Input::Retried { all: false, by: "ada".to_owned() }, NOW).unwrap();
     run.apply(&Input::Admitted { champion: None }, NOW).unwrap();
     assert_eq!((state(&run, "train[depth=4]"), state(&run, "train[depth=8]")), ("succeeded", "ready"));
-    let late = Input::Finished { step: place(&run, "train[depth=8]"), epoch: 1, outcome: success(0.1) };
+    let late = Input::Finished {
+        step: place(&run, "train[depth=8]"),
+        epoch: 1,
+        outcome: success(0.1),
+        set_up_ms: None,
+    };
     assert_eq!(run.apply(&late, NOW), Err(Refused::AttemptOver));
     work(&mut run, "train[depth=8]", success(0.95));
     work(&mut run, "after", success(0.9));
@@ -219,7 +225,8 @@ steps:
         if matches!(run.steps[step].state, StepState::Ready) {
             apply(run, &lease(step), NOW, &mut registry).unwrap();
         }
-        let finished = Input::Finished { step, epoch: run.steps[step].epoch, outcome: success(0.9) };
+        let finished =
+            Input::Finished { step, epoch: run.steps[step].epoch, outcome: success(0.9), set_up_ms: None };
         apply(run, &finished, NOW, &mut registry).unwrap();
         check_invariants(run);
     };

@@ -81,7 +81,8 @@ fn reason(run: &Run, name: &str) -> String {
 fn work(run: &mut Run, name: &str, outcome: Outcome) {
     let step = place(run, name);
     run.apply(&lease(step), NOW).unwrap_or_else(|refused| panic!("{name}: {refused}"));
-    run.apply(&Input::Finished { step, epoch: run.steps[step].epoch, outcome }, NOW).unwrap();
+    run.apply(&Input::Finished { step, epoch: run.steps[step].epoch, outcome, set_up_ms: None }, NOW)
+        .unwrap();
     check_invariants(run);
 }
 
@@ -328,10 +329,10 @@ fn all_inputs(run: &Run) -> Vec<Input> {
         inputs.push(Input::Leased { step, worker: "w".to_owned(), session: "s".to_owned() });
         inputs.push(Input::WorkerLost { step, epoch, reason: "lost".to_owned() });
         for epoch in [epoch, epoch - 1, epoch + 1] {
-            inputs.push(Input::Finished { step, epoch, outcome: success(0.9) });
-            inputs.push(Input::Finished { step, epoch, outcome: failure() });
+            inputs.push(Input::Finished { step, epoch, outcome: success(0.9), set_up_ms: None });
+            inputs.push(Input::Finished { step, epoch, outcome: failure(), set_up_ms: None });
         }
-        inputs.push(Input::Finished { step, epoch, outcome: Outcome::Cancelled });
+        inputs.push(Input::Finished { step, epoch, outcome: Outcome::Cancelled, set_up_ms: None });
         for approve in [true, false] {
             inputs.push(decided(step, approve, "ada", false));
         }
@@ -364,7 +365,12 @@ fn drive(run: &mut Run, registry: &mut Registry, accuracy: f64) -> Vec<Input> {
         let Some(step) = run.ready_steps().next() else { break };
         let leased = Input::Leased { step, worker: "w".to_owned(), session: "s".to_owned() };
         journal.extend(apply(run, &leased, NOW, registry).unwrap());
-        let finished = Input::Finished { step, epoch: run.steps[step].epoch, outcome: success(accuracy) };
+        let finished = Input::Finished {
+            step,
+            epoch: run.steps[step].epoch,
+            outcome: success(accuracy),
+            set_up_ms: None,
+        };
         journal.extend(apply(run, &finished, NOW, registry).unwrap());
     }
     journal

@@ -181,7 +181,7 @@ proptest! {
                 let epoch = run.steps[step].epoch;
                 let (child, outputs) = (RunName::new("child", 1), BTreeMap::new());
                 let _ = run.apply(&Input::ChildEnded { step, epoch, run: child, ending: Ending::Succeeded, outputs }, at);
-                let _ = run.apply(&Input::Finished { step, epoch, outcome: success(0.9) }, at);
+                let _ = run.apply(&Input::Finished { step, epoch, outcome: success(0.9), set_up_ms: None }, at);
             }
         }
         prop_assert!(matches!(run.head.state, RunState::Over { .. }), "stuck: {}", image(&run));

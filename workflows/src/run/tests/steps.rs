@@ -50,20 +50,20 @@ steps:
     let mut registry = Registry { champion: None, moved: false };
     run.apply(&Input::Admitted { champion: None }, NOW).unwrap();
     run.apply(&lease(0), NOW).unwrap();
-    run.apply(&Input::Finished { step: 0, epoch: 1, outcome: success(0.9) }, NOW).unwrap();
+    run.apply(&Input::Finished { step: 0, epoch: 1, outcome: success(0.9), set_up_ms: None }, NOW).unwrap();
     run.apply(&lease(1), NOW).unwrap();
-    run.apply(&Input::Finished { step: 1, epoch: 1, outcome: failure() }, NOW).unwrap();
+    run.apply(&Input::Finished { step: 1, epoch: 1, outcome: failure(), set_up_ms: None }, NOW).unwrap();
     assert_eq!(run.steps[2].state.name(), "skipped");
     let held_back = Settled::Skipped { reason: "b failed".to_owned(), not_needed: false };
     assert_eq!(run.steps[4].state.settled(), Some(&held_back), "what held back its need is the reason");
     assert_eq!(run.steps[3].state.name(), "ready", "`if: failed()` runs because its need failed");
     run.apply(&lease(3), NOW).unwrap();
-    run.apply(&Input::Finished { step: 3, epoch: 1, outcome: success(0.9) }, NOW).unwrap();
+    run.apply(&Input::Finished { step: 3, epoch: 1, outcome: success(0.9), set_up_ms: None }, NOW).unwrap();
     assert_eq!(run.head.state.name(), "failed");
 
     run.apply(&Input::Retried { all: false, by: "ada".to_owned() }, NOW).unwrap();
     assert_eq!(run.head.state.name(), "waiting");
-    let late = run.apply(&Input::Finished { step: 1, epoch: 1, outcome: success(0.9) }, NOW);
+    let late = run.apply(&Input::Finished { step: 1, epoch: 1, outcome: success(0.9), set_up_ms: None }, NOW);
     assert_eq!(late, Err(Refused::AttemptOver), "what the old attempt says now changes nothing");
     drive(&mut run, &mut registry, 0.9);
     assert_eq!(run.head.state.name(), "succeeded");
@@ -80,7 +80,8 @@ fn a_retry_after_the_promotion_does_not_promote_again() {
     for (step, outcome) in [(0, success(0.9)), (1, success(0.9)), (4, failure())] {
         let leased = Input::Leased { step, worker: "w".to_owned(), session: "s".to_owned() };
         apply(&mut run, &leased, NOW, &mut registry).unwrap();
-        apply(&mut run, &Input::Finished { step, epoch: 1, outcome }, NOW, &mut registry).unwrap();
+        apply(&mut run, &Input::Finished { step, epoch: 1, outcome, set_up_ms: None }, NOW, &mut registry)
+            .unwrap();
     }
     assert_eq!((run.head.state.name(), run.head.promoted.as_ref().map(|it| it.version)), ("failed", Some(5)));
     run.apply(&Input::Retried { all: false, by: "ada".to_owned() }, NOW).unwrap();
@@ -122,7 +123,8 @@ fn exit_75_is_tried_again_without_being_counted() {
         assert_eq!(run.steps[0].state.name(), "ready", "attempt {attempt}");
         run.apply(&Input::Leased { step: 0, worker: "w".to_owned(), session: "s".to_owned() }, at).unwrap();
         let outcome = Outcome::Failed { failure: Failure::RetryAsked, reason: "exit code 75".to_owned() };
-        run.apply(&Input::Finished { step: 0, epoch: i64::from(attempt), outcome }, at).unwrap();
+        run.apply(&Input::Finished { step: 0, epoch: i64::from(attempt), outcome, set_up_ms: None }, at)
+            .unwrap();
         if let Some(wake) = run.next_wake() {
             at = wake;
             assert!(run.apply(&Input::Ticked, wake.minus(Duration::from_millis(1))).is_err());
@@ -156,7 +158,7 @@ fn a_run_that_waits_takes_events_in_until_it_starts() {
     };
     refuse(&mut run);
     run.apply(&Input::Leased { step: 0, worker: "w".to_owned(), session: "s".to_owned() }, NOW).unwrap();
-    run.apply(&Input::Finished { step: 0, epoch: 1, outcome: failure() }, NOW).unwrap();
+    run.apply(&Input::Finished { step: 0, epoch: 1, outcome: failure(), set_up_ms: None }, NOW).unwrap();
     refuse(&mut run);
     run.apply(&Input::Retried { all: true, by: "ada".to_owned() }, NOW).unwrap();
     refuse(&mut run);
@@ -203,7 +205,7 @@ finally:
     apply(&mut run, lease(0));
     let artifacts = BTreeMap::from([("table".to_owned(), artifact())]);
     let made = Outcome::Succeeded(Handed { artifacts, ..Handed::default() });
-    apply(&mut run, Input::Finished { step: 0, epoch: 1, outcome: made });
+    apply(&mut run, Input::Finished { step: 0, epoch: 1, outcome: made, set_up_ms: None });
     apply(&mut run, lease(1));
     let order = run.order(1).unwrap();
     let crate::wire::OrderTask::Validate(order) = order.task else { panic!("no check of data") };
@@ -223,7 +225,7 @@ finally:
             ..Handed::default()
         },
     };
-    apply(&mut run, Input::Finished { step: 1, epoch: 1, outcome: refused });
+    apply(&mut run, Input::Finished { step: 1, epoch: 1, outcome: refused, set_up_ms: None });
     let view = run.view(&Live::default());
     let steps = view.steps.unwrap();
     assert_eq!((steps[1].state.as_str(), steps[1].attempt), ("rejected", 1));
@@ -232,6 +234,6 @@ finally:
     assert_eq!(steps[2].state, "skipped");
     assert_eq!(steps[3].state, "ready", "an expression sees what it rests on");
     apply(&mut run, lease(3));
-    apply(&mut run, Input::Finished { step: 3, epoch: 1, outcome: success(0.9) });
+    apply(&mut run, Input::Finished { step: 3, epoch: 1, outcome: success(0.9), set_up_ms: None });
     assert_eq!(run.head.state.name(), "rejected");
 }
