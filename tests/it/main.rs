@@ -26,6 +26,7 @@ mod api;
 mod broken;
 mod cli;
 mod demo;
+mod deploy;
 mod examples;
 mod gates_page;
 mod hooks;
