@@ -11,6 +11,7 @@ mod gpus;
 mod logs;
 mod s3;
 mod secrets;
+mod set_up;
 mod validate;
 mod workers;
 
