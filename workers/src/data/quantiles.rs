@@ -11,12 +11,27 @@ const BUFFER: usize = 1 << 16;
 /// numbers; of 10 million, ranks are off by less than one in ten thousand.
 const KEPT_MAX: usize = 1 << 19;
 
+/// A number as one that is compared in a single instruction: in the order of [`f64::total_cmp`].
+type Key = u64;
+
+const SIGN: Key = 1 << 63;
+
+fn key(number: f64) -> Key {
+    let bits = number.to_bits();
+    if bits & SIGN == 0 { bits | SIGN } else { !bits }
+}
+
+fn number(key: Key) -> f64 {
+    f64::from_bits(if key & SIGN == 0 { !key } else { key & !SIGN })
+}
+
 /// Numbers, of which quantiles are asked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quantiles {
-    fresh: Vec<f64>,
+    /// As [`Key`]s, here and below.
+    fresh: Vec<Key>,
     /// Sorted; each number of the buffer stands for 2 to the power of its level.
-    buffers: Vec<(u32, Vec<f64>)>,
+    buffers: Vec<(u32, Vec<Key>)>,
     kept: usize,
     /// Whether the next merge keeps the odd ones.
     odd: bool,
@@ -34,11 +49,11 @@ impl Quantiles {
         self.count += numbers.len() as u64;
         while !numbers.is_empty() {
             let (now, later) = numbers.split_at(numbers.len().min(BUFFER - self.fresh.len()));
-            self.fresh.extend_from_slice(now);
+            self.fresh.extend(now.iter().map(|number| key(*number)));
             numbers = later;
             if self.fresh.len() == BUFFER {
                 let mut full = std::mem::replace(&mut self.fresh, Vec::with_capacity(BUFFER));
-                full.sort_unstable_by(f64::total_cmp);
+                full.sort_unstable();
                 self.kept += full.len();
                 self.buffers.push((0, full));
                 self.shrink();
@@ -69,13 +84,14 @@ impl Quantiles {
 
     /// The numbers that are kept, ascending, each once, with how many it stands for.
     pub(crate) fn points(&self) -> Vec<(f64, u64)> {
-        let fresh = self.fresh.iter().map(|number| (*number, 1));
-        let kept = self
-            .buffers
-            .iter()
-            .flat_map(|(level, numbers)| numbers.iter().map(|number| (*number, 1 << *level)));
-        let mut points: Vec<(f64, u64)> = fresh.chain(kept).collect();
-        points.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
+        let mut fresh = self.fresh.clone();
+        fresh.sort_unstable();
+        let fresh = fresh.into_iter().map(|key| (key, 1));
+        let kept = self.buffers.iter().flat_map(|(level, keys)| keys.iter().map(|key| (*key, 1 << *level)));
+        let mut points: Vec<(Key, u64)> = fresh.chain(kept).collect();
+        // Merges what is in order already.
+        points.sort_by_key(|(key, _)| *key);
+        let mut points: Vec<(f64, u64)> = points.into_iter().map(|(key, many)| (number(key), many)).collect();
         points.dedup_by(|next, kept| {
             let same = next.0 == kept.0;
             if same {
@@ -87,23 +103,23 @@ impl Quantiles {
     }
 }
 
-/// Merges two sorted lists and keeps every second number.
-fn every_second(one: &[f64], other: &[f64], odd: bool) -> Vec<f64> {
+/// Merges two sorted lists and keeps every second number, the first one only if `odd`. Which list the next one comes from cannot be
+/// foreseen, so nothing branches on it.
+fn every_second(one: &[Key], other: &[Key], odd: bool) -> Vec<Key> {
     let mut merged = Vec::with_capacity((one.len() + other.len()) / 2 + 1);
     let (mut a, mut b, mut keep) = (0, 0, odd);
-    while a < one.len() || b < other.len() {
-        let from_one = b == other.len() || (a < one.len() && one[a] <= other[b]);
-        let number = if from_one { one[a] } else { other[b] };
-        if from_one {
-            a += 1
-        } else {
-            b += 1
-        }
+    while a < one.len() && b < other.len() {
+        let (left, right) = (one[a], other[b]);
+        let from_one = left <= right;
         if keep {
-            merged.push(number);
+            merged.push(left.min(right));
         }
+        a += usize::from(from_one);
+        b += usize::from(!from_one);
         keep = !keep;
     }
+    let rest = one[a..].iter().chain(&other[b..]);
+    merged.extend(rest.skip(usize::from(!keep)).step_by(2));
     merged
 }
 
@@ -174,6 +190,27 @@ mod tests {
         let mut quantiles = Quantiles::new();
         numbers.chunks(8192).for_each(|chunk| quantiles.extend(chunk));
         quantiles
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_numbers_and_come_back() {
+        let numbers = [f64::NEG_INFINITY, -2.5, -1e-300, -0.0, 0.0, 1e-300, 2.5, f64::INFINITY];
+        assert!(numbers.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
+        assert!(numbers.iter().all(|it| number(key(*it)).to_bits() == it.to_bits()));
+    }
+
+    #[test]
+    fn every_second_of_two_lists_is_every_second_of_all() {
+        let lists: [(&[Key], &[Key]); 4] =
+            [(&[1, 4, 5], &[2, 3]), (&[1, 2, 3], &[]), (&[], &[7, 8]), (&[5, 6, 7], &[1, 5, 9, 10])];
+        for (one, other) in lists {
+            let mut all = [one, other].concat();
+            all.sort_unstable();
+            for odd in [false, true] {
+                let kept: Vec<Key> = all.iter().copied().skip(usize::from(!odd)).step_by(2).collect();
+                assert_eq!(every_second(one, other, odd), kept);
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Checks of data: one pass over a table answers all questions that its checks ask, in bounded memory. Reading order:
-//! [`Task::run`] → `questions` (what a check asks) → `plan` (the pass) → `probe` (what is gathered of each batch) → `judge`
+//! [`Task::run`] → `questions` (what a check asks) → `plan` (what is to be gathered) → `pass` (the reading) → `probe` (what is gathered of each batch) → `judge`
 //! (questions answered) → `findings` (what is handed over).
 //!
 //! Must never happen here: a check that could not be made counted as one that holds.
@@ -12,6 +12,7 @@ mod hashes;
 mod judge;
 #[cfg(test)]
 mod large;
+mod pass;
 mod plan;
 mod probe;
 mod questions;

@@ -1,32 +1,25 @@
-//! The pass over a table: which columns are read as what, which filters choose rows, what is gathered of them, and what was
+//! What the pass over a table is to gather: which columns are read as what, which filters choose rows, what is gathered of them, and what was
 //! gathered afterwards. Must never happen here: a column read twice as the same kind, or rows read where footers answer
 //! everything.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use super::filter::{Filter, value};
+use super::filter::Filter;
 use super::hashes::Hashes;
-use super::probe::{Probe, Ruled, Sample, Selected};
+use super::pass::{self, Choice, NamedChoice, Placed};
+use super::probe::{Probe, Ruled, Sample};
 use super::questions::{Among, Ask, Count, Question};
-use super::{STOPPED, Source, Task, questions, slices};
+use super::{Source, Task, questions, slices};
 use crate::data::profile::{ColumnProfile, Profile, Profiler, Values};
-use crate::data::{Cells, Kind, Read, Table};
-
-/// What chooses rows.
-enum Choice {
-    /// `where`.
-    Where(Filter),
-    /// One value of a column, as JSON, among the rows of a choice before it.
-    Slice { among: Option<usize>, read: usize, value: String },
-}
+use crate::data::{Kind, Read, Table};
 
 /// The pass over a table, before and after it was made.
 pub(super) struct Plan {
     reads: Vec<Read>,
     /// What chooses rows, by its CEL.
-    filters: Vec<(String, Result<Choice, String>)>,
-    probes: Vec<(Option<usize>, Probe)>,
+    filters: Vec<NamedChoice>,
+    probes: Vec<Placed>,
     questions: Vec<Question>,
     /// Profiles of columns, by name and filter.
     profiled: BTreeMap<(String, Option<usize>), usize>,
@@ -117,49 +110,7 @@ impl Plan {
     /// # Errors
     /// It cannot be read, or `stop` was set.
     pub(super) fn read(&mut self, table: &Table, stop: &AtomicBool) -> Result<u64, String> {
-        let mut all = 0;
-        for rows in table.read(&self.reads).map_err(|wrong| wrong.to_string())? {
-            if stop.load(Ordering::Relaxed) {
-                return Err(STOPPED.to_owned());
-            }
-            let rows = rows.map_err(|wrong| wrong.to_string())?;
-            all += rows.count as u64;
-            let mut kept: Vec<Option<Vec<bool>>> = Vec::new();
-            let mut values: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-            for (_, choice) in &mut self.filters {
-                let chosen = match choice {
-                    Ok(Choice::Where(filter)) => filter.select(&rows).map(Some),
-                    Ok(Choice::Slice { among, read, value }) => {
-                        let values = values.entry(*read).or_insert_with(|| texts(&rows.columns[*read]));
-                        let mut chosen: Vec<bool> = values.iter().map(|other| other == value).collect();
-                        match among.map(|among| &kept[among]) {
-                            None => Ok(Some(chosen)),
-                            Some(None) => Ok(None),
-                            Some(Some(among)) => {
-                                chosen.iter_mut().zip(among).for_each(|(chosen, among)| *chosen &= among);
-                                Ok(Some(chosen))
-                            }
-                        }
-                    }
-                    Err(_) => Ok(None),
-                };
-                kept.push(chosen.unwrap_or_else(|wrong| {
-                    *choice = Err(wrong);
-                    None
-                }));
-            }
-            let whole = Selected::of(&rows, None)?;
-            let of_filter = |kept: &Option<Vec<bool>>| {
-                kept.as_ref().map(|kept| Selected::of(&rows, Some(kept))).transpose()
-            };
-            let selected: Vec<_> = kept.iter().map(of_filter).collect::<Result<_, _>>()?;
-            for (filter, probe) in &mut self.probes {
-                if let Some(rows) = filter.map_or(Some(&whole), |filter| selected[filter].as_ref()) {
-                    probe.add(rows);
-                }
-            }
-        }
-        Ok(all)
+        pass::make(table, &self.reads, &mut self.filters, &mut self.probes, stop)
     }
 
     /// The profile of what was read; questions about columns are answered from it afterwards.
@@ -367,11 +318,6 @@ impl Plan {
         self.profiled.insert((column.to_owned(), filter), probe);
         probe
     }
-}
-
-/// The values of a column as JSON.
-pub(super) fn texts(cells: &Cells) -> Vec<String> {
-    (0..cells.values.len()).map(|row| value(cells, row).to_string()).collect()
 }
 
 fn read_in(reads: &mut Vec<Read>, column: &str, kind: Option<Kind>) -> usize {

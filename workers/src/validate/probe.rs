@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::filter::value;
 use super::hashes::{Hashes, hash};
-use super::plan::texts;
+use super::pass::texts;
 use crate::data::profile::{Profiler, beginning};
 use crate::data::{Cells, Rows};
 
@@ -127,6 +127,18 @@ pub(super) enum Probe {
 }
 
 impl Probe {
+    /// How much work a row of it is, roughly, in the time it takes to count one value.
+    pub(super) fn effort(&self) -> usize {
+        match self {
+            Self::Rows(_) | Self::Missing(..) => 0,
+            Self::Column(_, profiler) => profiler.effort(),
+            Self::Rule(..) => 1,
+            Self::Hashes(reads, ..) => 4 * reads.len(),
+            Self::Alike(reads, ..) => 4 * reads.len(),
+            Self::Values(..) => 4,
+        }
+    }
+
     /// Takes rows in.
     pub(super) fn add(&mut self, rows: &Selected<'_>) {
         match self {
@@ -206,8 +218,8 @@ impl Ruled {
 
     fn each_number(&mut self, rows: &Selected<'_>, cells: &Cells, holds: impl Fn(f64) -> bool) {
         let Some(numbers) = cells.values.as_primitive_opt::<Float64Type>() else { return };
-        for row in 0..numbers.len() {
-            if numbers.is_valid(row) && !holds(numbers.value(row)) {
+        for (row, number) in numbers.values().iter().enumerate() {
+            if !holds(*number) && numbers.is_valid(row) {
                 self.broken(rows, row, || value(cells, row));
             }
         }
