@@ -231,6 +231,7 @@ CREATE TABLE watches (
     version BIGINT NOT NULL,
     run BIGINT NOT NULL,
     pattern TEXT NOT NULL,
+    checks TEXT NOT NULL,
     since BIGINT NOT NULL,
     until BIGINT NOT NULL,
     ended_at BIGINT,

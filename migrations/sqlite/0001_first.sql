@@ -231,6 +231,7 @@ CREATE TABLE watches (
     version INTEGER NOT NULL,
     run INTEGER NOT NULL,
     pattern TEXT NOT NULL,
+    checks TEXT NOT NULL,
     since INTEGER NOT NULL,
     until INTEGER NOT NULL,
     ended_at INTEGER,

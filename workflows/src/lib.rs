@@ -28,4 +28,5 @@ pub mod template;
 pub mod time;
 pub mod trigger;
 pub mod units;
+pub mod watch;
 pub mod wire;

@@ -56,12 +56,17 @@ pub(crate) fn show(model: &ModelView, now: Timestamp) -> String {
     for watch in &model.watches {
         let _ = writeln!(
             text,
-            "\n  {} v{} is watched until {}: an event takes back what {} promoted",
+            "\n  {} v{} is watched until {}: an event takes back what {} promoted{}",
             clean(&watch.alias),
             watch.version,
             exact(watch.until, now),
-            watch.run
+            watch.run,
+            if watch.checks.is_empty() { "" } else { ", unless every check holds for it:" }
         );
+        for check in &watch.checks {
+            let because = check.because.as_ref().map(|because| format!(" ({})", clean(because)));
+            let _ = write!(text, "\n    {}{}", clean(&check.expr), because.unwrap_or_default());
+        }
     }
     text
 }

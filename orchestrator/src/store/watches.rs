@@ -1,5 +1,5 @@
-//! Watches over promotions: until some time after one, an event that looks as its workflow says takes it back, provided that
-//! the alias still stands on that very promotion. What counts is when the event was received, never when somebody looked.
+//! Watches over promotions: until some time after one, an event that looks as its workflow says, and to which one of its checks
+//! objects, takes it back, provided that the alias still stands on that very promotion. What counts is when the event was received, never when somebody looked.
 //!
 //! Must never happen here: an alias that is moved while runs are still to be locked; it comes last in a round.
 
@@ -9,23 +9,30 @@ use refit_workflows::names::RunName;
 use refit_workflows::pattern::Pattern;
 use refit_workflows::run::{Promotion, Run};
 use refit_workflows::time::{Timestamp, show_duration};
-use refit_workflows::wire::{EventRef, WatchView};
-use serde_json::Value;
+use refit_workflows::watch::{self, Call, WatchCheck, WatchedVersion};
+use refit_workflows::wire::{EventRef, WatchCheckView, WatchView};
+use serde_json::{Map, Value};
 
 use super::aliases::{Because, HeldAlias};
 use super::database::{Row, Transaction, sql};
 use super::dispatch::{Decision, Round};
-use super::{Store, StoreError};
+use super::{Store, StoreError, to_json};
 
-const BEGIN: &str = "INSERT INTO watches (model, alias, promotion, version, run, pattern, since, until)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+const BEGIN: &str =
+    "INSERT INTO watches (model, alias, promotion, version, run, pattern, checks, since, until)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 const MOVED: &str = "UPDATE watches SET ended = 'moved', ended_at = $3
     WHERE model = $1 AND alias = $2 AND ended_at IS NULL";
 const END: &str = "UPDATE watches SET ended = $2, ended_at = $3 WHERE seq = $1 AND ended_at IS NULL";
-const OPEN: &str = "SELECT w.seq, w.model, w.alias, w.promotion, w.version, w.pattern, w.since, w.until,
-        r.workflow, r.number
-    FROM watches w JOIN runs r ON r.id = w.run WHERE w.ended_at IS NULL ORDER BY w.model, w.alias";
-const OF_MODEL: &str = "SELECT w.alias, w.version, w.pattern, w.until, r.workflow, r.number
+const OPEN: &str =
+    "SELECT w.seq, w.model, w.alias, w.promotion, w.version, w.pattern, w.checks, w.since, w.until,
+        r.workflow, r.number, v.metrics, p.version AS previous_version, p.metrics AS previous_metrics
+    FROM watches w JOIN runs r ON r.id = w.run
+        JOIN versions v ON v.model = w.model AND v.version = w.version
+        JOIN alias_history h ON h.seq = w.promotion
+        LEFT JOIN versions p ON p.model = w.model AND p.version = h.from_version
+    WHERE w.ended_at IS NULL ORDER BY w.model, w.alias";
+const OF_MODEL: &str = "SELECT w.alias, w.version, w.pattern, w.checks, w.until, r.workflow, r.number
     FROM watches w JOIN runs r ON r.id = w.run WHERE w.model = $1 AND w.ended_at IS NULL ORDER BY w.alias";
 const DUE: &str = "SELECT until FROM watches WHERE seq = $1 AND ended_at IS NULL AND until <= $2";
 
@@ -38,6 +45,9 @@ pub(super) struct Watched {
     promotion: i64,
     run: RunName,
     pattern: Pattern,
+    checks: Vec<WatchCheckView>,
+    promoted: WatchedVersion,
+    previous: Option<WatchedVersion>,
     since: Timestamp,
     until: Timestamp,
 }
@@ -51,6 +61,7 @@ pub(super) struct Called {
     at: Timestamp,
     /// The place among the open watches.
     watch: usize,
+    call: Call,
 }
 
 /// Opens the watch that a promotion asks for, if it does.
@@ -78,6 +89,7 @@ pub(super) async fn begin_in(
         .bind(version)
         .bind(run_id)
         .bind(watch.rollback_on.source().to_string())
+        .bind(to_json(&watch.checks.iter().map(WatchCheck::view).collect::<Vec<_>>())?)
         .bind(now.as_millis())
         .bind(now.plus(watch.lasts).as_millis());
     tx.execute(begin).await?;
@@ -104,6 +116,7 @@ pub(super) async fn of_model_in(tx: &mut Transaction, model: &str) -> Result<Vec
             run: RunName::new(row.text("workflow")?, row.int("number")?),
             until: Timestamp::from_millis(row.int("until")?),
             rollback_on: row.json("pattern")?,
+            checks: row.json("checks")?,
         })
     };
     tx.all(sql(OF_MODEL).bind(model)).await?.iter().map(view).collect()
@@ -120,6 +133,12 @@ pub(super) async fn open_in(tx: &mut Transaction) -> Result<Vec<Watched>, StoreE
             promotion: row.int("promotion")?,
             run: RunName::new(row.text("workflow")?, row.int("number")?),
             pattern: pattern.map_err(|wrong| StoreError::Corrupt(format!("a watch's pattern: {wrong}")))?,
+            checks: row.json("checks")?,
+            promoted: WatchedVersion { version: row.int("version")?, metrics: row.json("metrics")? },
+            previous: match row.opt_int("previous_version")? {
+                Some(version) => Some(WatchedVersion { version, metrics: row.json("previous_metrics")? }),
+                None => None,
+            },
             since: Timestamp::from_millis(row.int("since")?),
             until: Timestamp::from_millis(row.int("until")?),
         })
@@ -131,7 +150,7 @@ pub(super) async fn open_in(tx: &mut Transaction) -> Result<Vec<Watched>, StoreE
     Ok(tx.all(sql(OPEN)).await?.iter().filter_map(read).collect())
 }
 
-/// What an event, received at `at`, calls back.
+/// Which watches an event, received at `at`, is what they waited for, and what it means to them.
 pub(super) fn called(watches: &[Watched], seq: i64, at: Timestamp, event: &CloudEvent) -> Vec<Called> {
     let in_time = |watch: &Watched| watch.since <= at && at <= watch.until;
     if !watches.iter().any(in_time) {
@@ -140,14 +159,24 @@ pub(super) fn called(watches: &[Watched], seq: i64, at: Timestamp, event: &Cloud
     let object = Value::Object(event.attributes().clone());
     let matching =
         watches.iter().enumerate().filter(|(_, watch)| in_time(watch) && watch.pattern.matches(&object));
-    let called = matching.map(|(watch, _)| Called {
-        event: seq,
-        named: EventRef { source: event.source().to_owned(), id: event.id().to_owned() },
-        kind: event.kind().to_owned(),
-        at,
-        watch,
+    let called = matching.filter_map(|(place, watch)| {
+        let call = watch.judge(event.attributes())?;
+        let named = EventRef { source: event.source().to_owned(), id: event.id().to_owned() };
+        Some(Called { event: seq, named, kind: event.kind().to_owned(), at, watch: place, call })
     });
     called.collect()
+}
+
+impl Watched {
+    /// None: its checks cannot be read, and it watches nothing.
+    fn judge(&self, event: &Map<String, Value>) -> Option<Call> {
+        // Only now that an event looks like it: reading an expression is no small matter.
+        let checks = self.checks.iter().map(WatchCheck::parse).collect::<Result<Vec<_>, _>>();
+        let checks = checks.inspect_err(|error| {
+            tracing::error!(%error, run = %self.run, "a watch over a promotion cannot be read");
+        });
+        Some(watch::judge(&checks.ok()?, event, &self.promoted, self.previous.as_ref()))
+    }
 }
 
 impl Round {
@@ -161,10 +190,18 @@ impl Round {
         called.sort_by_key(|called| (called.watch, called.at, called.event));
         for called in called {
             let watch = &watches[called.watch];
-            let reason = self.roll_back(watch, &called).await?;
+            let (decision, reason) = match &called.call {
+                Call::Back(objection) => {
+                    ("rolled_back", self.roll_back(watch, &called, objection.as_deref()).await?)
+                }
+                Call::Stay => {
+                    let Watched { model, alias, run, .. } = watch;
+                    ("watched", format!("every check holds: {alias} of {model} stays what {run} promoted"))
+                }
+            };
             let decision = Decision {
                 workflow: &watch.run.workflow,
-                decision: "rolled_back",
+                decision,
                 reason: Some(&reason),
                 ..Decision::default()
             };
@@ -174,7 +211,12 @@ impl Round {
     }
 
     /// What came of it, in words.
-    async fn roll_back(&mut self, watch: &Watched, called: &Called) -> Result<String, StoreError> {
+    async fn roll_back(
+        &mut self,
+        watch: &Watched,
+        called: &Called,
+        objection: Option<&str>,
+    ) -> Result<String, StoreError> {
         let Watched { model, alias, run, .. } = watch;
         let held = HeldAlias::lock(&mut self.tx, model, alias).await?;
         let Some(held) = held.filter(|held| held.promotion == Some(watch.promotion)) else {
@@ -182,7 +224,8 @@ impl Round {
         };
         let (EventRef { source, id }, kind) = (&called.named, &called.kind);
         let after = show_duration(called.at.since(watch.since));
-        let reason = format!("{kind} {id} of {source} came {after} after the promotion by {run}");
+        let objection = objection.map(|objection| format!(": {objection}")).unwrap_or_default();
+        let reason = format!("{kind} {id} of {source} came {after} after the promotion by {run}{objection}");
         let by = format!("watch of {run}");
         let because =
             Because { by: &by, reason: Some(&reason), event: Some(&called.named), ..Because::default() };

@@ -8,6 +8,7 @@ on_both_databases! {
     an_event_takes_a_promotion_back_although_everything_was_started_anew
     what_was_received_in_time_counts_however_late_it_is_looked_at
     a_watch_is_over_when_its_time_is_or_when_the_alias_has_moved
+    a_check_that_objects_takes_a_promotion_back_and_says_why
 }
 
 const WATCHED: &str = "
@@ -153,4 +154,38 @@ async fn a_watch_is_over_when_its_time_is_or_when_the_alias_has_moved(database: 
     assert_eq!(champion(&house).await, 3);
     let ended = database.texts("SELECT ended FROM watches ORDER BY seq").await;
     assert_eq!(ended, ["stuck", "held", "moved"]);
+}
+
+async fn a_check_that_objects_takes_a_promotion_back_and_says_why(database: Database) {
+    let house = house::House::open(&database).await;
+    let checks = "watch: { for: 24h, rollback_on: { type: [alert], data: { model: [m] } },
+        checks: [{ expr: 'data.accuracy >= previous.metrics.accuracy' },
+          { expr: data.accuracy >= promoted.metrics.accuracy - 0.05, because: live figures fell }] }";
+    let plain = "watch: { for: 24h, rollback_on: { type: [alert], data: { model: [m] } } }";
+    house.apply(&WATCHED.replace(plain, checks)).await;
+    let report = async |id: &str, data: Value| {
+        house.send(id, "alert", data).await;
+        decided(&house, id).await
+    };
+    promote(&house, 1, 0.7).await;
+    promote(&house, 2, 0.8).await;
+    let watches = house.store.model("m").await.unwrap().unwrap().watches;
+    assert_eq!(watches[0].checks[1].because.as_deref(), Some("live figures fell"));
+
+    let (decision, reason) = report("r1", json!({ "model": "m", "accuracy": 0.78 })).await;
+    assert_eq!(decision, "watched");
+    assert_eq!(reason, "every check holds: champion of m stays what watched/2 promoted");
+    assert_eq!(report("r2", json!({ "model": "n", "accuracy": 0.1 })).await.0, "unmatched");
+    assert_eq!(champion(&house).await, 2);
+    let (decision, _) = report("r3", json!({ "model": "m", "accuracy": 0.72 })).await;
+    assert_eq!((decision.as_str(), champion(&house).await), ("rolled_back", 1));
+    let why = async || house.store.history("m").await.unwrap()[0].reason.clone().unwrap();
+    let objection = "`data.accuracy >= promoted.metrics.accuracy - 0.05` does not hold (live figures fell)";
+    assert!(why().await.ends_with(objection), "{}", why().await);
+
+    // A report without the figure is no good report.
+    promote(&house, 3, 0.9).await;
+    assert_eq!(report("r4", json!({ "model": "m" })).await.0, "rolled_back");
+    assert!(why().await.contains("cannot be judged"), "{}", why().await);
+    assert_eq!(champion(&house).await, 1);
 }

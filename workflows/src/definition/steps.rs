@@ -9,6 +9,7 @@ use crate::expression::Expression;
 use crate::gate::Gate;
 use crate::pattern::Pattern;
 use crate::template::{Template, ValueTemplate};
+use crate::watch::WatchCheck;
 
 /// A node of the graph.
 #[derive(Clone, Debug)]
@@ -160,6 +161,8 @@ pub struct Watch {
     pub lasts: Duration,
     /// `rollback_on`: what the event looks like.
     pub rollback_on: Pattern,
+    /// What must hold for such an event; none: it takes the promotion back whatever it says.
+    pub checks: Vec<WatchCheck>,
 }
 
 /// `emit`.

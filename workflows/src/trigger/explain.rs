@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 use crate::wire::DecisionView;
 
 /// What can be decided about an event.
-pub const DECISIONS: [&str; 12] = [
+pub const DECISIONS: [&str; 13] = [
     "started",
     "batched",
     "joined",
@@ -23,6 +23,7 @@ pub const DECISIONS: [&str; 12] = [
     "duplicate",
     "paused",
     "rolled_back",
+    "watched",
 ];
 
 /// The trigger of a workflow that comes closest to an event.
@@ -121,6 +122,7 @@ pub fn sentence(decision: &DecisionView, told: &Told) -> String {
         }
         "paused" => format!("{matched}, but starts nothing, because `{workflow}` was paused then{because}."),
         "rolled_back" => format!("A watch over a promotion by `{workflow}` waited for it{because}."),
+        "watched" => format!("A watch over a promotion by `{workflow}` looked at it{because}."),
         "filter_error" if workflow.is_empty() => format!("It is set aside{because}."),
         "filter_error" => {
             format!(

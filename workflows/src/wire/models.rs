@@ -30,6 +30,19 @@ pub struct WatchView {
     pub until: Timestamp,
     /// What the event looks like.
     pub rollback_on: Value,
+    /// What must hold for it; without any, it takes the promotion back whatever it says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<WatchCheckView>,
+}
+
+/// A check of a watch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchCheckView {
+    /// What must hold, in CEL.
+    pub expr: String,
+    /// Why the check is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 /// A version of a model.

@@ -10,6 +10,9 @@ use super::steps::{Axes, StepDraft};
 const STEP_PARTS: [&str; 5] = ["state", "outputs", "metrics", "artifacts", "verdict"];
 const MATRIX_PARTS: [&str; 2] = ["state", "instances"];
 const BATCH_PARTS: [&str; 5] = ["key", "count", "sum", "first", "last"];
+/// The versions that a check of a watch sees, by their names there, and what it sees of each.
+pub(super) const VERSIONS: [&str; 2] = ["promoted", "previous"];
+const VERSION_PARTS: [&str; 2] = ["version", "metrics"];
 const INSTANCE_PARTS: [&str; 4] = ["metrics", "outputs", "matrix", "artifacts"];
 
 /// What is known of a file when its expressions are checked.
@@ -31,7 +34,7 @@ impl Known<'_> {
             if path.is_behind_dash && self.is_end_of_name(root) {
                 continue;
             }
-            if root == "with" && place != Place::Event {
+            if root == "with" && !matches!(place, Place::Event | Place::Watch) {
                 self.check_with(rest, file, spot, f);
             } else {
                 self.check_root(root, rest, spot, place, f);
@@ -50,7 +53,9 @@ impl Known<'_> {
 
     fn check_root(&self, root: &str, rest: &[String], spot: Spot, place: Place, f: &mut Findings) {
         let (roots, seen): (&[&str], &str) = match place {
-            Place::Event => return check_attribute(root, spot, f),
+            Place::Event => return check_attribute(root, ATTRIBUTES, spot, f),
+            Place::Watch if VERSIONS.contains(&root) => return check_version(root, rest, spot, f),
+            Place::Watch => return check_attribute(root, WATCHED, spot, f),
             Place::Batch => (&["batch"], "the params of a trigger see"),
             Place::Key => (&["params", "batch"], "the key sees"),
             Place::Outputs => (&["params", "steps", "batch", "run"], "the outputs see"),
@@ -127,7 +132,7 @@ impl Known<'_> {
                 return f.add_with_hint("unknown-name", spot, message, hint);
             }
             Place::Matrix(_) => return f.add("unknown-name", spot, "a matrix cannot read itself"),
-            Place::Event | Place::Batch | Place::Key | Place::Outputs => None,
+            Place::Event | Place::Watch | Place::Batch | Place::Key | Place::Outputs => None,
         };
         let Some(step) = step.map(|step| &self.steps[step]) else { return };
         match &step.axes {
@@ -265,14 +270,15 @@ impl Known<'_> {
     }
 }
 
-fn check_attribute(root: &str, spot: Spot, f: &mut Findings) {
+/// What is seen where an event is looked at.
+const ATTRIBUTES: &str =
+    "a trigger sees the event's attributes: type, source, subject, id, time, data and its extensions";
+const WATCHED: &str = "a check of a watch sees promoted.metrics, previous.metrics, their versions, and the event's attributes: \
+                       type, source, subject, id, time, data and its extensions";
+
+fn check_attribute(root: &str, seen: &str, spot: Spot, f: &mut Findings) {
     if matches!(root, "params" | "steps" | "batch" | "matrix" | "champion" | "run") {
-        f.add_with_hint(
-            "unknown-name",
-            spot,
-            format!("`{root}` is not known here"),
-            "a trigger sees the event's attributes: type, source, subject, id, time, data and its extensions",
-        );
+        f.add_with_hint("unknown-name", spot, format!("`{root}` is not known here"), seen);
     } else if !root.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
         f.add_with_hint(
             "unknown-name",
@@ -280,6 +286,14 @@ fn check_attribute(root: &str, spot: Spot, f: &mut Findings) {
             format!("`{root}` is no attribute of an event"),
             "attributes are lower-case letters and digits, such as type, subject and data",
         );
+    }
+}
+
+fn check_version(root: &str, rest: &[String], spot: Spot, f: &mut Findings) {
+    let Some(part) = rest.first() else { return };
+    if !VERSION_PARTS.contains(&part.as_str()) {
+        let message = format!("`{root}` has {}, but no `{part}`", VERSION_PARTS.join(" and "));
+        f.add_unknown("unknown-name", spot, message, part, VERSION_PARTS);
     }
 }
 

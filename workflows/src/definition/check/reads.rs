@@ -29,6 +29,8 @@ pub(super) enum Place {
     Matrix(usize),
     /// `select.by` of a step: one instance of the matrix.
     Instance(usize),
+    /// A check of a watch: the event's attributes, and the versions it judges.
+    Watch,
 }
 
 /// What one expression reads.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::super::diagnostics::{Findings, Spot};
 use super::super::raw::Scalar;
 use super::super::{Param, ParamType};
-use super::known::Known;
+use super::known::{Known, VERSIONS};
 use super::reads::{Place, Reads};
 use super::steps::{Axes, StepDraft};
 use crate::expression::{Expression, Type, Types};
@@ -76,6 +76,7 @@ impl Shared {
         let of_step = || of_run().with("champion", champion());
         match place {
             Place::Event => event(),
+            Place::Watch => VERSIONS.into_iter().fold(event(), |types, name| types.with(name, version(name))),
             Place::Batch => Types::new().with("with", Type::Dyn).with("batch", batch()),
             Place::Key => with().with("batch", batch()),
             Place::Outputs => of_run(),
@@ -105,6 +106,12 @@ fn event() -> Types {
     ["params", "steps", "batch", "matrix", "champion", "run"]
         .into_iter()
         .fold(types, |types, name| types.with(name, Type::Dyn))
+}
+
+/// A version that a check of a watch sees.
+fn version(name: &'static str) -> Type {
+    let fields = [("version", Type::Int), ("metrics", Type::map(Type::Double))];
+    Type::record(format!("`{name}`"), fields)
 }
 
 fn batch() -> Type {

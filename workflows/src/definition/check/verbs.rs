@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::super::diagnostics::{Findings, shown};
-use super::super::language::{APPROVAL, CHILD_RUN, EMIT, PROMOTE, SELECT, WATCH};
+use super::super::language::{APPROVAL, CHILD_RUN, EMIT, PROMOTE, SELECT, WATCH, WATCH_CHECK};
 use super::super::raw::{Key, Node, Raw};
 use super::super::{Approval, ChildRun, Emit, OnTimeout, SelectOrder, Watch};
 use super::fields::{Fields, list, name, text};
@@ -12,6 +12,7 @@ use super::reads::{Place, Reads};
 use super::steps::{Around, Body, StepDraft};
 use super::triggers::pattern;
 use crate::template::Template;
+use crate::watch::WatchCheck;
 use crate::wire::DEFAULT_ALIAS;
 
 /// `approval`.
@@ -62,21 +63,54 @@ pub(super) fn promote(
     let artifact = reads.template(node, "artifact", place, f)?;
     let candidate = reads.artifact_of(&artifact, node, "artifact", f)?;
     let watch = match fields.get("watch") {
-        Some((key, node)) => Some(watch(key, node, f)?),
+        Some((key, node)) => Some(watch(key, node, reads, f)?),
         None => None,
     };
     Some(Body::Promote { artifact, candidate, alias: alias?, watch })
 }
 
 /// `watch` of a promotion.
-fn watch(key: &Key, node: &Node, f: &mut Findings) -> Option<Watch> {
+fn watch(key: &Key, node: &Node, reads: &mut Reads, f: &mut Findings) -> Option<Watch> {
     let fields = Fields::of(node, key.position, &WATCH, f)?;
     fields.need("for", "a watch", "for: 24h", f);
     let lasts = fields.duration("for", f);
     let example = "rollback_on: { type: [serving.alert] }";
     let rollback_on =
         fields.need("rollback_on", "a watch", example, f).and_then(|(_, node)| pattern(node, f));
-    Some(Watch { lasts: lasts?, rollback_on: rollback_on? })
+    let checks = match fields.get("checks") {
+        Some((_, node)) => watch_checks(node, fields.sizes("checks"), reads, f),
+        None => Some(Vec::new()),
+    };
+    Some(Watch { lasts: lasts?, rollback_on: rollback_on?, checks: checks? })
+}
+
+fn watch_checks(
+    node: &Node,
+    (least, most): (usize, usize),
+    reads: &mut Reads,
+    f: &mut Findings,
+) -> Option<Vec<WatchCheck>> {
+    let items = list(node, "checks", f)?;
+    if items.len() < least {
+        let hint = "leave `checks` out: then whatever matches takes the promotion back";
+        f.add_with_hint(
+            "value",
+            node.position,
+            "a watch with no check in `checks` would watch nothing",
+            hint,
+        );
+    }
+    if items.len() > most {
+        f.add("too-many", node.position, format!("a watch has at most {most} checks"));
+    }
+    let check = |item: &Node| {
+        let fields = Fields::of(item, item.position, &WATCH_CHECK, f)?;
+        let because = fields.text("because", f);
+        let (_, node) = fields.need("expr", "a check of a watch", "expr: data.accuracy >= 0.8", f)?;
+        Some(WatchCheck { expr: reads.expression(node, "expr", Place::Watch, f)?, because })
+    };
+    let checks: Vec<Option<WatchCheck>> = items.iter().map(check).collect();
+    checks.into_iter().collect()
 }
 
 /// `emit`.

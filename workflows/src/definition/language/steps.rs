@@ -295,6 +295,23 @@ pub static WATCH: Keys = Keys {
             "An EventBridge pattern over the whole CloudEvent: what matches it takes the promotion back.",
         )
         .required(),
+        key(
+            "checks",
+            Kind::Sized(1, 20, &Kind::List(&Kind::Mapping(&WATCH_CHECK))),
+            "What must hold for such an event: then it takes the promotion back only if one of them does not.",
+        ),
+    ],
+};
+
+/// A check of a watch.
+pub static WATCH_CHECK: Keys = Keys {
+    name: "watch_check",
+    owner: "a check of a watch",
+    rules: &[],
+    keys: &[
+        key("expr", Kind::Expression, "What must hold, over the event's attributes, promoted and previous.")
+            .required(),
+        key("because", Kind::Text, "Why the check is there."),
     ],
 };
 

@@ -59,6 +59,24 @@ const BROKEN: Broken = &[
         "W\nmodel: m\nsteps: { t: { run: [a], artifacts: { m: m } }, g: { needs: [t], gate: { checks: [{ metric: x, min: 0 }] } }, p: { needs: [g], promote: { artifact: '${{ steps.t.artifacts.m }}', watch: {} } } }\n",
         &["3:178 missing-key", "3:178 missing-key"],
     ),
+    // what a check of a watch sees
+    (
+        "W\nmodel: m\nsteps: { t: { run: [a], artifacts: { m: m } }, g: { needs: [t], gate: { checks: [{ metric: x, min: 0 }] } }, p: { needs: [g], promote: { artifact: '${{ steps.t.artifacts.m }}', watch: { for: 1h, rollback_on: { type: [t] }, checks: [] } } } }\n",
+        &["3:232 value"],
+    ),
+    (
+        "W\nmodel: m\nsteps: { t: { run: [a], artifacts: { m: m } }, g: { needs: [t], gate: { checks: [{ metric: x, min: 0 }] } }, p: { needs: [g], promote: { artifact: '${{ steps.t.artifacts.m }}', watch: { for: 1h, rollback_on: { type: [t] }, checks: [{ expr: data.x > promoted.metrics.x && previous.version < 3 }, { because: b }, { expr: champion.metrics.x > 1 }, { expr: promoted.metric.x > 1 }, { expr: promoted.version == 'a' }, { expr: 1 + 1 }, { metric: x, min: 1 }] } } } }\n",
+        &[
+            "3:296 missing-key",
+            "3:320 unknown-name",
+            "3:354 unknown-name",
+            "3:387 type",
+            "3:422 type",
+            "3:431 missing-key",
+            "3:433 unknown-key",
+            "3:444 unknown-key",
+        ],
+    ),
     // call
     ("W\nsteps: { a: { call: {} } }\n", &["2:15 missing-key"]),
     (
