@@ -249,7 +249,7 @@ async fn engine(database: &Database) -> Engine {
 
 /// How often a worker noted that a report of its own was refused or unwanted.
 fn too_late(log: &str) -> usize {
-    ["the outcome came too late", "is not ours any more", "gave up reporting the outcome"]
+    ["the outcome came too late", "is not ours any more", "gave up telling the outcome"]
         .iter()
         .map(|words| log.matches(words).count())
         .sum()

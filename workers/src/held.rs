@@ -32,6 +32,15 @@ impl EndingSignal {
         self.at_least(Ending::Cancel).await
     }
 
+    /// Resolves when nobody wants what the attempt came to: its run was cancelled, or it belongs to somebody else.
+    pub(crate) async fn unwanted(&mut self) -> Ending {
+        let unwanted = |ending: &Option<Ending>| matches!(ending, Some(Ending::Cancel | Ending::Stop));
+        match self.0.wait_for(unwanted).await.map(|ending| *ending) {
+            Ok(Some(ending)) => ending,
+            Ok(None) | Err(_) => Ending::Stop,
+        }
+    }
+
     /// Resolves when there is no time left to talk with the orchestrator about the attempt.
     pub(crate) async fn hurried(&mut self) -> Ending {
         self.at_least(Ending::ShutDown).await

@@ -146,8 +146,9 @@ async fn end_group(group: Option<i32>, grace: Duration) {
     }
 }
 
-/// Ends what a killed predecessor on the same data folder left running, and removes the folders of its attempts.
-pub(crate) async fn clear(attempts: &Path, cgroups: &Cgroups) -> io::Result<()> {
+/// Ends what a killed predecessor on the same data folder left running, and removes the folders of its attempts but for those
+/// to `keep`.
+pub(crate) async fn clear(attempts: &Path, cgroups: &Cgroups, keep: &BTreeSet<PathBuf>) -> io::Result<()> {
     let mut signs = Vec::new();
     for entry in std::fs::read_dir(attempts)? {
         let entry = entry?;
@@ -159,7 +160,9 @@ pub(crate) async fn clear(attempts: &Path, cgroups: &Cgroups) -> io::Result<()> 
         end(&signs, None, CLEAR_GRACE).await;
     }
     for signs in signs {
-        remove_folder(&signs.folder)?;
+        if !keep.contains(&signs.folder) {
+            remove_folder(&signs.folder)?;
+        }
     }
     cgroups.sweep();
     Ok(())
@@ -239,7 +242,7 @@ mod tests {
         std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o500)).unwrap();
         let mut child = sleeper(&id);
         let reaped = tokio::task::spawn_blocking(move || child.wait().unwrap());
-        clear(attempts.path(), &Cgroups::none()).await.unwrap();
+        clear(attempts.path(), &Cgroups::none(), &BTreeSet::new()).await.unwrap();
         assert!(!reaped.await.unwrap().success());
         assert_eq!(std::fs::read_dir(attempts.path()).unwrap().count(), 0);
     }

@@ -80,9 +80,10 @@ pub async fn work(
     orphans::adopt();
     let attempts = data.join("attempts");
     let cgroups = cgroup::Cgroups::open(&data);
-    leftovers::clear(&attempts, &cgroups)
-        .await
-        .map_err(|source| WorkError::Folder { path: attempts.clone(), source })?;
+    let unusable = |source| WorkError::Folder { path: attempts.clone(), source };
+    let left = execute::Untold::left_in(&attempts).map_err(unusable)?;
+    let keep = left.iter().filter_map(|untold| untold.folder().map(Path::to_owned)).collect();
+    leftovers::clear(&attempts, &cgroups, &keep).await.map_err(unusable)?;
 
     let orchestrator = client::Orchestrator::new(&config.server, config.token.clone())?;
     let orchestrator = Arc::new(orchestrator);
@@ -100,7 +101,7 @@ pub async fn work(
         gpus,
         leaving: tokio::sync::watch::Sender::new(()),
     };
-    agent::Agent::new(config, tools).run(drain, abort).await
+    agent::Agent::new(config, tools).run(left, drain, abort).await
 }
 
 /// Makes the folders; answers with the data folder's absolute path, because steps run elsewhere.

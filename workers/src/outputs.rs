@@ -283,11 +283,12 @@ impl Metrics {
 }
 
 /// A blob to hand over: a file of the step, or a tree's JSON.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Content {
     /// A file below the working directory, and its size.
     File(PathBuf, u64),
     /// A [`Tree`]'s JSON.
+    #[serde(with = "shared_text")]
     Text(Arc<str>),
 }
 
@@ -318,6 +319,20 @@ impl Content {
                 piece.map(<[u8]>::to_vec).ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
             }
         }
+    }
+}
+
+mod shared_text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Arc::from)
     }
 }
 

@@ -450,7 +450,9 @@ impl From<ChangeError> for EngineError {
                     Refused::NotNow(_) => Self::Refused { kind: "not-now", detail },
                     Refused::UnknownStep => Self::NotFound(detail),
                     Refused::WrongState { .. } => Self::Refused { kind: "wrong-state", detail },
-                    Refused::StaleLease { .. } => Self::Refused { kind: "stale-lease", detail },
+                    Refused::StaleLease { .. } | Refused::OtherSession => {
+                        Self::Refused { kind: "stale-lease", detail }
+                    }
                     Refused::AttemptOver => Self::Over(detail),
                     Refused::NotTheirs { .. } | Refused::OwnRun { .. } => Self::Forbidden(detail),
                     Refused::Changed { .. } => Self::Refused { kind: "approval-changed", detail },

@@ -160,7 +160,7 @@ impl Engine {
             // A worker that leaves says so, and names what it still runs: nothing.
             let leaving = renew.draining && renew.attempts.is_empty();
             if !named && (leaving || now.since(lease.leased_at) > arrives_within) {
-                let hints = self.store().lose(lease, "the lease never reached its worker").await?;
+                let hints = self.store().lose(lease, "its worker does not have it").await?;
                 self.wake(hints);
             }
         }
@@ -176,10 +176,14 @@ impl Engine {
 
     /// What an attempt came to. The next lease, when it is asked for, is part of the same transaction.
     pub async fn finish(&self, finish: Finish) -> Result<Finished, EngineError> {
-        let Finish { key, outcome, set_up_ms, next } = finish;
+        let Finish { key, outcome, set_up_ms, session, next } = finish;
         let AttemptKey { run, step, epoch } = key;
         let input = move |run: &Run| {
             let step = run.place_of(&step).ok_or(Refused::UnknownStep)?;
+            let lease = run.steps()[step].state.lease();
+            if session.as_ref().is_some_and(|told| lease.is_some_and(|lease| lease.session != *told)) {
+                return Err(Refused::OtherSession.into());
+            }
             Ok(Input::Finished { step, epoch, outcome: outcome.clone(), set_up_ms })
         };
         let claim = next.as_ref().map(|next| self.claim_of(next));

@@ -9,6 +9,7 @@ mod endings;
 mod evaluations;
 mod gpus;
 mod logs;
+mod partitions;
 mod s3;
 mod secrets;
 mod set_up;
@@ -47,10 +48,13 @@ impl House {
 
     /// A worker asks six times within the grace whether its steps are to be ended.
     async fn with_grace(grace: Duration) -> Self {
+        Self::with(Options { grace: Some(grace), ..Options::default() }).await
+    }
+
+    async fn with(options: Options) -> Self {
         let database = services::sqlite();
         let database_url = Some(database.url().to_owned());
-        let options = Options { database_url, grace: Some(grace), ..Options::default() };
-        let orchestrator = Orchestrator::start(options).await;
+        let orchestrator = Orchestrator::start(Options { database_url, ..options }).await;
         Self { database, orchestrator, folder: tempfile::tempdir().unwrap() }
     }
 
@@ -127,6 +131,22 @@ fn processes_with(marker: &str) -> Vec<String> {
         line.contains(marker).then(|| format!("{}: {line}", entry.file_name().to_string_lossy()))
     });
     lines.collect()
+}
+
+/// The folders of a worker's attempts.
+fn attempts(worker: &Worker) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(worker.data().join("worker/attempts")).unwrap().flatten();
+    folders.map(|folder| folder.path()).collect()
+}
+
+/// How many attempts a worker has written down and not told.
+fn untold(worker: &Worker) -> usize {
+    attempts(worker).iter().filter(|folder| folder.join("untold.json").exists()).count()
+}
+
+/// The user that the tests run as; workers are theirs.
+fn own_user() -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap())
 }
 
 /// An argument for `sleep` that no other process has.

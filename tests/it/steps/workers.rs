@@ -88,6 +88,49 @@ steps:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_had_ended_when_its_worker_was_killed_does_not_run_again() {
+    let mut house = House::start().await;
+    let mut worker = house.worker("w", 1);
+    let workflow =
+        WAITS.replace("echo value", "head -c 2000000 /dev/urandom > model; echo ended; echo value");
+    house.apply(&workflow.replace("  b:", "    artifacts: { model: model }\n  b:")).await;
+    let run = house.api().start_run("waits", json!({})).await;
+    house.wait_log(&run, "a", "begun").await;
+    house.orchestrator.kill9();
+    house.go();
+    eventually("the outcome is on disk", PATIENCE, async || (untold(&worker) == 1).then_some(())).await;
+    worker.kill9();
+    house.orchestrator.restart().await;
+    worker.restart();
+    let api = house.api();
+    let over = api.wait_run(&run, "succeeded", PATIENCE).await;
+    let step = Api::step(&over, "a");
+    assert_eq!((&step["attempt"], &step["outputs"]), (&json!(1), &json!({"value": "yes"})));
+    assert_eq!(step["artifacts"]["model"]["bytes"], 2_000_000);
+    assert_eq!(house.epochs(&run).await, [1, 1]);
+    assert_eq!(api.log(&run, Some("a")).await, "begun\nended\n");
+    eventually("nothing is left", PATIENCE, async || (untold(&worker) == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_step_came_to_is_told_however_long_the_orchestrator_was_away() {
+    let mut house = House::start().await;
+    let worker = house.worker("w", 1);
+    house.apply(WAITS).await;
+    let run = house.api().start_run("waits", json!({})).await;
+    house.wait_log(&run, "a", "begun").await;
+    house.orchestrator.kill9();
+    house.go();
+    eventually("the outcome is on disk", PATIENCE, async || (untold(&worker) == 1).then_some(())).await;
+    // Some tries to tell it are over by then.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    house.orchestrator.restart().await;
+    house.api().wait_run(&run, "succeeded", PATIENCE).await;
+    assert_eq!(house.epochs(&run).await, [1, 1]);
+    eventually("nothing is left", PATIENCE, async || (untold(&worker) == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_workers_step_goes_to_another_and_its_own_try_is_ended() {
     let house = House::with_grace(Duration::from_secs(3)).await;
     let frozen = house.worker("frozen", 1);
@@ -107,7 +150,7 @@ async fn a_silent_workers_step_goes_to_another_and_its_own_try_is_ended() {
     kill(pid, Signal::SIGCONT).unwrap();
     eventually("the frozen worker is told", PATIENCE, async || {
         let log = frozen.logs();
-        let words = ["the outcome came too late", "is not ours any more", "gave up reporting the outcome"];
+        let words = ["the outcome came too late", "is not ours any more", "gave up telling the outcome"];
         words.iter().any(|words| log.contains(words)).then_some(())
     })
     .await;

@@ -132,6 +132,10 @@ async fn a_lost_worker_gives_its_step_to_another(database: Database) {
     assert!(again.key.epoch > lost.key.epoch);
     let late = house.finish(&lost.key, success()).await.unwrap_err();
     assert!(matches!(late, EngineError::Refused { kind: "stale-lease", .. }), "{late}");
+    // The epoch alone is no proof: a database that was put back gives it out anew.
+    let other = Finish { session: Some("1".to_owned()), ..Finish::of(again.key.clone(), success()) };
+    let other = house.engine.finish(other).await.unwrap_err();
+    assert!(matches!(other, EngineError::Refused { kind: "stale-lease", .. }), "{other}");
     let report = Report {
         key: lost.key.clone(),
         attempt: 1,

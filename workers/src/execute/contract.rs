@@ -68,17 +68,18 @@ fn lock(spare: &Mutex<Option<Place>>) -> std::sync::MutexGuard<'_, Option<Place>
     spare.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The folder of one attempt, removed when dropped.
+/// The folder of one attempt, removed when dropped unless it is to stay.
 #[derive(Debug)]
 pub(crate) struct Place {
     signs: Signs,
+    stays: bool,
 }
 
 impl Place {
     /// Makes the folders. `REFIT_OUTPUTS` and `REFIT_METRICS` come into being when a step appends to them.
     fn create(attempts: &Path) -> io::Result<Self> {
         let id = uuid::Uuid::new_v4().to_string();
-        let place = Self { signs: Signs { folder: attempts.join(&id), id, cgroup: None } };
+        let place = Self { signs: Signs { folder: attempts.join(&id), id, cgroup: None }, stays: false };
         std::fs::create_dir(place.folder())?;
         for folder in [place.work(), place.control(""), place.inputs(), place.home(), place.temporary()] {
             std::fs::create_dir(folder)?;
@@ -87,12 +88,29 @@ impl Place {
         Ok(place)
     }
 
+    /// That of an attempt of an earlier worker; it is to stay.
+    pub(super) fn inherit(folder: PathBuf) -> Self {
+        let id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { signs: Signs { folder, id, cgroup: None }, stays: true }
+    }
+
+    /// Whether the folder is left to the next worker on the data folder.
+    pub(super) fn stays(&mut self, stays: bool) {
+        self.stays = stays;
+    }
+
+    /// See [`Place::stays`].
+    pub(super) fn is_to_stay(&self) -> bool {
+        self.stays
+    }
+
     /// The signs of the attempt's processes, but for its cgroup.
     pub(crate) fn signs(&self) -> &Signs {
         &self.signs
     }
 
-    fn folder(&self) -> &Path {
+    /// All of the attempt is in it.
+    pub(super) fn folder(&self) -> &Path {
         &self.signs.folder
     }
 
@@ -229,6 +247,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         let folder = self.signs.folder.clone();
         let remove = move || {
             if let Err(cause) = leftovers::remove_folder(&folder) {

@@ -1,5 +1,5 @@
-//! One attempt from order to outcome: lay out what the step sees, run its process tree, end it completely, check and
-//! hand over what it made. Failure is an outcome, not an error. Decides nothing about leases and never retries a step.
+//! One attempt from order to outcome: lay out what the step sees, run its process tree, end it completely, check what it made;
+//! `untold` keeps that and hands it over. Failure is an outcome, not an error. Decides nothing about leases and never retries a step.
 
 mod call;
 mod checkpoints;
@@ -16,8 +16,10 @@ mod s3;
 mod tests;
 #[cfg(test)]
 mod torture;
+mod untold;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -25,10 +27,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use refit_workflows::digest::Digest;
 use refit_workflows::names::check_name;
 use refit_workflows::time::show_duration;
 use refit_workflows::wire::{
-    ArtifactRef, CallOrder, Failure, Handed, OrderTask, Outcome, RunOrder, StepOrder,
+    ArtifactRef, CallOrder, Failure, Handed, OrderTask, Outcome, Report, RunOrder, StepOrder,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +43,7 @@ use crate::gpus::{Gpus, TakenGpus};
 use crate::held::{Ending, EndingSignal, Held};
 use crate::leftovers::{self, Signs};
 use crate::orphans::UnderWay;
-use crate::outputs;
+use crate::outputs::{self, Content};
 use crate::python::{Environment, Environments, Site};
 pub(crate) use call::Caller;
 use checkpoints::Checkpoints;
@@ -50,6 +53,7 @@ use logs::Log;
 use process::{Program, TERM_GRACE, Tree};
 use redact::Redactor;
 use report::{Reporter, SetUp};
+pub(crate) use untold::{Holder, Untold};
 
 /// `EX_TEMPFAIL` of sysexits(3): please try again.
 const EXIT_TRY_AGAIN: i32 = 75;
@@ -61,8 +65,6 @@ const STREAMS_GRACE: Duration = Duration::from_secs(1);
 const HAND_OVER_TIME_MIN: Duration = Duration::from_secs(600);
 /// How long saving a checkpoint may take when the worker is about to leave.
 const SAVE_ON_LEAVING_TIME: Duration = Duration::from_secs(30);
-/// How long the last words may take when the worker is about to leave.
-const HURRIED_TIME: Duration = Duration::from_secs(3);
 
 /// What every attempt on this host shares.
 #[derive(Debug)]
@@ -101,20 +103,29 @@ enum Came {
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// What it came to.
-    pub(crate) outcome: Outcome,
+    outcome: Outcome,
     /// How long it took until its own work began, in milliseconds; none: it never did, or there is nothing to set up.
-    pub(crate) set_up_ms: Option<u64>,
+    set_up_ms: Option<u64>,
+    /// The end of its log and of its metrics, not sent yet.
+    rest: Vec<Report>,
+    /// The files of its artifacts, not handed over yet.
+    blobs: BTreeMap<Digest, Content>,
+    /// Its folder.
+    place: Option<Place>,
+    /// Until when files are handed over.
+    until: Instant,
 }
 
 impl Ended {
     /// One that ended before it began.
     fn at_once(reason: String) -> Self {
-        Self { outcome: Outcome::Failed { failure: Failure::CouldNotStart, reason }, set_up_ms: None }
+        let outcome = Outcome::Failed { failure: Failure::CouldNotStart, reason };
+        let (set_up_ms, rest, blobs, place) = Default::default();
+        Self { outcome, set_up_ms, rest, blobs, place, until: Instant::now() }
     }
 }
 
-/// Runs one attempt. When it returns, nothing of the step runs on this host any more and its log has been sent as
-/// far as that was possible. None: nobody wants the outcome.
+/// Runs one attempt. When it returns, nothing of the step runs on this host any more. None: nobody wants the outcome.
 pub(crate) async fn execute(
     tools: &Tools,
     order: &StepOrder,
@@ -153,29 +164,18 @@ pub(crate) async fn execute(
         }
     };
     save_the_end(&checkpoints, &came, &mut ending).await;
+    let until = deadline.max(Instant::now() + HAND_OVER_TIME_MIN);
+    let (outcome, blobs) = match came {
+        Came::Exited(status) if status.success() => tokio::select! {
+            collected = collect(order, &place, &mut reporter) => collected,
+            came = uncollected(&ending, until) => (outcome_of(came, order, &log)?, BTreeMap::new()),
+        },
+        came => (outcome_of(came, order, &log)?, BTreeMap::new()),
+    };
     // A success carries its metrics itself.
-    let succeeded = matches!(&came, Came::Exited(status) if status.success());
-    let hurried = async {
-        if ending.clone().hurried().await != Ending::Stop {
-            tokio::time::sleep(HURRIED_TIME).await;
-        }
-    };
-    tokio::select! {
-        () = reporter.last_words(!succeeded) => {}
-        () = hurried => {}
-    }
-    let outcome = match came {
-        Came::Exited(status) if status.success() => {
-            let until = deadline.max(Instant::now() + HAND_OVER_TIME_MIN);
-            tokio::select! {
-                outcome = Box::pin(collect(tools, order, &place, reporter)) => Some(outcome),
-                came = interrupted(&mut ending, until) => outcome_of(came, order, &log),
-            }
-        }
-        came => outcome_of(came, order, &log),
-    };
-    let set_up_ms = set_up.took_ms();
-    outcome.map(|outcome| Ended { outcome: without_secrets(outcome, log.redactor()), set_up_ms })
+    let rest = reporter.rest(!matches!(outcome, Outcome::Succeeded(_)));
+    let outcome = without_secrets(outcome, log.redactor());
+    Some(Ended { outcome, set_up_ms: set_up.took_ms(), rest, blobs, place: Some(place), until })
 }
 
 /// What is stored of an outcome holds no secret: neither a reason that quotes something nor a value that is handed on.
@@ -220,6 +220,23 @@ async fn interrupted(ending: &mut EndingSignal, deadline: Instant) -> Came {
     tokio::select! {
         ending = ending.ended() => Came::Ended(ending),
         () = tokio::time::sleep_until(deadline) => Came::TimedOut,
+    }
+}
+
+/// What keeps a step that has succeeded from being collected. A lease that ran out does not: nothing of the step runs, and
+/// what it came to can be told once the orchestrator is back.
+async fn uncollected(ending: &EndingSignal, until: Instant) -> Came {
+    let (mut unwanted, mut leaving) = (ending.clone(), ending.clone());
+    let left = async {
+        if leaving.ended().await != Ending::ShutDown {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(SAVE_ON_LEAVING_TIME).await;
+    };
+    tokio::select! {
+        ending = unwanted.unwanted() => Came::Ended(ending),
+        () = left => Came::Ended(Ending::ShutDown),
+        () = tokio::time::sleep_until(until) => Came::TimedOut,
     }
 }
 
@@ -282,21 +299,7 @@ impl Attempt<'_> {
         self.checkpoints.started(tree.leader());
         let over = CancellationToken::new();
         let running = async {
-            let came = tokio::select! {
-                biased;
-                waited = tree.wait() => match waited {
-                    Ok(status) => Came::Exited(status),
-                    Err(cause) => Came::CouldNotStart(format!("failed to wait for the step's process: {cause}")),
-                },
-                came = interrupted(&mut ending, self.deadline) => came,
-            };
-            if let Came::Ended(Ending::ShutDown) = came {
-                self.checkpoints.ask().await;
-            }
-            match &came {
-                Came::Exited(_) if leftovers::nothing_is_left(signs) => {}
-                came => tree.end(grace_of(came)).await,
-            }
+            let came = self.until_over(&mut tree, signs, &mut ending).await;
             over.cancel();
             came
         };
@@ -319,12 +322,48 @@ impl Attempt<'_> {
         }
     }
 
+    /// Waits for the end of the step's process, or brings it about; returns when nothing of it is left.
+    async fn until_over(&self, tree: &mut Tree, signs: &Signs, ending: &mut EndingSignal) -> Came {
+        let came = tokio::select! {
+            biased;
+            waited = tree.wait() => match waited {
+                Ok(status) => Came::Exited(status),
+                Err(cause) => Came::CouldNotStart(format!("failed to wait for the step's process: {cause}")),
+            },
+            came = interrupted(ending, self.deadline) => came,
+        };
+        if let Came::Ended(Ending::ShutDown) = came {
+            self.checkpoints.ask().await;
+        }
+        match &came {
+            Came::Exited(_) if leftovers::nothing_is_left(signs) => {}
+            came => tree.end(grace_of(came)).await,
+        }
+        came
+    }
+
     /// Lays out everything the step sees.
     async fn prepare(&self, run: &RunOrder, signs: &Signs) -> Result<Prepared, String> {
         let Self { tools, order, place, .. } = self;
-        let work = place.work();
+        self.lay_out_all().await?;
+        let python = match &run.python {
+            Some(python) => {
+                let site = Site { work: &place.work(), signs, log: self.log, bundle: order.bundle.as_ref() };
+                Some(tools.environments.ensure(python, &site).await?)
+            }
+            None => None,
+        };
+        let mut env = place.environment(order, run, python.as_ref())?;
+        let gpus = tools.gpus.take(order.gpus).await?;
+        gpus.show_in(&mut env);
+        Ok(Prepared { program: place.program(&run.command, env)?, _held: (python, gpus) })
+    }
+
+    /// Code, checkpoint, events, inputs and the champion.
+    async fn lay_out_all(&self) -> Result<(), String> {
+        let Self { tools, order, place, .. } = self;
         if let Some(bundle) = &order.bundle {
-            let laid = tools.blobs.lay_out_tree(bundle, &work, Access::ReadWrite).await;
+            let laid = tools.blobs.lay_out_tree(bundle, &place.work(), Access::ReadWrite).await;
             laid.map_err(|cause| format!("failed to lay out the workflow's code: {cause}"))?;
         }
         self.checkpoints.restore().await?;
@@ -344,17 +383,7 @@ impl Attempt<'_> {
                 self.lay_out("the champion's artifact", name, artifact, &folder).await?;
             }
         }
-        let python = match &run.python {
-            Some(python) => {
-                let site = Site { work: &work, signs, log: self.log, bundle: order.bundle.as_ref() };
-                Some(tools.environments.ensure(python, &site).await?)
-            }
-            None => None,
-        };
-        let mut env = place.environment(order, run, python.as_ref())?;
-        let gpus = tools.gpus.take(order.gpus).await?;
-        gpus.show_in(&mut env);
-        Ok(Prepared { program: place.program(&run.command, env)?, _held: (python, gpus) })
+        Ok(())
     }
 
     async fn lay_out(
@@ -469,27 +498,30 @@ fn outcome_of(came: Came, order: &StepOrder, log: &Log) -> Option<Outcome> {
     }
 }
 
-/// Checks what a step that exited 0 hands back, and hands it over.
-async fn collect(tools: &Tools, order: &StepOrder, place: &Place, mut reporter: Reporter<'_>) -> Outcome {
+/// Checks what a step that exited 0 hands back, and reports on meanwhile; with the files of its artifacts.
+async fn collect(
+    order: &StepOrder,
+    place: &Place,
+    reporter: &mut Reporter<'_>,
+) -> (Outcome, BTreeMap<Digest, Content>) {
     let collected = async {
         let outputs = outputs::read_outputs(&place.outputs())?;
         let metrics = reporter.metrics.finish()?;
         if order.artifacts.is_empty() {
-            return Ok(Outcome::Succeeded(Handed { outputs, metrics, ..Handed::default() }));
+            return Ok((Handed { outputs, metrics, ..Handed::default() }, BTreeMap::new()));
         }
         let (work, declared) = (place.work(), order.artifacts.clone());
-        let gathered = tokio::task::spawn_blocking(move || outputs::gather(&work, &declared))
-            .await
-            .map_err(|cause| format!("failed to read the artifacts: {cause}"))??;
-        let handed = tools.blobs.hand_over(&gathered.blobs).await;
-        handed.map_err(|cause| format!("failed to hand over the artifacts: {cause}"))?;
-        Ok(Outcome::Succeeded(Handed {
-            outputs,
-            metrics,
-            artifacts: gathered.artifacts,
-            ..Handed::default()
-        }))
+        let gathering = tokio::task::spawn_blocking(move || outputs::gather(&work, &declared));
+        let gathered = tokio::select! {
+            gathered = gathering => gathered.map_err(|cause| format!("failed to read the artifacts: {cause}"))??,
+            never = reporter.live() => match never {},
+        };
+        let artifacts = gathered.artifacts;
+        Ok((Handed { outputs, metrics, artifacts, ..Handed::default() }, gathered.blobs))
     };
-    let collected: Result<Outcome, String> = collected.await;
-    collected.unwrap_or_else(|reason| Outcome::Failed { failure: Failure::InvalidOutput, reason })
+    let collected: Result<_, String> = collected.await;
+    match collected {
+        Ok((handed, blobs)) => (Outcome::Succeeded(handed), blobs),
+        Err(reason) => (Outcome::Failed { failure: Failure::InvalidOutput, reason }, BTreeMap::new()),
+    }
 }

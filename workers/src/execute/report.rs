@@ -1,4 +1,4 @@
-//! Sends an attempt's log and live metrics while it runs, and the rest when it is over. A silent step costs no call.
+//! Sends an attempt's log and live metrics while it runs; what is left then is for `untold` to send. A silent step costs no call.
 //! Losing the orchestrator never holds the step up; what it may lose is the log's business.
 
 use std::collections::BTreeMap;
@@ -92,63 +92,71 @@ impl<'a> Reporter<'a> {
                 () = tokio::time::sleep(LOOK) => {}
             }
             self.metrics.read_more();
-            if !self.send(false, true).await {
-                return std::future::pending().await;
+            while let Some(report) = self.next(false, true) {
+                if !send(self.orchestrator, &report).await {
+                    self.held.end(&self.order.key, Ending::Stop);
+                    return std::future::pending().await;
+                }
+                self.sent(&report);
             }
         }
     }
 
-    /// Sends what is left; with `metrics` also those that changed since the last call.
-    pub(crate) async fn last_words(&mut self, metrics: bool) {
+    /// What is left to be sent once the attempt is over; with `metrics` also those that changed since the last call.
+    pub(crate) fn rest(mut self, metrics: bool) -> Vec<Report> {
         self.metrics.read_more();
-        self.send(true, metrics).await;
+        let mut rest = Vec::new();
+        while let Some(report) = self.next(true, metrics) {
+            self.sent(&report);
+            rest.push(report);
+        }
+        rest
     }
 
-    /// False once the attempt is known to be lost.
-    async fn send(&mut self, over: bool, metrics: bool) -> bool {
-        loop {
-            let logs = self.log.unsent(CHUNKS_MAX, over);
-            let changed = *self.metrics.latest() != self.metrics_sent;
-            let points = self.metrics.unsent(POINTS_MAX).to_vec();
-            let set_up = if self.set_up_told { None } else { self.set_up.took() };
-            // The outcome, which comes next, tells it as well.
-            let tell_set_up = !over && set_up.is_some_and(|took| took >= SET_UP_TOLD);
-            if logs.is_empty() && points.is_empty() && !(metrics && changed) && !tell_set_up {
+    /// What is worth a call now.
+    fn next(&mut self, over: bool, metrics: bool) -> Option<Report> {
+        let logs = self.log.unsent(CHUNKS_MAX, over);
+        let changed = *self.metrics.latest() != self.metrics_sent;
+        let points = self.metrics.unsent(POINTS_MAX).to_vec();
+        let set_up = if self.set_up_told { None } else { self.set_up.took() };
+        // The outcome, which comes next, tells it as well.
+        let tell_set_up = !over && set_up.is_some_and(|took| took >= SET_UP_TOLD);
+        if logs.is_empty() && points.is_empty() && !(metrics && changed) && !tell_set_up {
+            return None;
+        }
+        Some(Report {
+            key: self.order.key.clone(),
+            attempt: self.order.attempt,
+            logs,
+            metrics: if changed { self.metrics.latest().clone() } else { BTreeMap::new() },
+            checkpoint: None,
+            points,
+            set_up_ms: set_up.and_then(|_| self.set_up.took_ms()),
+        })
+    }
+
+    fn sent(&mut self, report: &Report) {
+        if let Some(last) = report.logs.last() {
+            self.log.sent(last.seq);
+        }
+        self.set_up_told |= report.set_up_ms.is_some();
+        self.metrics.sent(report.points.len());
+        self.metrics_sent.clone_from(self.metrics.latest());
+    }
+}
+
+/// Sends until it is taken, or will never be. False: the attempt is lost.
+pub(super) async fn send(orchestrator: &Orchestrator, report: &Report) -> bool {
+    loop {
+        match client::persist(|| orchestrator.report(report)).await {
+            Ok(()) => return true,
+            Err(refusal) if refusal.is_lost() => return false,
+            Err(client::CallError::Rejected { status, detail }) => {
+                tracing::error!(run = %report.key.run, step = report.key.step, status, detail,
+                    "the orchestrator does not take a piece of the log; it is dropped");
                 return true;
             }
-            let last = logs.last().map(|chunk| chunk.seq);
-            let report = Report {
-                key: self.order.key.clone(),
-                attempt: self.order.attempt,
-                logs,
-                metrics: if changed { self.metrics.latest().clone() } else { BTreeMap::new() },
-                checkpoint: None,
-                points,
-                set_up_ms: set_up.and_then(|_| self.set_up.took_ms()),
-            };
-            match client::persist(|| self.orchestrator.report(&report)).await {
-                Err(refusal) if refusal.is_lost() => {
-                    self.held.end(&self.order.key, Ending::Stop);
-                    return false;
-                }
-                Err(client::CallError::Rejected { status, detail }) => {
-                    tracing::error!(run = %self.order.key.run, step = self.order.key.step, status, detail,
-                        "the orchestrator does not take a piece of the log; it is dropped");
-                }
-                Err(_) => {
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-                Ok(()) => {}
-            }
-            if let Some(last) = last {
-                self.log.sent(last);
-            }
-            self.set_up_told |= report.set_up_ms.is_some();
-            self.metrics.sent(report.points.len());
-            if changed {
-                self.metrics_sent = report.metrics;
-            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }

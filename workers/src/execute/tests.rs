@@ -11,7 +11,7 @@ use refit_workflows::wire::{
 };
 use serde_json::{Value, json};
 
-use super::{Ended, Tools, execute};
+use super::{Came, Ended, Holder, Tools, Untold, execute, uncollected};
 use crate::cgroup::Cgroups;
 use crate::held::{Ending, EndingSignal, Held};
 use crate::testing::{TestOrchestrator, eventually, process, shell};
@@ -43,8 +43,13 @@ impl Bench {
     }
 
     pub(super) async fn run(&self, order: &StepOrder) -> Option<Outcome> {
-        let (_holding, ending) = self.held.take(&order.key, crate::host::steady_clock()).unwrap();
-        self.ended(order, ending).await.map(|ended| ended.outcome)
+        let (_holding, mut ending) = self.held.take(&order.key, crate::host::steady_clock()).unwrap();
+        let ended = self.ended(order, ending.clone()).await?;
+        let holder = Holder { worker: "gpu-1".to_owned(), session: "s".to_owned() };
+        let untold = Untold::keep(order.key.clone(), ended, holder).await;
+        let finish = untold.deliver(&self.tools, &mut ending).await;
+        untold.settled();
+        finish.map(|finish| finish.outcome)
     }
 
     async fn ended(&self, order: &StepOrder, ending: EndingSignal) -> Option<Ended> {
@@ -496,6 +501,36 @@ async fn an_environment_is_built_once_and_used() {
     std::fs::remove_file(std::path::Path::new(first["env"].as_str().unwrap()).join(".complete")).unwrap();
     bench.outputs(&order).await;
     assert!(bench.server.log().contains("building the Python environment"));
+}
+
+#[tokio::test]
+async fn how_long_an_attempt_took_to_be_set_up_is_told_while_it_runs_and_with_its_outcome() {
+    let bench = Bench::new().await;
+    let mut order = shell("sleep 1.5");
+    order.events = 1;
+    bench.server.seen().refuse = Some((503, "unavailable"));
+    let (_holding, ending) = bench.held.take(&order.key, crate::host::steady_clock()).unwrap();
+    let (ended, ()) = tokio::join!(bench.ended(&order, ending), async {
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        bench.server.seen().refuse = None;
+    });
+    let set_up_ms = ended.unwrap().set_up_ms.unwrap();
+    assert!((1_200..20_000).contains(&set_up_ms), "{set_up_ms}");
+    let told: Vec<u64> = bench.server.seen().reports.iter().filter_map(|report| report.set_up_ms).collect();
+    assert_eq!(told, [set_up_ms]);
+}
+
+#[tokio::test]
+async fn a_step_that_has_succeeded_is_not_lost_by_a_lease_that_runs_out_while_it_is_collected() {
+    let held: Arc<Held> = Arc::default();
+    let key = shell("").key;
+    let (_holding, ending) = held.take(&key, Duration::ZERO).unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    let given_up = || tokio::time::timeout(Duration::from_millis(100), uncollected(&ending, until));
+    held.fence(Duration::ZERO, Duration::ZERO);
+    assert!(given_up().await.is_err());
+    held.end(&key, Ending::Stop);
+    assert!(matches!(given_up().await, Ok(Came::Ended(Ending::Stop))));
 }
 
 #[tokio::test]

@@ -254,7 +254,7 @@ async fn what_a_killed_worker_left_in_its_cgroups_ends_before_its_successor_work
     std::mem::forget((killed, cgroup));
     let waited = tokio::task::spawn_blocking(move || process.wait().unwrap());
     let successor = Cgroups::open(data.path());
-    leftovers::clear(&attempts, &successor).await.unwrap();
+    leftovers::clear(&attempts, &successor, &BTreeSet::new()).await.unwrap();
     assert!(!waited.await.unwrap().success());
     assert!(successor.inherit(&id).is_none(), "its cgroup is left");
     assert_eq!(std::fs::read_dir(&attempts).unwrap().count(), 0);

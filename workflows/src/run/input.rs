@@ -278,6 +278,9 @@ pub enum Refused {
         /// The step's epoch.
         current: i64,
     },
+    /// The lease was given to another worker process than the one that speaks.
+    #[error("the lease is another worker process's")]
+    OtherSession,
     /// This very attempt is settled already.
     #[error("the attempt is settled already")]
     AttemptOver,

@@ -395,6 +395,9 @@ pub struct Finish {
     /// How long it took until its own work began, in milliseconds: its code, inputs and environment were there then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_up_ms: Option<u64>,
+    /// The session that was given the lease; another one's is refused. None: whoever knows the attempt may tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// Asks for the next attempts in the same reply.
     pub next: Option<LeaseRequest>,
 }
@@ -402,7 +405,7 @@ pub struct Finish {
 impl Finish {
     /// An outcome and nothing else.
     pub fn of(key: AttemptKey, outcome: Outcome) -> Self {
-        Self { key, outcome, set_up_ms: None, next: None }
+        Self { key, outcome, set_up_ms: None, session: None, next: None }
     }
 }
 

@@ -1,21 +1,27 @@
 //! The worker's loops: lease for free slots, renew what is held, give up in time, drain. One outcome's report brings
 //! the next lease with it. Knows nothing of how a step runs.
+//!
+//! `tell` reports outcomes; `heir` those that an earlier worker on the data folder could not.
+
+mod heir;
+mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use refit_workflows::wire::{
-    AttemptKey, Failure, Finish, LeaseRequest, Outcome, Register, Registered, Renew, StepOrder,
-    WORKER_PROTOCOL,
+    AttemptKey, LeaseRequest, Register, Registered, Renew, StepOrder, WORKER_PROTOCOL,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{self, CallError};
-use crate::execute::{self, Ended, Tools};
-use crate::held::{Ending, EndingSignal, Held};
+use crate::client::CallError;
+use crate::execute::{self, Holder, Tools, Untold};
+use crate::held::{Ending, Held};
 use crate::host;
 use crate::orphans;
 use crate::{Config, WorkError};
@@ -28,8 +34,6 @@ const LEAVE_WAIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest part of a lease's life that is kept for ending its step.
 const MARGIN_MAX: Duration = Duration::from_secs(60);
-/// How long reporting an outcome may still take when the lease is over or the worker leaves.
-const HURRIED_TIME: Duration = Duration::from_secs(5);
 /// How often dead orphans of steps are reaped.
 const REAP_EVERY: Duration = Duration::from_secs(1);
 /// More re-registrations than this within [`RIVALRY_SPAN`] mean that another worker has the same name.
@@ -44,6 +48,8 @@ pub(crate) struct Agent {
     tools: Tools,
     session: String,
     held: Arc<Held>,
+    /// What is left for the next worker to tell; its leases are renewed until this one has gone.
+    untold: Mutex<Vec<AttemptKey>>,
     terms: Mutex<Registered>,
     /// On [`host::steady_clock`]: just before the last call was sent by which the orchestrator heard of this session.
     /// A new lease counts from here, not from the call that brought it: that one may have waited for longer than a
@@ -63,6 +69,7 @@ impl Agent {
             tools,
             session: uuid::Uuid::new_v4().to_string(),
             held: Arc::default(),
+            untold: Mutex::default(),
             terms: Mutex::new(Registered { renew_every_ms: 10_000, grace_ms: 60_000 }),
             heard: Mutex::default(),
             registrations: tokio::sync::Mutex::default(),
@@ -70,13 +77,18 @@ impl Agent {
         }
     }
 
-    /// Works until `drain`, see [`crate::work`].
+    /// Works until `drain`, see [`crate::work`]; tells what earlier workers have `left` first.
     pub(crate) async fn run(
         self,
+        left: Vec<Untold>,
         drain: CancellationToken,
         abort: CancellationToken,
     ) -> Result<(), WorkError> {
         let agent = Arc::new(self);
+        tokio::select! {
+            () = agent.tell_what_was_left(left) => {}
+            () = drain.cancelled() => return Ok(()),
+        }
         tokio::select! {
             registered = agent.register() => registered?,
             () = drain.cancelled() => return Ok(()),
@@ -235,6 +247,10 @@ impl Agent {
         grace.saturating_sub((grace / 5).min(MARGIN_MAX))
     }
 
+    fn holder(&self) -> Holder {
+        Holder { worker: self.config.name.clone(), session: self.session.clone() }
+    }
+
     fn request(&self, slots: u32, wait: Duration) -> LeaseRequest {
         LeaseRequest {
             worker: self.config.name.clone(),
@@ -312,65 +328,8 @@ impl Agent {
                 tracing::info!(run = %key.run, step = key.step, "the attempt is not ours any more; ended it");
                 continue;
             };
-            tracing::debug!(run = %key.run, step = key.step, outcome = ?ended.outcome, "over");
-            waiting.extend(self.finish(key, ended, ending, &leaving).await);
-        }
-    }
-
-    /// Reports an outcome until it is accepted, unwanted, or too late; answers with the next orders.
-    async fn finish(
-        &self,
-        key: &AttemptKey,
-        ended: Ended,
-        mut ending: EndingSignal,
-        leaving: &CancellationToken,
-    ) -> Vec<StepOrder> {
-        let too_late = async {
-            // "Stop" as well: a renewal that crosses the report finds the lease gone because the report was accepted,
-            // and the answer to the report may hold the next lease.
-            ending.hurried().await;
-            tokio::time::sleep(HURRIED_TIME).await;
-        };
-        tokio::select! {
-            biased;
-            orders = self.finish_for_ever(key, ended, leaving) => orders,
-            () = too_late => {
-                tracing::warn!(run = %key.run, step = key.step, "gave up reporting the outcome");
-                Vec::new()
-            }
-        }
-    }
-
-    async fn finish_for_ever(
-        &self,
-        key: &AttemptKey,
-        Ended { outcome, set_up_ms }: Ended,
-        leaving: &CancellationToken,
-    ) -> Vec<StepOrder> {
-        let mut finish = Finish { set_up_ms, ..Finish::of(key.clone(), outcome) };
-        let mut reworded = false;
-        loop {
-            finish.next =
-                (!leaving.is_cancelled() && self.is_known()).then(|| self.request(1, Duration::ZERO));
-            match client::persist(|| self.tools.orchestrator.finish(&finish)).await {
-                Ok(finished) => return finished.orders,
-                Err(refusal) if refusal.is_lost() => {
-                    tracing::info!(run = %key.run, step = key.step, %refusal, "the outcome came too late");
-                    return Vec::new();
-                }
-                Err(refusal) if refusal.is_unknown_session() => self.register_again(leaving).await,
-                Err(CallError::Rejected { detail, .. }) => {
-                    if std::mem::replace(&mut reworded, true) {
-                        tracing::error!(run = %key.run, step = key.step, detail, "the orchestrator takes no outcome of this step");
-                        return Vec::new();
-                    }
-                    let reason = format!("the orchestrator refused the outcome: {detail}");
-                    finish.outcome = Outcome::Failed { failure: Failure::InvalidOutput, reason };
-                    continue;
-                }
-                Err(_) => {}
-            }
-            tokio::time::sleep(PAUSE).await;
+            let untold = Untold::keep(order.key, ended, self.holder()).await;
+            waiting.extend(self.tell(untold, ending, &leaving).await);
         }
     }
 
@@ -408,7 +367,8 @@ impl Agent {
 
     /// One renewal; true when the orchestrator wants this worker to drain.
     async fn renew(&self, draining: bool) -> Result<bool, CallError> {
-        let attempts = self.held.keys();
+        let mut attempts = self.held.keys();
+        attempts.extend(self.untold.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         let renew =
             Renew { worker: self.config.name.clone(), session: self.session.clone(), attempts, draining };
         let asked = host::steady_clock();
@@ -465,214 +425,5 @@ fn jitter(time: Duration) -> Duration {
 fn complain_about_panic(joined: Result<(), tokio::task::JoinError>) {
     if let Err(panic) = joined {
         tracing::error!(%panic, "an attempt's task ended badly; its lease will run out");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{TestOrchestrator, eventually, shell};
-    use refit_workflows::wire::Instruction;
-
-    struct Worker {
-        server: TestOrchestrator,
-        drain: CancellationToken,
-        abort: CancellationToken,
-        task: tokio::task::JoinHandle<Result<(), WorkError>>,
-        _data: tempfile::TempDir,
-    }
-
-    async fn start(server: TestOrchestrator, slots: u32) -> Worker {
-        let data = tempfile::tempdir().unwrap();
-        let config = Config {
-            server: server.address.clone(),
-            token: None,
-            name: "gpu-1".to_owned(),
-            slots,
-            labels: Default::default(),
-            cpus: None,
-            memory: None,
-            gpus: Some(crate::GpuChoice::Count(0)),
-            data: data.path().to_owned(),
-            cache_bytes_max: Config::CACHE_BYTES_MAX,
-        };
-        let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
-        let task = tokio::spawn(crate::work(config, drain.clone(), abort.clone()));
-        Worker { server, drain, abort, task, _data: data }
-    }
-
-    fn step(number: usize, text: &str) -> StepOrder {
-        let mut order = shell(text);
-        order.key.step = format!("step-{number}");
-        order
-    }
-
-    #[tokio::test]
-    async fn one_report_brings_the_next_lease() {
-        let server = TestOrchestrator::start().await;
-        for number in 0..20 {
-            server.offer(step(number, "true"));
-        }
-        let worker = start(server, 1).await;
-        eventually("all steps are over", || worker.server.seen().finished.len() == 20).await;
-        let leases = worker.server.seen().calls.iter().filter(|&&call| call == "lease").count();
-        assert!(leases <= 2, "{leases} calls for 20 steps in one slot");
-        worker.drain.cancel();
-        worker.task.await.unwrap().unwrap();
-        assert!(worker.server.seen().renewed.last().unwrap().draining);
-    }
-
-    #[tokio::test]
-    async fn a_draining_worker_finishes_what_runs() {
-        let worker = start(TestOrchestrator::start().await, 2).await;
-        worker.server.offer(step(0, "sleep 0.5"));
-        eventually("the step is leased", || worker.server.seen().leased == 1).await;
-        worker.drain.cancel();
-        worker.task.await.unwrap().unwrap();
-        let seen = worker.server.seen();
-        assert!(matches!(seen.finished[..], [Finish { outcome: Outcome::Succeeded(_), next: None, .. }]));
-    }
-
-    #[tokio::test]
-    async fn an_aborted_worker_ends_what_runs() {
-        let worker = start(TestOrchestrator::start().await, 2).await;
-        worker.server.offer(step(0, "sleep 300"));
-        eventually("the step is leased", || worker.server.seen().leased == 1).await;
-        worker.drain.cancel();
-        worker.abort.cancel();
-        worker.task.await.unwrap().unwrap();
-        let seen = worker.server.seen();
-        let Outcome::Failed { failure, reason } = &seen.finished[0].outcome else {
-            panic!("{:?}", seen.finished)
-        };
-        assert_eq!((failure, reason.as_str()), (&Failure::WorkerLost, "the worker was shut down"));
-    }
-
-    #[tokio::test]
-    async fn a_renewal_brings_the_cancel() {
-        let worker = start(TestOrchestrator::start().await, 1).await;
-        worker.server.offer(step(0, "sleep 300"));
-        eventually("the step is leased", || worker.server.seen().leased == 1).await;
-        worker.server.seen().instruction = Some(Instruction::Cancel);
-        eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
-        assert_eq!(worker.server.seen().finished[0].outcome, Outcome::Cancelled);
-        worker.drain.cancel();
-        worker.task.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_outage_shorter_than_the_lease_costs_nothing() {
-        let worker = start(TestOrchestrator::start().await, 1).await;
-        worker.server.offer(step(0, "echo one; sleep 0.4; echo two; echo done=yes >> $REFIT_OUTPUTS"));
-        eventually("the step is leased", || worker.server.seen().leased == 1).await;
-        worker.server.seen().refuse = Some((503, "unavailable"));
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        worker.server.seen().refuse = None;
-        eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
-        assert!(matches!(worker.server.seen().finished[0].outcome, Outcome::Succeeded(_)));
-        assert_eq!(worker.server.log(), "one\ntwo\n");
-        worker.drain.cancel();
-        worker.task.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_outage_longer_than_the_lease_ends_the_step() {
-        let server = TestOrchestrator::start().await;
-        server.seen().grace_ms = 1_000;
-        let worker = start(server, 1).await;
-        worker.server.offer(step(0, "trap 'echo stopped > ../../../stopped; exit' TERM; sleep 300 & wait"));
-        eventually("the step is leased", || worker.server.seen().leased == 1).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        worker.server.seen().refuse = Some((503, "unavailable"));
-        let stopped = worker._data.path().join("stopped");
-        eventually("the step was ended", || stopped.exists()).await;
-        worker.drain.cancel();
-        worker.task.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_step_that_comes_late_in_a_long_wait_has_a_whole_lease() {
-        let server = TestOrchestrator::start().await;
-        server.seen().grace_ms = 1_000;
-        let worker = start(server, 1).await;
-        eventually("it asks for work", || worker.server.seen().calls.contains(&"lease")).await;
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
-        worker.server.offer(step(0, "sleep 0.3"));
-        eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
-        let outcome = worker.server.seen().finished[0].outcome.clone();
-        assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome:?}");
-        worker.drain.cancel();
-        worker.task.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_was_cut_off_makes_itself_heard_before_it_asks_for_work() {
-        let server = TestOrchestrator::start().await;
-        server.seen().grace_ms = 4_000;
-        // So seldom that nothing else makes it heard.
-        server.seen().renew_every_ms = 60_000;
-        let worker = start(server, 1).await;
-        eventually("it asks for work", || worker.server.seen().calls.contains(&"lease")).await;
-        worker.server.offer(step(0, "sleep 300"));
-        eventually("the step is leased", || worker.server.seen().leased == 1).await;
-        worker.server.seen().refuse = Some((503, "unavailable"));
-        tokio::time::sleep(Duration::from_millis(4_500)).await;
-        worker.server.offer(step(1, "sleep 0.3"));
-        {
-            let mut seen = worker.server.seen();
-            seen.calls.clear();
-            seen.refuse = None;
-        }
-        let is_over = |seen: &Finish| seen.key.step == "step-1";
-        eventually("the step is over", || worker.server.seen().finished.iter().any(is_over)).await;
-        {
-            let seen = worker.server.seen();
-            let outcome = &seen.finished.iter().find(|seen| is_over(seen)).unwrap().outcome;
-            assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome:?}");
-            let first = |name: &str| seen.calls.iter().position(|&call| call == name).unwrap();
-            assert!(first("renew") < first("lease"), "{:?}", seen.calls);
-        }
-        worker.drain.cancel();
-        worker.task.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_forgotten_worker_introduces_itself_again_and_works_on() {
-        let worker = start(TestOrchestrator::start().await, 1).await;
-        eventually("registered", || worker.server.seen().registered.len() == 1).await;
-        worker.server.seen().forgotten = true;
-        eventually("registered again", || worker.server.seen().registered.len() == 2).await;
-        {
-            let seen = worker.server.seen();
-            assert_eq!(seen.registered[0].session, seen.registered[1].session);
-        }
-        worker.server.offer(step(0, "true"));
-        eventually("the step is over", || worker.server.seen().finished.len() == 1).await;
-        worker.drain.cancel();
-        worker.task.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn two_workers_of_one_name_do_not_take_turns_for_ever() {
-        let server = TestOrchestrator::start().await;
-        server.seen().forgetful = true;
-        let refused = start(server, 1).await.task.await.unwrap().unwrap_err();
-        assert!(refused.to_string().contains("--name"), "{refused}");
-    }
-
-    #[tokio::test]
-    async fn a_refused_token_ends_the_worker() {
-        let server = TestOrchestrator::start().await;
-        server.seen().refuse = Some((401, "unauthorized"));
-        let refused = start(server, 1).await.task.await.unwrap().unwrap_err();
-        assert!(refused.to_string().contains("REFIT_TOKEN"), "{refused}");
-    }
-
-    #[test]
-    fn jitter_stays_within_a_fifth() {
-        for _ in 0..1000 {
-            let time = jitter(Duration::from_secs(10));
-            assert!((Duration::from_secs(8)..=Duration::from_secs(12)).contains(&time), "{time:?}");
-        }
     }
 }
