@@ -277,6 +277,45 @@ CREATE TABLE targets (
     error TEXT
 );
 
+-- Servers that models, versions and aliases are written to as well. place is the server's address without who asks; models
+-- lists the names of those that are, or is empty where all are. error is why it could not be used the latest time, and
+-- next_try_at when it is tried again.
+CREATE TABLE mirrors (
+    place TEXT NOT NULL PRIMARY KEY,
+    models TEXT NOT NULL,
+    seen_at BIGINT NOT NULL,
+    error TEXT,
+    next_try_at BIGINT
+);
+
+-- How far a mirror has a model. history is the row of alias_history up to which it has what followed; checked_at is when it
+-- was read back and found so, look_at when to look again. aliases says which of the mirror's versions each alias was left at,
+-- intended where they are being moved to; noted is what somebody else changed there, at noted_at.
+CREATE TABLE mirrored_models (
+    place TEXT NOT NULL,
+    model TEXT NOT NULL,
+    history BIGINT NOT NULL,
+    checked_at BIGINT,
+    look_at BIGINT NOT NULL,
+    failures BIGINT NOT NULL,
+    error TEXT,
+    aliases TEXT NOT NULL,
+    intended TEXT NOT NULL,
+    noted TEXT,
+    noted_at BIGINT,
+    PRIMARY KEY (place, model)
+);
+
+-- Versions that a mirror has: number is its own for it.
+CREATE TABLE mirrored_versions (
+    place TEXT NOT NULL,
+    model TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (place, model, version)
+);
+
 -- One row per outbound event and target, until it is sent. stream orders: the run's name, or the event's own. failed_at is
 -- when it failed first.
 CREATE TABLE outbox (

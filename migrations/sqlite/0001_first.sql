@@ -277,6 +277,45 @@ CREATE TABLE targets (
     error TEXT
 ) STRICT;
 
+-- Servers that models, versions and aliases are written to as well. place is the server's address without who asks; models
+-- lists the names of those that are, or is empty where all are. error is why it could not be used the latest time, and
+-- next_try_at when it is tried again.
+CREATE TABLE mirrors (
+    place TEXT NOT NULL PRIMARY KEY,
+    models TEXT NOT NULL,
+    seen_at INTEGER NOT NULL,
+    error TEXT,
+    next_try_at INTEGER
+) STRICT;
+
+-- How far a mirror has a model. history is the row of alias_history up to which it has what followed; checked_at is when it
+-- was read back and found so, look_at when to look again. aliases says which of the mirror's versions each alias was left at,
+-- intended where they are being moved to; noted is what somebody else changed there, at noted_at.
+CREATE TABLE mirrored_models (
+    place TEXT NOT NULL,
+    model TEXT NOT NULL,
+    history INTEGER NOT NULL,
+    checked_at INTEGER,
+    look_at INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    error TEXT,
+    aliases TEXT NOT NULL,
+    intended TEXT NOT NULL,
+    noted TEXT,
+    noted_at INTEGER,
+    PRIMARY KEY (place, model)
+) STRICT;
+
+-- Versions that a mirror has: number is its own for it.
+CREATE TABLE mirrored_versions (
+    place TEXT NOT NULL,
+    model TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (place, model, version)
+) STRICT;
+
 -- One row per outbound event and target, until it is sent. stream orders: the run's name, or the event's own. failed_at is
 -- when it failed first.
 CREATE TABLE outbox (

@@ -1,5 +1,5 @@
-//! What can be told of the services an orchestrator needs without starting one: its database, its brokers and where it keeps
-//! blobs. Writes nothing there but what means nothing, to see that writes are taken: a row of `duties`, an object that goes
+//! What can be told of the services an orchestrator needs without starting one: its database, its brokers, where it keeps
+//! blobs and what its registry is mirrored to. Writes nothing there but what means nothing, to see that writes are taken: a row of `duties`, an object that goes
 //! again. Waits for nothing for long.
 //! Must never happen here: a schema brought up to date, a queue declared that was not there.
 
@@ -122,6 +122,14 @@ pub async fn blobs(config: &Config) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// Looks at the server that the registry is mirrored to, where there is one.
+pub async fn mirror(config: &Config) -> Vec<Finding> {
+    match &config.mlflow {
+        Some(settings) => crate::mirror::look_at(settings).await,
+        None => Vec::new(),
+    }
 }
 
 /// Looks at the database; `now` is what this host's clock says.

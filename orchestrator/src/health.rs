@@ -1,4 +1,5 @@
-//! How the parts of an orchestrator are doing that come and go by themselves: its sources and its outbound targets. Each
+//! How the parts of an orchestrator are doing that come and go by themselves: its sources, its outbound targets and
+//! its mirror. Each
 //! registers, tells what it has come to, and is off the list when its [`Part`] is dropped. Must never happen here: a
 //! decision that follows from a part's state.
 
@@ -17,6 +18,8 @@ pub enum PartKind {
     Source,
     /// Events go to it.
     Target,
+    /// The registry is written to it as well.
+    Mirror,
 }
 
 impl PartKind {
@@ -25,6 +28,7 @@ impl PartKind {
         match self {
             Self::Source => "source",
             Self::Target => "target",
+            Self::Mirror => "mirror",
         }
     }
 }
@@ -151,7 +155,7 @@ impl Listed {
             reason,
             deliveries: match self.kind {
                 PartKind::Source => Some(self.counts.view()),
-                PartKind::Target => None,
+                PartKind::Target | PartKind::Mirror => None,
             },
         }
     }
@@ -198,6 +202,10 @@ impl Part {
             (PartKind::Source, PartState::Working) => tracing::info!(source = name, "taking events"),
             (PartKind::Target, PartState::Working) => {
                 tracing::info!(target_name = name, "sending outbound events")
+            }
+            (PartKind::Mirror, PartState::Working) => tracing::info!(mirror = name, "mirroring the registry"),
+            (PartKind::Mirror, PartState::Degraded(reason)) => {
+                tracing::warn!(mirror = name, "not mirroring the registry, trying again: {reason}");
             }
             (PartKind::Source, PartState::Degraded(reason)) => {
                 tracing::warn!(source = name, "not taking events, trying again: {reason}");

@@ -5,6 +5,7 @@
 //! functions; the HTTP API, the RabbitMQ intake and the outbox talk to the engine alone.
 
 mod address;
+mod answers;
 pub mod api;
 mod broker;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod engine;
 pub mod health;
 pub mod http;
 pub mod intake;
+pub mod mirror;
 pub mod outbox;
 pub mod secrets;
 pub mod server;

@@ -19,7 +19,7 @@ use crate::secrets::Vault;
 use crate::store::database::Database;
 use crate::store::places::Places;
 use crate::store::{Store, StoreError};
-use crate::{api, http, outbox};
+use crate::{api, http, mirror, outbox};
 
 /// A started orchestrator.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ async fn run(
     let stop_loops = CancellationToken::new();
     let mut loops = engine.start(&stop_loops);
     let mut relays = outbox::spawn(&engine, &config, &stop_loops);
+    let mut mirrors = mirror::spawn(&engine, &config, &stop_loops);
     let mut intake = JoinSet::new();
     for source in &config.sources {
         match &source.transport {
@@ -97,6 +98,7 @@ async fn run(
     stop_loops.cancel();
     while loops.join_next().await.is_some() {}
     while relays.join_next().await.is_some() {}
+    while mirrors.join_next().await.is_some() {}
     engine.store().database().close().await;
     drop(lock);
 }

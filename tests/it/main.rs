@@ -33,6 +33,7 @@ mod hooks;
 mod house;
 mod language_page;
 mod layers;
+mod mirror;
 mod operations;
 mod outbox;
 mod record;

@@ -96,7 +96,7 @@ pub(crate) struct ServeArgs {
     pub(crate) config: ConfigFile,
 }
 
-/// Where an orchestrator listens and stores.
+/// Where an orchestrator listens and stores, and what has its registry as well.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Orchestrator")]
 pub(crate) struct Place {
@@ -105,6 +105,9 @@ pub(crate) struct Place {
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) database: Database,
+    /// An MLflow server that models, versions and aliases are written to as well
+    #[arg(long, env = "REFIT_MLFLOW_URL", value_name = "URL", hide_env_values = true)]
+    pub(crate) mlflow_url: Option<String>,
 }
 
 /// Which database.

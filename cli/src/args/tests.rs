@@ -24,7 +24,7 @@ fn documented_lines_parse() {
         "demo --keep -o json --slots 4 --database-url sqlite:x --amqp-url amqp://localhost",
         "up",
         "up examples/digits --listen 127.0.0.1:0 --data /tmp/x --slots 3",
-        "serve --listen 0.0.0.0:7433 --data d --database-url postgres://h/d --amqp-url amqp://h --amqp-queue q \
+        "serve --listen 0.0.0.0:7433 --data d --database-url postgres://h/d --mlflow-url http://h:5000 --amqp-url amqp://h --amqp-queue q \
          --amqp-exchange e --grace 90s --host a --host b",
         "work --server http://h:1 --name gpu-7.example --slots 2 --labels zone=eu,disk=nvme --labels a=b --data d",
         "init",

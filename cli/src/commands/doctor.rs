@@ -37,6 +37,7 @@ pub(crate) async fn run(args: DoctorArgs, remote: &Remote) -> anyhow::Result<Exi
     for target in &config.targets {
         findings.extend(doctor::target(target).await);
     }
+    findings.extend(doctor::mirror(&config).await);
     findings.extend(server(remote, config.listen).await?);
     findings.extend(worker().await);
     render::answer(args.output.format, &findings, || render::doctor::list(&findings))?;

@@ -11,6 +11,7 @@ pub(crate) mod evidence;
 pub(crate) mod graph;
 pub(crate) mod log;
 pub(crate) mod metrics;
+pub(crate) mod mirror;
 pub(crate) mod model;
 pub(crate) mod replay;
 pub(crate) mod run;

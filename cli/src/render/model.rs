@@ -7,7 +7,7 @@ use refit_workflows::wire::{HistoryView, ModelView, Moved, TokenView};
 
 use super::table::{self, Grid};
 use super::time::{exact, relative};
-use super::{BOLD, Facts, GOOD, bytes, clean, count, metrics, paint, short};
+use super::{BOLD, Facts, GOOD, bytes, clean, count, metrics, mirror, paint, short};
 
 /// Models in a table.
 pub(crate) fn list(models: &[ModelView], now: Timestamp) -> String {
@@ -34,7 +34,9 @@ pub(crate) fn show(model: &ModelView, now: Timestamp) -> String {
         paint(BOLD, clean(&model.model)),
         count(model.versions.len() as u64, "version")
     );
-    let mut grid = Grid::new(&["VERSION", "ALIASES", "MADE BY", "CREATED", "SIZE", "ARTIFACT", "METRICS"]);
+    let mut heads = vec!["VERSION", "ALIASES", "MADE BY", "CREATED", "SIZE", "ARTIFACT", "METRICS"];
+    heads.extend(model.mirror.is_some().then_some("MLFLOW"));
+    let mut grid = Grid::new(&heads);
     for version in &model.versions {
         let aliases: Vec<&str> = model
             .aliases
@@ -42,7 +44,7 @@ pub(crate) fn show(model: &ModelView, now: Timestamp) -> String {
             .filter(|(_, at)| **at == version.version)
             .map(|(alias, _)| alias.as_str())
             .collect();
-        grid.row(vec![
+        let mut row = vec![
             table::number(version.version),
             table::styled(&aliases.join(", "), GOOD),
             table::text(version.run.to_string()),
@@ -50,9 +52,16 @@ pub(crate) fn show(model: &ModelView, now: Timestamp) -> String {
             table::text(bytes(version.bytes)),
             table::text(format!("{} {}", version.artifact, short(&version.digest))),
             table::text(metrics(&version.metrics)),
-        ]);
+        ];
+        if model.mirror.is_some() {
+            row.push(table::maybe(mirror::cell(version.mirror.as_ref())));
+        }
+        grid.row(row);
     }
     text.push_str(&super::indent(&grid.to_string(), 2));
+    for line in mirror::of_model(model, now) {
+        let _ = writeln!(text, "\n  {line}");
+    }
     for watch in &model.watches {
         let _ = writeln!(
             text,
@@ -73,15 +82,22 @@ pub(crate) fn show(model: &ModelView, now: Timestamp) -> String {
 
 /// The moves of a model's aliases in a table.
 pub(crate) fn history(moves: &[HistoryView], now: Timestamp) -> String {
-    let mut grid = Grid::new(&["WHEN", "ALIAS", "MOVED", "BY", "WHY"]);
+    let is_mirrored = moves.iter().any(|step| step.mirror.is_some());
+    let mut heads = vec!["WHEN", "ALIAS", "MOVED", "BY", "WHY"];
+    heads.extend(is_mirrored.then_some("MLFLOW"));
+    let mut grid = Grid::new(&heads);
     for step in moves {
-        grid.row(vec![
+        let mut row = vec![
             table::text(relative(step.at, now)),
             table::text(&step.alias),
             table::text(moved(step)),
             table::text(&step.by),
             table::maybe(step.reason.as_deref()),
-        ]);
+        ];
+        if is_mirrored {
+            row.push(table::maybe(mirror::cell(step.mirror.as_ref())));
+        }
+        grid.row(row);
     }
     grid.to_string()
 }

@@ -12,7 +12,8 @@ use refit_workflows::wire::{ArrivalView, HoldoutUse, RunView, StepView};
 use super::table::{self, Grid};
 use super::time::{exact, relative, took};
 use super::{
-    BAD, BOLD, DIM, Facts, GOOD, WARN, bytes, clean, count, metrics, number, paint, short, state, value,
+    BAD, BOLD, DIM, Facts, GOOD, WARN, bytes, clean, count, metrics, mirror, number, paint, short, state,
+    value,
 };
 
 /// How many of a run's first events are named, and how many of the last.
@@ -102,6 +103,7 @@ fn facts(run: &RunView, now: Timestamp) -> Facts {
             clean(&promoted.alias)
         );
         facts.line("promoted", paint(GOOD, moved));
+        facts.some("mirror", run.mirror.as_ref().map(|mirror| mirror::words(mirror, now)));
     }
     facts
 }

@@ -8,7 +8,9 @@ use refit_workflows::wire::{Change, VersionDetail, VersionDiff};
 
 use super::table::{self, Grid};
 use super::time::relative;
-use super::{BOLD, DIM, Facts, GOOD, bytes, clean, count, indent, metrics, number, paint, short, value};
+use super::{
+    BOLD, DIM, Facts, GOOD, bytes, clean, count, indent, metrics, mirror, number, paint, short, value,
+};
 
 /// The most events that are named.
 const EVENTS_MAX: usize = 5;
@@ -41,6 +43,7 @@ pub(crate) fn lineage(detail: &VersionDetail, now: Timestamp) -> String {
         "aliases",
         if aliases.is_empty() { "none".to_owned() } else { paint(GOOD, aliases.join(", ")) },
     );
+    facts.some("mirror", version.mirror.as_ref().map(|mirror| mirror::words(mirror, now)));
     let _ = write!(text, "{facts}");
     text
 }

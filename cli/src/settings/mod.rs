@@ -20,6 +20,7 @@ mod blobs;
 mod broker;
 mod format;
 mod hooks;
+mod registry;
 mod retention;
 mod secret;
 mod secrets;
@@ -29,6 +30,7 @@ mod wrong;
 
 use blobs::BlobsSettings;
 use broker::TlsSettings;
+use registry::RegistrySettings;
 use retention::RetentionSettings;
 use secret::SecretUrl;
 use secrets::SecretsSettings;
@@ -58,6 +60,7 @@ pub(crate) struct Settings {
     retention: RetentionSettings,
     secrets: SecretsSettings,
     blobs: BlobsSettings,
+    registry: RegistrySettings,
     worker: WorkerSettings,
 }
 
@@ -181,6 +184,7 @@ impl Settings {
         config.retention = self.retention.retention();
         config.secrets = self.secrets.sources()?;
         config.blobs = self.blobs.places()?;
+        config.mlflow = self.registry.mlflow(given(&place.mlflow_url))?;
         config.grace = grace.or(self.grace).unwrap_or(config.grace);
         Ok(config)
     }
@@ -312,6 +316,7 @@ worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
         let place = Place {
             listen: Some("127.0.0.1:1".parse().unwrap()),
             database: Database { data: Some("d".into()), database_url: Some("sqlite:x".to_owned()) },
+            mlflow_url: Some("http://mlflow:5000".to_owned()),
         };
         let broker = Broker { amqp_queue: Some("other".to_owned()), ..Broker::default() };
         let config =
@@ -319,6 +324,7 @@ worker: { name: gpu-7, slots: 3, labels: { zone: eu } }
         assert_eq!(config.listen.to_string(), "127.0.0.1:1");
         assert_eq!(config.database_url.as_deref(), Some("sqlite:x"));
         assert_eq!(names(&config).0, ["orders", "amqp:other"]);
+        assert_eq!(config.mlflow.unwrap().url.reveal(), "http://mlflow:5000");
         assert_eq!((config.grace, config.hosts), (Duration::from_secs(1), vec!["h".to_owned()]));
     }
 
@@ -458,9 +464,12 @@ sources:
 
     const WORKERS_PAGE: &str = include_str!("../../../docs/workers.md");
 
+    const MODELS_PAGE: &str = include_str!("../../../docs/models.md");
+
     /// The code of the pages' blocks in `yaml`, each with the words behind it.
     fn examples() -> impl Iterator<Item = (&'static str, &'static str)> {
-        let blocks = [EVENTS_PAGE, WORKERS_PAGE].into_iter().flat_map(|page| page.split("\n```yaml").skip(1));
+        let pages = [EVENTS_PAGE, WORKERS_PAGE, MODELS_PAGE];
+        let blocks = pages.into_iter().flat_map(|page| page.split("\n```yaml").skip(1));
         blocks.filter_map(|block| {
             let (mark, rest) = block.split_once('\n')?;
             Some((mark.trim(), rest.split("\n```").next()?))
@@ -468,7 +477,7 @@ sources:
     }
 
     #[test]
-    fn every_example_on_the_pages_of_events_and_workers_is_sound() {
+    fn every_example_on_the_pages_of_events_workers_and_models_is_sound() {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "hunter2").unwrap();
@@ -519,17 +528,25 @@ sources:
         }
     }
 
+    /// The keys that stand beside one that there is not.
+    fn keys_beside_nothing(settings: &str) -> Vec<String> {
+        let wrong = Settings::parse(settings).unwrap_err();
+        let keys = wrong.split("expected").nth(1).unwrap().split(['`', '\'', '"', ' ', ',']);
+        let keys = keys.filter(|key| key.contains(|c: char| c.is_ascii_lowercase()));
+        keys.filter(|key| !matches!(*key, "one" | "of")).map(str::to_owned).collect()
+    }
+
     #[test]
-    fn every_key_of_a_queue_is_on_the_page_of_events() {
-        let wrong = Settings::parse("sources: { a: { amqp: { queue: q, nothing: 1 } } }\n").unwrap_err();
-        let keys: Vec<&str> =
-            wrong.split("expected").nth(1).unwrap().split(['`', '\'', '"', ' ', ',']).collect();
-        let keys: Vec<&str> =
-            keys.into_iter().filter(|key| key.contains(|c: char| c.is_ascii_lowercase())).collect();
-        let keys: Vec<&str> = keys.into_iter().filter(|key| !matches!(*key, "one" | "of")).collect();
-        assert!(keys.len() >= 9, "the keys are told no more: {wrong}");
-        for key in keys {
-            assert!(EVENTS_PAGE.contains(&format!("| `{key}` |")), "`{key}` is not in the table");
+    fn every_key_of_a_queue_and_of_mlflow_is_on_its_page() {
+        for (settings, page, count) in [
+            ("sources: { a: { amqp: { queue: q, nothing: 1 } } }\n", EVENTS_PAGE, 9),
+            ("registry: { mlflow: { nothing: 1 } }\n", MODELS_PAGE, 6),
+        ] {
+            let keys = keys_beside_nothing(settings);
+            assert!(keys.len() >= count, "the keys are told no more: {keys:?}");
+            for key in keys {
+                assert!(page.contains(&format!("| `{key}` |")), "`{key}` is not in the table");
+            }
         }
     }
 }

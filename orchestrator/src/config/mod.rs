@@ -8,6 +8,7 @@ use std::time::Duration;
 mod blobs;
 mod broker;
 mod hooks;
+mod registry;
 mod retention;
 mod secrets;
 mod sources;
@@ -16,6 +17,7 @@ mod targets;
 pub use blobs::{AccessKey, BlobPlace, BlobPlaces, Bucket};
 pub use broker::{Broker, ClientCertificate, Tls};
 pub use hooks::{Hook, Scheme};
+pub use registry::Mlflow;
 pub use retention::{Keep, Retention};
 pub use secrets::{AgeFile, SecretSources};
 pub use sources::{Argument, Binding, Declaration, ExchangeType, Queue, Source, Topology, Transport};
@@ -47,6 +49,8 @@ pub struct Config {
     pub secrets: SecretSources,
     /// Where the bytes of blobs are.
     pub blobs: BlobPlaces,
+    /// What the registry is mirrored to.
+    pub mlflow: Option<Mlflow>,
     /// How long to wait for a database that is down at start; forever when none.
     pub database_wait: Option<Duration>,
 }
@@ -91,6 +95,7 @@ impl Config {
             retention: Retention::default(),
             secrets: SecretSources::default(),
             blobs: BlobPlaces::default(),
+            mlflow: None,
             database_wait: None,
         }
     }

@@ -7,6 +7,7 @@ mod blobs;
 mod hosts;
 mod letters;
 mod loops;
+mod mirror;
 mod models;
 mod people;
 mod replays;
@@ -32,8 +33,8 @@ use crate::config::Retention;
 use crate::health::Health;
 use crate::secrets::Vault;
 pub use crate::store::{
-    Ask, DeadLetter, DeadLetterFilter, EventFilter, GiveUp, Look, Outbound, RunFilter, Sent, Standing,
-    TargetState,
+    Ask, DeadLetter, DeadLetterFilter, EventFilter, GiveUp, Look, MirrorLook, MirrorNote, Outbound,
+    RunFilter, Sent, Standing, TargetState, WantedModel, WantedVersion,
 };
 use crate::store::{ChangeError, DELETED_RUNS_MAX, Deletion, Hints, Store, StoreError};
 pub use blobs::Piece;

@@ -13,7 +13,7 @@ use crate::broker::Backoff;
 /// How many failures without a success between them open a target, once they are of more than one event.
 const FAILURES_MAX: u32 = 5;
 /// How many failures in a row there must be before anything is given up: time alone may have passed while nobody tried.
-pub(super) const TRIES_MIN: u32 = 10;
+pub(crate) const TRIES_MIN: u32 = 10;
 /// The first and the longest pause between two tries of one event.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_LONGEST: Duration = Duration::from_secs(300);
@@ -22,7 +22,7 @@ const REST_LONGEST: Duration = Duration::from_secs(3600);
 
 /// What may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum May {
+pub(crate) enum May {
     /// Everything that is due.
     All,
     /// One event.
@@ -33,7 +33,7 @@ pub(super) enum May {
 
 /// What is remembered of the failures of a target.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     /// Ten tries fit into the time after which an event is given up.
     pause_longest: Duration,
     /// Since the latest success.
@@ -47,7 +47,7 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    pub(super) fn new(give_up_after: Duration) -> Self {
+    pub(crate) fn new(give_up_after: Duration) -> Self {
         Self {
             pause_longest: (give_up_after / TRIES_MIN).min(PAUSE_LONGEST),
             failures: 0,
@@ -59,7 +59,7 @@ impl Breaker {
         }
     }
 
-    pub(super) fn may(&self, now: Instant) -> May {
+    pub(crate) fn may(&self, now: Instant) -> May {
         match self.rest_until {
             Some(until) if now < until => May::Rest(until),
             Some(_) | None if self.open => May::Probe,
@@ -67,31 +67,31 @@ impl Breaker {
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 
     /// Failures since the latest success.
-    pub(super) fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 
     /// An event was taken. Answers whether the target was open: then what waits need not wait any longer.
-    pub(super) fn taken(&mut self) -> bool {
+    pub(crate) fn taken(&mut self) -> bool {
         let was_open = self.open;
         self.close();
         was_open
     }
 
     /// As after a success.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         (self.failures, self.first, self.several) = (0, None, false);
         (self.open, self.rest_until) = (false, None);
         self.backoff.reset();
     }
 
     /// An event was not taken; `away` when it did not even get there.
-    pub(super) fn refused(&mut self, event: i64, away: bool, now: Instant) {
+    pub(crate) fn refused(&mut self, event: i64, away: bool, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         self.several |= away || *self.first.get_or_insert(event) != event;
         if self.failures >= FAILURES_MAX && self.several {
@@ -100,18 +100,18 @@ impl Breaker {
     }
 
     /// It cannot be reached: nothing was tried.
-    pub(super) fn unreachable(&mut self, now: Instant) {
+    pub(crate) fn unreachable(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         self.open(now);
     }
 
     /// Whoever sent to it before found it open.
-    pub(super) fn found_open(&mut self) {
+    pub(crate) fn found_open(&mut self) {
         self.open = true;
     }
 
     /// It said how long it is not to be asked again.
-    pub(super) fn rest(&mut self, pause: Duration, now: Instant) {
+    pub(crate) fn rest(&mut self, pause: Duration, now: Instant) {
         self.open = true;
         let until = now + pause.min(REST_LONGEST);
         self.rest_until = Some(self.rest_until.map_or(until, |set| set.max(until)));
@@ -126,7 +126,7 @@ impl Breaker {
     }
 
     /// How long an event waits that has now failed for the `attempts`th time.
-    pub(super) fn pause(&self, attempts: i64) -> Duration {
+    pub(crate) fn pause(&self, attempts: i64) -> Duration {
         let doublings = u32::try_from(attempts.clamp(1, 16) - 1).unwrap_or_default();
         let longest = PAUSE_FIRST.saturating_mul(1 << doublings).min(self.pause_longest);
         longest.mul_f64(rand::random_range(0.5..=1.0))

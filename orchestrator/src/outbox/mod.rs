@@ -22,7 +22,7 @@ use crate::health::{Health, Part, PartKind};
 use crate::store::ListedTarget;
 
 mod amqp;
-mod breaker;
+pub(crate) mod breaker;
 mod relay;
 mod webhook;
 

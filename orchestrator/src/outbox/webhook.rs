@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +18,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use sha2::Sha256;
 
 use super::{Outcome, Refusal, Shipment};
+use crate::answers::{causes, retry_after};
 use crate::clock::Clock;
 use crate::config::{self, Allow};
 use crate::engine::Outbound;
@@ -229,15 +230,6 @@ fn headers_of(settings: &config::Webhook) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// Seconds, or a date (RFC 9110, section 10.2.3).
-fn retry_after(header: &HeaderValue) -> Option<Duration> {
-    let text = header.to_str().ok()?.trim();
-    match text.parse::<u64>() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok(),
-    }
-}
-
 async fn discard(mut answer: Response) {
     let mut read = 0;
     while let Ok(Some(chunk)) = answer.chunk().await {
@@ -246,17 +238,6 @@ async fn discard(mut answer: Response) {
             return;
         }
     }
-}
-
-/// reqwest says what failed on top and why underneath.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 /// The signing key of a secret: what the base64 behind `whsec_` stands for, else the text itself.
@@ -470,15 +451,5 @@ mod tests {
         post(&settings(&url, &[], LOOPBACK), &event()).await.unwrap();
         shutdown.cancel();
         assert_eq!(seen.lock().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_time_to_rest_is_seconds_or_a_date() {
-        let read = |text: &str| retry_after(&HeaderValue::from_str(text).unwrap());
-        assert_eq!(read("120"), Some(Duration::from_secs(120)));
-        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
-        assert!(read(&date).is_some_and(|rest| rest > Duration::from_secs(55)));
-        assert_eq!(read("Wed, 21 Oct 2015 07:28:00 GMT"), None);
-        assert_eq!(read("soon"), None);
     }
 }

@@ -178,6 +178,7 @@ impl HeldAlias {
             run: because.run.map(|(_, name)| name.clone()),
             reason: because.reason.map(str::to_owned),
             evidence: because.evidence.cloned(),
+            mirror: None,
         };
         Ok((seq, view))
     }

@@ -48,7 +48,7 @@ pub(super) const KEEP_DUTY: &str =
     "INSERT INTO duties (name, expires_at) VALUES ($1, 0) ON CONFLICT (name) DO NOTHING";
 pub(super) const TAKE_DUTY: &str = "UPDATE duties SET holder = $2, expires_at = $3
     WHERE name = $1 AND (holder = $2 OR expires_at <= $4)";
-const LEAVE_DUTY: &str = "UPDATE duties SET expires_at = 0 WHERE name = $1 AND holder = $2";
+pub(super) const LEAVE_DUTY: &str = "UPDATE duties SET expires_at = 0 WHERE name = $1 AND holder = $2";
 const VOID_DUTIES: &str = "UPDATE duties SET expires_at = 0 WHERE holder IS NOT NULL";
 
 /// How long a relay has a target to itself; renewed with every look, and it looks while it waits for answers too. Short,

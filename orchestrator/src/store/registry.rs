@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::aliases::{Because, HeldAlias};
 use super::database::{Row, Transaction, sql};
+use super::mirror::Mirrored;
 use super::{ChangeError, Store, StoreError, holdouts, to_json, watches};
 
 const KEEP_MODEL: &str = "INSERT INTO models (name, versions) VALUES ($1, 0) ON CONFLICT (name) DO NOTHING";
@@ -45,7 +46,7 @@ const VERSION: &str =
     WHERE v.model = $1 AND v.version = $2";
 const ALIAS: &str = "SELECT version FROM aliases WHERE model = $1 AND alias = $2";
 const HISTORY: &str =
-    "SELECT h.alias, h.from_version, h.to_version, h.at, h.how, h.moved_by, h.reason, h.evidence,
+    "SELECT h.seq, h.alias, h.from_version, h.to_version, h.at, h.how, h.moved_by, h.reason, h.evidence,
         r.workflow, r.number
     FROM alias_history h LEFT JOIN runs r ON r.id = h.run WHERE h.model = $1 ORDER BY h.seq DESC LIMIT 1000";
 
@@ -169,7 +170,7 @@ impl Store {
             let name = name.clone();
             async move {
                 let mut tx = store.database().read().await?;
-                let versions: Vec<VersionView> = tx
+                let mut versions: Vec<VersionView> = tx
                     .all(sql(VERSIONS).bind(&name))
                     .await?
                     .iter()
@@ -183,7 +184,15 @@ impl Store {
                     aliases.insert(row.text("alias")?, row.int("version")?);
                 }
                 let watches = watches::of_model_in(&mut tx, &name).await?;
-                Ok(Some(ModelView { model: name, versions, aliases, watches }))
+                let mirrored = Mirrored::of_model_in(&mut tx, &name, store.clock().now()).await?;
+                let mut mirror = None;
+                if let Some(mirrored) = mirrored {
+                    mirror = Some(mirrored.whole_in(&mut tx, &name).await?);
+                    for version in &mut versions {
+                        version.mirror = Some(mirrored.of_version(version.version));
+                    }
+                }
+                Ok(Some(ModelView { model: name, versions, aliases, watches, mirror }))
             }
         })
         .await
@@ -223,7 +232,9 @@ impl Store {
         model: String,
         row: &Row,
     ) -> Result<VersionDetail, ChangeError> {
-        let version = version_view(row)?;
+        let mut version = version_view(row)?;
+        let mirrored = Mirrored::of_model_in(tx, &model, self.clock().now()).await?;
+        version.mirror = mirrored.map(|mirrored| mirrored.of_version(version.version));
         let record: EvidenceRecord = row.json("body")?;
         let aliases = tx.all(sql(ALIASES).bind(&model)).await?;
         let mut pointing = Vec::new();
@@ -276,7 +287,9 @@ impl Store {
             let model = model.clone();
             async move {
                 let mut tx = store.database().read().await?;
-                tx.all(sql(HISTORY).bind(&model)).await?.iter().map(history_view).collect()
+                let mirrored = Mirrored::of_model_in(&mut tx, &model, store.clock().now()).await?;
+                let rows = tx.all(sql(HISTORY).bind(&model)).await?;
+                rows.iter().map(|row| history_view(row, mirrored.as_ref())).collect()
             }
         })
         .await
@@ -313,25 +326,28 @@ fn version_view(row: &Row) -> Result<VersionView, StoreError> {
         artifact: row.text("artifact")?,
         metrics: row.json("metrics")?,
         created_at: Timestamp::from_millis(row.int("created_at")?),
+        mirror: None,
     })
 }
 
-fn history_view(row: &Row) -> Result<HistoryView, StoreError> {
+fn history_view(row: &Row, mirrored: Option<&Mirrored>) -> Result<HistoryView, StoreError> {
     let run = match row.opt_text("workflow")? {
         Some(workflow) => Some(RunName::new(workflow, row.int("number")?)),
         None => None,
     };
     let evidence =
         row.opt_text("evidence")?.map(|text| text.parse().map_err(StoreError::Corrupt)).transpose()?;
+    let (line, to) = (row.int("seq")?, row.int("to_version")?);
     Ok(HistoryView {
         alias: row.text("alias")?,
         from: row.opt_int("from_version")?,
-        to: row.int("to_version")?,
+        to,
         at: Timestamp::from_millis(row.int("at")?),
         how: row.parsed("how")?,
         by: row.text("moved_by")?,
         run,
         reason: row.opt_text("reason")?,
         evidence,
+        mirror: mirrored.map(|mirrored| mirrored.of_move(line, to)),
     })
 }

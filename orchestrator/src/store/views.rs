@@ -14,6 +14,7 @@ use refit_workflows::wire::{
 
 use super::database::{Row, Transaction, sql};
 use super::events::arrivals_in;
+use super::mirror::Mirrored;
 use super::workflows::paused;
 use super::{ChangeError, RunFilter, Store, StoreError, checkpoints, holdouts};
 
@@ -128,6 +129,10 @@ impl Store {
         };
         let mut view = run.view(&Live { events, holdouts, checkpoints, ..live });
         view.arrivals = Some(arrivals_in(tx, id).await?);
+        if let Some(promoted) = &view.promoted {
+            let of = (promoted.model.as_str(), promoted.version);
+            view.mirror = Mirrored::of_run_in(tx, id, of, self.clock().now()).await?;
+        }
         view.events_gone = tx.one(sql(RUN_EVENTS_GONE).bind(id)).await?.int("gone")?.unsigned_abs();
         if matches!(run.head().state, RunState::Waiting { .. })
             && let Some(hindrance) = self.hindrance_of(tx, id, run).await?

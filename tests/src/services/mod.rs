@@ -5,12 +5,14 @@
 
 mod broker;
 mod database;
+mod mlflow;
 mod s3;
 
 use std::time::Duration;
 
 pub use broker::*;
 pub use database::*;
+pub use mlflow::*;
 pub use s3::S3;
 
 /// The value of a variable that `tests/run` sets.

@@ -47,6 +47,7 @@ pub fn summary(facts: &RunFacts, head: &RunHead, version: i64) -> RunView {
         coalesced: facts.coalesced.clone(),
         steps: None,
         promoted: head.promoted.clone(),
+        mirror: None,
         outputs: head.outputs.clone(),
         parent: facts
             .parent

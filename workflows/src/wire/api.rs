@@ -47,6 +47,9 @@ pub struct RunView {
     pub steps: Option<Vec<StepView>>,
     /// What it promoted.
     pub promoted: Option<Promoted>,
+    /// Whether MLflow has what it promoted; left out where nothing is mirrored, and of listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorView>,
     /// The workflow's `outputs`, once it succeeded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outputs: BTreeMap<String, Value>,

@@ -15,6 +15,9 @@ pub struct ModelView {
     /// The promotions that an event can take back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watches: Vec<WatchView>,
+    /// How far MLflow has its versions and aliases; left out where nothing is mirrored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorView>,
 }
 
 /// A promotion that an event can take back.
@@ -65,6 +68,9 @@ pub struct VersionView {
     pub metrics: BTreeMap<String, f64>,
     /// When it was promoted.
     pub created_at: Timestamp,
+    /// Whether MLflow has it; left out where nothing is mirrored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorView>,
 }
 
 /// How an alias came to move.
@@ -124,6 +130,9 @@ pub struct HistoryView {
     pub reason: Option<String>,
     /// Digest of the evidence record.
     pub evidence: Option<Digest>,
+    /// Whether MLflow has moved its alias as well; left out where nothing is mirrored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorView>,
 }
 
 /// The alias that is meant where none is named.

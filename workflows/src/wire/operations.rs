@@ -6,9 +6,9 @@ use super::*;
 /// How a part of the server is doing that comes and goes by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartView {
-    /// `database | source | target`.
+    /// `database | source | target | mirror`.
     pub part: String,
-    /// A source's or a target's name, `sqlite`.
+    /// A source's or a target's name, `sqlite`, `mlflow`.
     pub name: String,
     /// `starting | ok | degraded`: degraded means that it does not do its work, and tries again by itself.
     pub state: String,
