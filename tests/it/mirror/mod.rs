@@ -98,6 +98,13 @@ steps:
         self.api().get(&format!("/api/v1/models/{}", self.model)).await.ok()
     }
 
+    /// The state of the mirror among the parts of the server.
+    async fn part(&self) -> String {
+        let ready = self.api().get("/readyz").await.ok();
+        let part = ready["parts"].as_array().unwrap().iter().find(|part| part["part"] == "mirror").unwrap();
+        part["state"].as_str().unwrap().to_owned()
+    }
+
     /// Waits until Refit says that MLflow has everything.
     async fn mirrored(&self) -> Value {
         eventually("MLflow has everything", PATIENCE, async || {
@@ -260,12 +267,15 @@ async fn a_promotion_waits_for_no_mirror_and_mlflow_has_it_once_it_is_back() {
     assert_eq!(mirror["state"], "pending");
     assert!(mirror["error"].as_str().unwrap().contains("refused"), "{mirror}");
     assert!(scene.refit(&["model", "show", &model]).contains("not all of it is in MLflow at"));
-    let part = scene.api().get("/readyz").await.ok();
-    let part = part["parts"].as_array().unwrap().iter().find(|part| part["part"] == "mirror").unwrap();
-    assert_eq!(part["state"], "degraded", "{part}");
+    assert_eq!(scene.part().await, "degraded");
     scene.promote().await;
     let _between = Between::start_at(&address, &mlflow, |_| Act::Pass).await;
     scene.check(2).await;
+    eventually("nothing is wrong any more", PATIENCE, async || {
+        let told = scene.shown().await["mirror"].get("error").is_some();
+        (!told && scene.part().await == "ok").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
