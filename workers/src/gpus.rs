@@ -153,13 +153,17 @@ impl Gpus {
 }
 
 impl TakenGpus {
+    /// Their names.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.places.iter().map(|&place| self.of.names[place].as_str()).collect()
+    }
+
     /// Shows the attempt its GPUs and no others. A host that offers none hides none: nobody has said whose they are.
     pub(crate) fn show_in(&self, env: &mut BTreeMap<OsString, OsString>) {
         if self.of.names.is_empty() {
             return;
         }
-        let names: Vec<&str> = self.places.iter().map(|&place| self.of.names[place].as_str()).collect();
-        env.insert("CUDA_VISIBLE_DEVICES".into(), names.join(",").into());
+        env.insert("CUDA_VISIBLE_DEVICES".into(), self.names().join(",").into());
         // The order in which nvidia-smi counts; CUDA's own puts the fastest first.
         env.insert("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into());
     }

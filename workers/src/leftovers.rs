@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::cgroup::{Cgroup, Cgroups};
+use crate::execute::container;
 use crate::{orphans, processes};
 
 /// How long what a killed predecessor left may take to leave after TERM.
@@ -158,6 +159,9 @@ pub(crate) async fn clear(attempts: &Path, cgroups: &Cgroups, keep: &BTreeSet<Pa
     if !signs.is_empty() {
         tracing::info!(attempts = signs.len(), "clearing what an earlier worker on this folder left behind");
         end(&signs, None, CLEAR_GRACE).await;
+    }
+    for signs in &signs {
+        container::remove_left(&signs.folder).await?;
     }
     for signs in signs {
         if !keep.contains(&signs.folder) {

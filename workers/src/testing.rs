@@ -163,6 +163,7 @@ pub(crate) fn shell(text: &str) -> StepOrder {
             command: OrderCommand::Shell(text.to_owned()),
             env: BTreeMap::new(),
             python: None,
+            container: None,
         }),
         params: serde_json::Map::new(),
         bundle: None,

@@ -4,6 +4,7 @@ mod approvals;
 mod artifacts;
 mod champions;
 mod checkpoints;
+mod containers;
 mod contract;
 mod endings;
 mod evaluations;

@@ -3,6 +3,7 @@
 
 mod call;
 mod checkpoints;
+pub(crate) mod container;
 mod contract;
 mod data;
 mod evaluate;
@@ -47,6 +48,7 @@ use crate::outputs::{self, Content};
 use crate::python::{Environment, Environments, Site};
 pub(crate) use call::Caller;
 use checkpoints::Checkpoints;
+use container::Container;
 use contract::Place;
 pub(crate) use contract::Places;
 use logs::Log;
@@ -243,6 +245,7 @@ async fn uncollected(ending: &EndingSignal, until: Instant) -> Came {
 /// What is laid out, ready to be started.
 struct Prepared {
     program: Program,
+    container: Option<Container>,
     /// Kept until nothing of the step is left: its environment stays, its GPUs are not given to others.
     _held: (Option<Environment>, TakenGpus),
 }
@@ -282,7 +285,7 @@ impl Attempt<'_> {
                 return came;
             }
         };
-        let Prepared { program, _held } = match prepared {
+        let Prepared { program, container, _held } = match prepared {
             Ok(prepared) => prepared,
             Err(reason) => {
                 if !leftovers::nothing_is_left(signs) {
@@ -299,7 +302,7 @@ impl Attempt<'_> {
         self.checkpoints.started(tree.leader());
         let over = CancellationToken::new();
         let running = async {
-            let came = self.until_over(&mut tree, signs, &mut ending).await;
+            let came = self.until_over(&mut tree, container.as_ref(), signs, &mut ending).await;
             over.cancel();
             came
         };
@@ -315,6 +318,11 @@ impl Attempt<'_> {
             self.log.say(&format!("the rest of the log is missing: {cause}"));
         }
         match (came, &signs.cgroup) {
+            (Came::Exited(status), _)
+                if container.is_some() && status.code() == Some(container::EXIT_NOT_STARTED) =>
+            {
+                Came::CouldNotStart(format!("the container could not be started: {}", self.log.last_line()))
+            }
             (Came::Exited(status), Some(cgroup)) if !status.success() => {
                 cgroup.ran_out_of_memory().map_or(Came::Exited(status), Came::RanOutOfMemory)
             }
@@ -323,7 +331,13 @@ impl Attempt<'_> {
     }
 
     /// Waits for the end of the step's process, or brings it about; returns when nothing of it is left.
-    async fn until_over(&self, tree: &mut Tree, signs: &Signs, ending: &mut EndingSignal) -> Came {
+    async fn until_over(
+        &self,
+        tree: &mut Tree,
+        container: Option<&Container>,
+        signs: &Signs,
+        ending: &mut EndingSignal,
+    ) -> Came {
         let came = tokio::select! {
             biased;
             waited = tree.wait() => match waited {
@@ -335,9 +349,16 @@ impl Attempt<'_> {
         if let Came::Ended(Ending::ShutDown) = came {
             self.checkpoints.ask().await;
         }
+        if let (Came::Exited(_), Some(container)) = (&came, container) {
+            // What tends it ends by itself.
+            container.gone().await;
+        }
         match &came {
             Came::Exited(_) if leftovers::nothing_is_left(signs) => {}
             came => tree.end(grace_of(came)).await,
+        }
+        if let Some(container) = container {
+            container.gone().await;
         }
         came
     }
@@ -355,8 +376,13 @@ impl Attempt<'_> {
         };
         let mut env = place.environment(order, run, python.as_ref())?;
         let gpus = tools.gpus.take(order.gpus).await?;
-        gpus.show_in(&mut env);
-        Ok(Prepared { program: place.program(&run.command, env)?, _held: (python, gpus) })
+        let Some(image) = &run.container else {
+            gpus.show_in(&mut env);
+            let program = place.program(&run.command, env)?;
+            return Ok(Prepared { program, container: None, _held: (python, gpus) });
+        };
+        let (container, program) = self.contained(image, run, env, &gpus, signs).await?;
+        Ok(Prepared { program, container: Some(container), _held: (python, gpus) })
     }
 
     /// Code, checkpoint, events, inputs and the champion.

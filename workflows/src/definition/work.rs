@@ -70,6 +70,8 @@ pub struct RunTask {
     pub env: BTreeMap<String, Template>,
     /// `python`: the cached environment it runs in.
     pub python: Option<Python>,
+    /// `container`: the image that it runs in; never together with `python`.
+    pub container: Option<String>,
 }
 
 impl RunTask {

@@ -268,7 +268,8 @@ fn run_order(run: &RunTask, scope: &Scope) -> Result<RunOrder, String> {
             arguments.iter().map(|argument| text("run", argument, scope)).collect::<Result<_, _>>()?,
         ),
     };
-    Ok(RunOrder { command, env: texts("env", &run.env, scope)?, python: run.python.clone() })
+    let env = texts("env", &run.env, scope)?;
+    Ok(RunOrder { command, env, python: run.python.clone(), container: run.container.clone() })
 }
 
 fn call_order(call: &CallTask, scope: &Scope) -> Result<CallOrder, String> {

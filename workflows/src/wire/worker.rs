@@ -169,6 +169,9 @@ pub struct RunOrder {
     pub env: BTreeMap<String, String>,
     /// Its Python environment.
     pub python: Option<Python>,
+    /// The image that it runs in a container of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
 }
 
 /// An HTTP request to make, rendered.

@@ -16,6 +16,9 @@ use crate::template::Template;
 /// The most values inside one script that are told.
 const VALUES_TOLD_MAX: usize = 10;
 
+/// The longest name of an image, in bytes.
+const IMAGE_BYTES_MAX: usize = 500;
+
 /// Reads the verb, and the keys that only a process has.
 pub(super) fn run(
     node: &Node,
@@ -27,7 +30,8 @@ pub(super) fn run(
     let command = command(node, place, reads, f);
     let env = env(fields, place, reads, f);
     let python = python(fields, f);
-    Some(RunTask { command: command?, env, python })
+    let container = container(fields, f);
+    Some(RunTask { command: command?, env, python, container })
 }
 
 fn command(node: &Node, place: Place, reads: &mut Reads, f: &mut Findings) -> Option<Command> {
@@ -187,6 +191,30 @@ fn python(fields: &Fields<'_>, f: &mut Findings) -> Option<Python> {
         }
     };
     Some(Python { version, packages, index_args })
+}
+
+/// `container`: an image's name as podman and docker take it, with a tag or a digest.
+fn container(fields: &Fields<'_>, f: &mut Findings) -> Option<String> {
+    let (key, node) = fields.get("container")?;
+    let image = text(node, "container", f)?.text.clone();
+    let is_name = image.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && image.len() <= IMAGE_BYTES_MAX
+        && image.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b));
+    if !is_name {
+        let message = format!("`{}` does not name an image", shown(&image));
+        let hint = "written out, as in docker.io/library/python:3.12-slim, or with @sha256: and a digest";
+        f.add_with_hint("value", node.position, message, hint);
+    }
+    if fields.get("python").is_some() {
+        let hint = "install the packages in the image, or leave the container out";
+        f.add_with_hint(
+            "value",
+            key.position,
+            "`container` does not go with `python`, which is the host's",
+            hint,
+        );
+    }
+    Some(image)
 }
 
 fn version(python: &Fields<'_>, f: &mut Findings) -> Option<String> {

@@ -30,6 +30,7 @@ pub static STEP: Keys = Keys {
         Rule::OneAtMost(&VERBS),
         Rule::Where { key: "max_parallel", is: &[], asks: &["matrix", "uses"], bars: &[] },
         Rule::Where { key: "min_success", is: &[], asks: &["matrix", "uses"], bars: &[] },
+        Rule::Where { key: "container", is: &[], asks: &[], bars: &["python"] },
     ],
     keys: &[
         key("needs", Kind::List(&Kind::Name), "The steps it waits for."),
@@ -88,6 +89,8 @@ pub static STEP: Keys = Keys {
             .with(&["run"]),
         key("checkpoint", Kind::Path, "A folder kept across attempts, also on another host.").with(&["run"]),
         key("python", Kind::Mapping(&PYTHON), "A cached environment, built once per host.").with(&["run"]),
+        key("container", Kind::Plain, "The image that it runs in a container of, by podman or docker.")
+            .with(&["run"]),
         key(
             "matrix",
             Kind::Either(&[Kind::Sized(1, usize::MAX, &Kind::Map(Naming::Name, &AXIS)), Kind::Sole]),

@@ -89,6 +89,10 @@ const BROKEN: Broken = &[
         &["2:44 value", "2:51 value", "2:115 value"],
     ),
     (
+        "W\nsteps: { a: { run: [a], container: '${{ params.x }}' }, b: { run: [b], container: --privileged }, c: { run: [c], python: { packages: [p] }, container: p:1 }, d: { call: { url: 'https://x' }, container: p:1 } }\n",
+        &["2:36 value", "2:83 value", "2:141 value", "2:192 misplaced-key"],
+    ),
+    (
         "W\nsteps: { a: { run: [a], env: { A: x }, secrets: [A, 1B, REFIT_X, OK, OK, LD_PRELOAD] }, b: { run: [b], secrets: [] }, c: { call: { url: 'https://x' }, secrets: [X] } }\n",
         &[
             "2:50 value",
