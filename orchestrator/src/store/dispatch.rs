@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use refit_workflows::definition::Trigger;
 use refit_workflows::digest::Digest;
@@ -58,6 +59,9 @@ type Done = Option<Hints>;
 
 /// How many events one transaction routes.
 const ROUTE_MAX: i64 = 200;
+/// An event that was received later than so far from now has its time from a clock that is wrong. Those of several orchestrators
+/// follow the database's, and differ by milliseconds.
+const CLOCK_AHEAD: Duration = Duration::from_secs(1);
 
 const LOCK: Sql = Sql {
     sqlite: "SELECT name FROM duties WHERE name = 'trigger'",
@@ -69,6 +73,7 @@ const TRY_LOCK: Sql = Sql {
 };
 const UNROUTED: &str = "SELECT seq, received_at, body FROM events WHERE routed = 0
     ORDER BY received_at, seq LIMIT $1";
+const UNROUTED_ONE: &str = "SELECT seq, received_at, body FROM events WHERE routed = 0 AND seq = $1";
 const ROUTED: Sql = Sql {
     sqlite: "UPDATE events SET routed = 1 WHERE seq IN (SELECT value FROM json_each($1))",
     postgres: "UPDATE events SET routed = 1
@@ -154,6 +159,9 @@ impl Store {
         let due = self.due().await?;
         let next = if due.is_idle() { Next::Idle(due.next) } else { Next::Done };
         let mut dispatched = Dispatched { next, ..Dispatched::default() };
+        for (workflow, trigger) in due.slots {
+            dispatched.note("fire a schedule slot", self.fire_slot(workflow, trigger).await)?;
+        }
         // What was received in time for a batch that is due, or before an event that is to be routed, may be in a transaction that
         // is under way. Times are taken after a transaction has begun.
         let looks_back = due.unrouted || !due.batches.is_empty() || !due.watches.is_empty();
@@ -164,24 +172,13 @@ impl Store {
             }
             false => None,
         };
-        for (workflow, trigger) in due.slots {
-            dispatched.note("fire a schedule slot", self.fire_slot(workflow, trigger).await)?;
-        }
-        if looks_back && seen_until.is_none() {
-            // One that takes longer than seconds; ended by the database before long.
-            dispatched.look_again(Next::Held);
-        }
-        if let Some(seen_until) = seen_until.filter(|_| due.unrouted) {
-            match self.route_some(ROUTE_MAX, seen_until).await {
+        if due.unrouted {
+            // Whatever hangs for seconds keeps events from being routed no longer: batches wait for it.
+            let seen_until = seen_until.unwrap_or(due.at);
+            match self.route_some(None, seen_until).await {
                 // One event that cannot be routed must not hold up the others: find it alone.
                 Err(StoreError::Broken(_) | StoreError::Corrupt(_)) => {
-                    match self.route_some(1, seen_until).await {
-                        Err(StoreError::Broken(reason) | StoreError::Corrupt(reason)) => {
-                            self.set_aside(reason).await?;
-                            dispatched.look_again(Next::More);
-                        }
-                        routed => dispatched.routed(routed?),
-                    }
+                    self.route_oldest(seen_until, &mut dispatched).await?;
                 }
                 routed => dispatched.routed(routed?),
             }
@@ -191,6 +188,9 @@ impl Store {
                 Ok(replayed) => dispatched.routed(replayed),
                 Err(error) => dispatched.note("replay events", Err(error))?,
             }
+        }
+        if looks_back && seen_until.is_none() {
+            dispatched.look_again(Next::Held);
         }
         if let Some(seen_until) = seen_until {
             for batch in due.batches {
@@ -210,30 +210,54 @@ impl Store {
         Ok(dispatched)
     }
 
-    /// Routes the oldest open events, in the order in which they were received. Those that came after `seen_until` are left to
-    /// the next: one that came before them may not be seen yet, or a batch may have become due. Returns whether another look is
-    /// worth it, and whom to wake; none: somebody else holds the duty.
+    /// Routes the oldest open event alone, and sets it aside if it cannot be.
+    async fn route_oldest(
+        &self,
+        seen_until: Timestamp,
+        dispatched: &mut Dispatched,
+    ) -> Result<(), StoreError> {
+        let oldest =
+            self.durably(|store| async move { store.database().first(sql(UNROUTED).bind(1)).await }).await?;
+        let Some(oldest) = oldest else { return Ok(()) };
+        let seq = oldest.int("seq")?;
+        match self.route_some(Some(seq), seen_until).await {
+            Err(StoreError::Broken(reason) | StoreError::Corrupt(reason)) => {
+                self.set_aside(seq, reason).await?;
+                dispatched.look_again(Next::More);
+            }
+            routed => dispatched.routed(routed?),
+        }
+        Ok(())
+    }
+
+    /// Routes the oldest open events, or this one alone, in the order in which they were received. Those that came after
+    /// `seen_until` are left to the next: one that came before them may not be seen yet, or a batch may have become due. Returns
+    /// whether another look is worth it, and whom to wake; none: somebody else holds the duty.
     async fn route_some(
         &self,
-        limit: i64,
+        only: Option<i64>,
         seen_until: Timestamp,
     ) -> Result<Option<(bool, Hints)>, StoreError> {
         self.durably(move |store| async move {
             // One event alone is a second try: the round that failed may hold the duty for a moment yet.
-            let round = match limit {
-                1 => Some(Round::begin(store).await?),
-                _ => Round::try_begin(store).await?,
+            let round = match only {
+                Some(_) => Some(Round::begin(store).await?),
+                None => Round::try_begin(store).await?,
             };
             let Some(mut round) = round else { return Ok(None) };
             let current = round.store.current_workflows(&mut round.tx).await?;
             let triggers = round.store.triggers_of(&current);
-            let rows = round.tx.all(sql(UNROUTED).bind(limit)).await?;
-            let more = rows.len() as i64 == limit;
+            let unrouted = match only {
+                Some(seq) => sql(UNROUTED_ONE).bind(seq),
+                None => sql(UNROUTED).bind(ROUTE_MAX),
+            };
+            let rows = round.tx.all(unrouted).await?;
+            let more = only.is_some() || rows.len() as i64 == ROUTE_MAX;
             let mut page = Vec::with_capacity(rows.len());
             for row in &rows {
                 let at = Timestamp::from_millis(row.int("received_at")?);
-                // One from later than now comes from a clock that is ahead; it waits for nothing.
-                if at <= seen_until || at > round.now {
+                // One from a clock that is ahead waits for nothing.
+                if at <= seen_until || at > round.now.plus(CLOCK_AHEAD) {
                     page.push((at, row.int("seq")?, row));
                 }
             }
@@ -257,14 +281,13 @@ impl Store {
         .await
     }
 
-    /// Writes down that the oldest open event cannot be routed, and goes on.
-    async fn set_aside(&self, reason: String) -> Result<(), StoreError> {
+    /// Writes down that an event cannot be routed, unless somebody else was faster.
+    async fn set_aside(&self, event: i64, reason: String) -> Result<(), StoreError> {
         self.durably(move |store| {
             let reason = reason.clone();
             async move {
                 let mut round = Round::begin(store).await?;
-                if let Some(row) = round.tx.first(sql(UNROUTED).bind(1)).await? {
-                    let event = row.int("seq")?;
+                if round.tx.first(sql(UNROUTED_ONE).bind(event)).await?.is_some() {
                     tracing::error!(event, reason, "an event cannot be routed");
                     let reason = format!("could not be routed: {reason}");
                     let reason = Some(reason.as_str());
