@@ -159,23 +159,24 @@ pub(super) fn called(watches: &[Watched], seq: i64, at: Timestamp, event: &Cloud
     let object = Value::Object(event.attributes().clone());
     let matching =
         watches.iter().enumerate().filter(|(_, watch)| in_time(watch) && watch.pattern.matches(&object));
-    let called = matching.filter_map(|(place, watch)| {
-        let call = watch.judge(event.attributes())?;
-        let named = EventRef { source: event.source().to_owned(), id: event.id().to_owned() };
-        Some(Called { event: seq, named, kind: event.kind().to_owned(), at, watch: place, call })
+    let called = matching.map(|(place, watch)| Called {
+        event: seq,
+        named: EventRef { source: event.source().to_owned(), id: event.id().to_owned() },
+        kind: event.kind().to_owned(),
+        at,
+        watch: place,
+        call: watch.judge(event.attributes()),
     });
     called.collect()
 }
 
 impl Watched {
-    /// None: its checks cannot be read, and it watches nothing.
-    fn judge(&self, event: &Map<String, Value>) -> Option<Call> {
+    fn judge(&self, event: &Map<String, Value>) -> Call {
         // Only now that an event looks like it: reading an expression is no small matter.
-        let checks = self.checks.iter().map(WatchCheck::parse).collect::<Result<Vec<_>, _>>();
-        let checks = checks.inspect_err(|error| {
-            tracing::error!(%error, run = %self.run, "a watch over a promotion cannot be read");
-        });
-        Some(watch::judge(&checks.ok()?, event, &self.promoted, self.previous.as_ref()))
+        match self.checks.iter().map(WatchCheck::parse).collect::<Result<Vec<_>, _>>() {
+            Ok(checks) => watch::judge(&checks, event, &self.promoted, self.previous.as_ref()),
+            Err(wrong) => Call::Back(Some(format!("its checks cannot be read: {wrong}"))),
+        }
     }
 }
 
