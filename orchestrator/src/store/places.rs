@@ -32,6 +32,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// The longest one operation may take with all its tries; a folder on a dead network share has no other end.
 const WITHIN: Duration = Duration::from_secs(60);
 const RETRIES_MAX: usize = 4;
+/// How often, and with which pauses, the mark is looked for that another orchestrator is to write.
+const MARK_LOOKS: u32 = 50;
+const MARK_PAUSE: Duration = Duration::from_millis(100);
 /// How many objects are listed, and taken out, in one go; and how many at a time.
 const DROPS_MAX: usize = 1000;
 const DROPS_AT_A_TIME: usize = 8;
@@ -376,6 +379,7 @@ impl Store {
     /// write over what is there, and how far another orchestrator has come that does the same.
     async fn mark_new(&self, place: &Place, objects: &dyn ObjectStore) -> Result<String, StoreError> {
         let (new, shown) = (uuid::Uuid::new_v4().to_string(), place.shown.clone());
+        let ours = new.clone();
         let id = self
             .durably(move |store| {
                 let shown = shown.clone();
@@ -393,9 +397,34 @@ impl Store {
                 }
             })
             .await?;
-        // Somebody who was through with it meanwhile has left nothing that was meant.
-        if let Some(id) = place.mark(objects).await? {
-            return Ok(id);
+        // Somebody who was through with it meanwhile has left nothing that was meant. Another's mark must turn up here: two folders of
+        // one path on two hosts are two places.
+        let looks = if id == ours { 1 } else { MARK_LOOKS };
+        for look in 0..looks {
+            if let Some(id) = place.mark(objects).await? {
+                return Ok(id);
+            }
+            if look + 1 < looks {
+                tokio::time::sleep(MARK_PAUSE).await;
+            }
+        }
+        if id != ours {
+            let shown = place.shown.clone();
+            // Whoever meant it may have been killed before it was written.
+            self.durably(move |store| {
+                let forget = sql(FORGET_MEANT).bind(&shown);
+                async move {
+                    let mut tx = store.database().begin().await?;
+                    tx.execute(forget).await?;
+                    tx.commit().await
+                }
+            })
+            .await?;
+            return Err(StoreError::Blobs(format!(
+                "failed to use {}: another orchestrator sets it up, and its mark {MARK} does not turn up here; is it the same \
+                 place for both? It is tried again",
+                place.shown
+            )));
         }
         place.within("write to", objects.put(&Key::from(MARK), PutPayload::from(id.clone()))).await?;
         Ok(id)
