@@ -132,7 +132,8 @@ impl Mirror {
         let mut outage = Backoff::default();
         loop {
             let pause = match shutdown.run_until_cancelled(self.turn()).await {
-                None => break,
+                // MLflow may still be doing what it was asked: nobody else begins before that is over.
+                None => return,
                 Some(Ok(pause)) => {
                     outage.reset();
                     pause

@@ -11,7 +11,7 @@ use refit_workflows::digest::Digest;
 use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{EvidenceRecord, MirrorState, MirrorView};
 
-use super::database::{Transaction, sql};
+use super::database::{Sql, Transaction, sql};
 use super::outbox::{KEEP_DUTY, LEAVE_DUTY, TAKE_DUTY};
 use super::{Store, StoreError, to_json};
 
@@ -19,11 +19,24 @@ const SEEN: &str = "INSERT INTO mirrors (place, models, seen_at) VALUES ($1, $2,
     ON CONFLICT (place) DO UPDATE SET models = excluded.models, seen_at = excluded.seen_at
     WHERE mirrors.models <> excluded.models OR mirrors.seen_at <= $4";
 const ERROR: &str = "SELECT error FROM mirrors WHERE place = $1";
-const DUE: &str =
-    "SELECT m.name FROM models m LEFT JOIN mirrored_models k ON k.place = $1 AND k.model = m.name
-    WHERE m.versions > 0 AND m.name > $2 AND (k.model IS NULL OR k.look_at <= $3
-        OR (k.failures = 0 AND k.history < (SELECT MAX(h.seq) FROM alias_history h WHERE h.model = m.name)))
-    ORDER BY m.name LIMIT $4";
+macro_rules! due {
+    ($names:literal) => {
+        concat!(
+            "SELECT m.name FROM models m LEFT JOIN mirrored_models k ON k.place = $1 AND k.model = m.name
+            WHERE m.versions > 0 AND m.name > $2 AND (k.model IS NULL OR k.look_at <= $3
+                OR (k.failures = 0
+                    AND k.history < (SELECT MAX(h.seq) FROM alias_history h WHERE h.model = m.name)))
+                AND ($5 = '[]' OR m.name IN (",
+            $names,
+            ")) ORDER BY m.name LIMIT $4"
+        )
+    };
+}
+/// Of these models; of all where none is named.
+const DUE: Sql = Sql {
+    sqlite: due!("SELECT value FROM json_each($5)"),
+    postgres: due!("SELECT jsonb_array_elements_text(CAST($5 AS jsonb))"),
+};
 const LATEST: &str = "SELECT MAX(seq) AS latest FROM alias_history WHERE model = $1";
 const HOW_FAR: &str =
     "SELECT history, checked_at, look_at, failures, error, aliases, intended, noted, noted_at
@@ -39,6 +52,8 @@ const MISSING: &str = "SELECT v.version, v.artifact, v.evidence, e.body
 const KNOWN: &str = "SELECT k.version, k.number, k.at, v.evidence FROM mirrored_versions k
     JOIN versions v ON v.model = k.model AND v.version = k.version
     WHERE k.place = $1 AND k.model = $2 ORDER BY k.version DESC LIMIT $3";
+const KNOWN_ONE: &str = "SELECT version, number, at FROM mirrored_versions
+    WHERE place = $1 AND model = $2 AND version = $3";
 const HAS: &str =
     "INSERT INTO mirrored_versions (place, model, version, number, at) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT (place, model, version) DO UPDATE SET number = excluded.number, at = excluded.at";
@@ -230,11 +245,11 @@ impl Store {
                 }
                 let seen = sql(SEEN)
                     .bind(&place)
-                    .bind(models)
+                    .bind(&models)
                     .bind(now.as_millis())
                     .bind(now.minus(SEEN_EVERY).as_millis());
                 tx.execute(seen).await?;
-                let due = sql(DUE).bind(&place).bind(&after).bind(now.as_millis()).bind(limit);
+                let due = sql(DUE).bind(&place).bind(&after).bind(now.as_millis()).bind(limit).bind(models);
                 let due = tx.all(due).await?.iter().map(|row| row.text("name")).collect::<Result<_, _>>()?;
                 tx.commit().await?;
                 Ok(MirrorLook { ours, error, due })
@@ -398,10 +413,28 @@ pub(super) struct Mirrored {
 }
 
 impl Mirrored {
-    /// None: nothing is mirrored, or not this model.
+    /// With the numbers of the newest versions. None: nothing is mirrored, or not this model.
     pub(super) async fn of_model_in(
         tx: &mut Transaction,
         model: &str,
+        now: Timestamp,
+    ) -> Result<Option<Self>, StoreError> {
+        Self::find_in(tx, model, None, now).await
+    }
+
+    /// With the number of this version alone.
+    pub(super) async fn of_version_in(
+        tx: &mut Transaction,
+        (model, version): (&str, i64),
+        now: Timestamp,
+    ) -> Result<Option<Self>, StoreError> {
+        Self::find_in(tx, model, Some(version), now).await
+    }
+
+    async fn find_in(
+        tx: &mut Transaction,
+        model: &str,
+        version: Option<i64>,
         now: Timestamp,
     ) -> Result<Option<Self>, StoreError> {
         let Some(there) = tx.first(sql(THERE).bind(now.minus(SEEN_FOR).as_millis())).await? else {
@@ -435,7 +468,11 @@ impl Mirrored {
                 mirrored.next_try_at = Some(Timestamp::from_millis(row.int("look_at")?));
             }
         }
-        for row in tx.all(sql(KNOWN).bind(&mirrored.server).bind(model).bind(KNOWN_MAX)).await? {
+        let known = match version {
+            Some(version) => sql(KNOWN_ONE).bind(&mirrored.server).bind(model).bind(version),
+            None => sql(KNOWN).bind(&mirrored.server).bind(model).bind(KNOWN_MAX),
+        };
+        for row in tx.all(known).await? {
             let known = (row.int("number")?, Timestamp::from_millis(row.int("at")?));
             mirrored.numbers.insert(row.int("version")?, known);
         }
@@ -449,7 +486,7 @@ impl Mirrored {
         (model, version): (&str, i64),
         now: Timestamp,
     ) -> Result<Option<MirrorView>, StoreError> {
-        let Some(mirrored) = Self::of_model_in(tx, model, now).await? else { return Ok(None) };
+        let Some(mirrored) = Self::of_version_in(tx, (model, version), now).await? else { return Ok(None) };
         let moved = tx.one(sql(RUN_MOVED).bind(run)).await?.opt_int("latest")?;
         Ok(Some(mirrored.of_move(moved.unwrap_or(i64::MAX), version)))
     }

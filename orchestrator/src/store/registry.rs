@@ -233,7 +233,7 @@ impl Store {
         row: &Row,
     ) -> Result<VersionDetail, ChangeError> {
         let mut version = version_view(row)?;
-        let mirrored = Mirrored::of_model_in(tx, &model, self.clock().now()).await?;
+        let mirrored = Mirrored::of_version_in(tx, (&model, version.version), self.clock().now()).await?;
         version.mirror = mirrored.map(|mirrored| mirrored.of_version(version.version));
         let record: EvidenceRecord = row.json("body")?;
         let aliases = tx.all(sql(ALIASES).bind(&model)).await?;
