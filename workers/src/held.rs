@@ -41,6 +41,11 @@ impl EndingSignal {
         }
     }
 
+    /// Whether it is known already that the attempt belongs to somebody else.
+    pub(crate) fn is_lost(&self) -> bool {
+        *self.0.borrow() == Some(Ending::Stop)
+    }
+
     /// Resolves when there is no time left to talk with the orchestrator about the attempt.
     pub(crate) async fn hurried(&mut self) -> Ending {
         self.at_least(Ending::ShutDown).await

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use refit_workflows::wire::Renew;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Agent, PAUSE};
@@ -29,13 +30,14 @@ impl Agent {
         for untold in left {
             holders.entry(untold.holder().clone()).or_default().push(untold);
         }
+        let mut until = None;
         for (holder, left) in holders {
             tracing::info!(attempts = left.len(), "telling what an earlier worker on this folder could not");
-            self.tell_for(&holder, left).await;
+            self.tell_for(&holder, left, &mut until).await;
         }
     }
 
-    async fn tell_for(&self, holder: &Holder, left: Vec<Untold>) {
+    async fn tell_for(&self, holder: &Holder, left: Vec<Untold>, until: &mut Option<Instant>) {
         let now = host::steady_clock();
         let mut held = Vec::new();
         for untold in left {
@@ -54,12 +56,13 @@ impl Agent {
             // Registering meets the same refusal, and says what to do.
             Err(refusal) => return tracing::warn!(%refusal, "nothing can be told of what was left"),
         }
+        let until = *until.get_or_insert_with(|| Instant::now() + TIME_MAX);
         let nothing_next = CancellationToken::new();
         nothing_next.cancel();
         let telling = futures_util::stream::iter(held).for_each_concurrent(AT_ONCE, async |left| {
             let (untold, _holding, ending) = left;
             let telling = self.tell_for_ever(&untold, ending, &nothing_next);
-            if tokio::time::timeout(TIME_MAX, telling).await.is_err() {
+            if tokio::time::timeout_at(until, telling).await.is_err() {
                 tracing::warn!(run = %untold.key().run, step = untold.key().step, "gave up telling the outcome");
             }
             untold.settled();

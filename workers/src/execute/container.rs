@@ -24,6 +24,7 @@ use crate::leftovers::{MARKER, Signs};
 pub(super) const EXIT_NOT_STARTED: i32 = 125;
 /// Beside the step's working directory: the name of the runtime. The container has the attempt's.
 const RECORD: &str = "container";
+const RECORD_BYTES_MAX: u64 = 16;
 /// How long a question to the runtime may take.
 const ASK_TIME: Duration = Duration::from_secs(60);
 /// The pause before a container that could not be removed is tried again.
@@ -273,13 +274,7 @@ fn name_of(id: &str) -> String {
 /// # Errors
 /// It could not be removed.
 pub(crate) async fn remove_left(folder: &Path) -> io::Result<()> {
-    let record = match std::fs::read_to_string(folder.join(RECORD)) {
-        Ok(record) => record,
-        Err(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(());
-        }
-        Err(cause) => return Err(cause),
-    };
+    let Some(record) = record_in(folder) else { return Ok(()) };
     let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == record) else { return Ok(()) };
     let name = name_of(&folder.file_name().unwrap_or_default().to_string_lossy());
     let runtime = Runtime::find(&[kind]).ok_or_else(|| {
@@ -299,6 +294,13 @@ pub(crate) async fn remove_left(folder: &Path) -> io::Result<()> {
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())
+}
+
+/// What stands in the record, if that is one: the step may have put anything in its place.
+fn record_in(folder: &Path) -> Option<String> {
+    let path = folder.join(RECORD);
+    let meta = std::fs::symlink_metadata(&path).ok()?;
+    if meta.is_file() && meta.len() <= RECORD_BYTES_MAX { std::fs::read_to_string(path).ok() } else { None }
 }
 
 impl Runtime {
@@ -448,6 +450,25 @@ mod tests {
             confined(Kind::Docker, 0, &["0", "3"], limits),
             format!("--gpus=\"device=0,3\" {limited}")
         );
+    }
+
+    #[test]
+    fn what_a_step_left_in_the_place_of_the_record_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = folder.path().join(RECORD);
+        assert_eq!(record_in(folder.path()), None);
+        std::fs::write(&record, "podman").unwrap();
+        assert_eq!(record_in(folder.path()).as_deref(), Some("podman"));
+        for content in [&[0xff_u8, 0xfe][..], &[b'x'; 17]] {
+            std::fs::write(&record, content).unwrap();
+            assert_eq!(record_in(folder.path()), None);
+        }
+        std::fs::remove_file(&record).unwrap();
+        nix::unistd::mkfifo(&record, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(record_in(folder.path()), None, "a pipe would be waited for");
+        std::fs::remove_file(&record).unwrap();
+        std::fs::create_dir(&record).unwrap();
+        assert_eq!(record_in(folder.path()), None);
     }
 
     #[test]

@@ -125,6 +125,10 @@ impl Untold {
     pub(crate) async fn deliver(&self, tools: &Tools, ending: &mut EndingSignal) -> Option<Finish> {
         let Record { finish, rest, blobs, .. } = &*self.record;
         for report in rest {
+            // A database that was put back may have given the epoch out anew: its log is another's.
+            if ending.is_lost() {
+                return None;
+            }
             if !report::send(&tools.orchestrator, report).await {
                 return None;
             }
