@@ -19,7 +19,7 @@ use crate::data::{Cells, Read, Rows, Table};
 /// Threads that take rows in, at most, beside the one that reads them.
 const HANDS_MAX: usize = 4;
 /// Batches that are read before the one that a thread is at.
-const AHEAD: usize = 4;
+const AHEAD: usize = 16;
 
 /// What chooses rows.
 pub(super) enum Choice {
