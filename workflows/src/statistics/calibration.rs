@@ -1,5 +1,5 @@
 //! Whether the tests err as often as they say and find what the planned sizes promise, by simulation with fixed seeds. 2,000
-//! repetitions a claim; with `REFIT_TEST_SOAK` set, 10,000.
+//! repetitions a claim; with `REFIT_TEST_SOAK` set, 10,000, and `tests/run --bench` shows what came of each.
 
 use rand_core::Rng;
 use rand_pcg::Pcg32;
@@ -11,8 +11,19 @@ use super::{Difference, paired, sizes};
 
 const ALPHA: f64 = 0.05;
 
+fn is_long() -> bool {
+    std::env::var_os("REFIT_TEST_SOAK").is_some()
+}
+
 fn repetitions() -> u32 {
-    if std::env::var_os("REFIT_TEST_SOAK").is_some() { 10_000 } else { 2_000 }
+    if is_long() { 10_000 } else { 2_000 }
+}
+
+/// A line of the table.
+fn show(what: &str, share: f64, claimed: &str) {
+    if is_long() {
+        println!("  {what:<75} {:>6.2} %   {claimed}", share * 100.0);
+    }
 }
 
 /// How often `shown` holds for a sample drawn anew each time.
@@ -25,11 +36,13 @@ fn share(seed: u64, mut shown: impl FnMut(&mut Pcg32) -> bool) -> f64 {
 /// At most 6 % where 5 % are allowed: two standard errors of 2,000 repetitions more.
 #[track_caller]
 fn errs_rarely(what: &str, share: f64) {
+    show(what, share, "5 % allowed");
     assert!(share <= 0.06, "{what}: in {share} of the samples");
 }
 
 #[track_caller]
 fn finds(what: &str, share: f64, power: f64) {
+    show(what, share, &format!("{:.0} % planned", power * 100.0));
     assert!((share - power).abs() <= 0.03, "{what}: in {share} of the samples, {power} was planned");
 }
 
@@ -66,7 +79,10 @@ fn accuracy(seed: u64, n: u64, truth: (f64, f64), margin: f64, p: fn(&Difference
 fn an_accuracy_that_is_not_better_is_rarely_called_better() {
     for (seed, n, discordant) in [(1, 200, 0.3), (2, 600, 0.1), (3, 150, 0.08)] {
         let found = accuracy(seed, n, (discordant, 0.0), 0.0, |found| found.p_better);
-        errs_rarely(&format!("{n} examples, {discordant} discordant"), found);
+        errs_rarely(
+            &format!("accuracy, no better, called better: {n} examples, {discordant} discordant"),
+            found,
+        );
         assert!(found > 0.025, "{found}: a test that never says yes is no test");
     }
 }
@@ -75,7 +91,8 @@ fn an_accuracy_that_is_not_better_is_rarely_called_better() {
 fn an_accuracy_worse_by_the_margin_rarely_passes() {
     for (seed, n, discordant) in [(4, 300, 0.2), (5, 600, 0.08)] {
         let found = accuracy(seed, n, (discordant, -0.05), 0.05, |found| found.p_margin);
-        errs_rarely(&format!("{n} examples, {discordant} discordant"), found);
+        let what = format!("accuracy, worse by the margin, passed: {n} examples, {discordant} discordant");
+        errs_rarely(&what, found);
     }
 }
 
@@ -84,11 +101,11 @@ fn an_accuracy_is_found_better_as_often_as_planned() {
     for (seed, discordant, difference, power) in [(6, 0.15, 0.05, 0.8), (7, 0.2, 0.08, 0.6)] {
         let n = examples(sizes::paired_superiority(discordant, difference, ALPHA, power).unwrap());
         let found = accuracy(seed, n, (discordant, difference), 0.0, |found| found.p_better);
-        finds(&format!("{difference} of {n} examples"), found, power);
+        finds(&format!("accuracy, better by {difference}, found: {n} examples"), found, power);
     }
     let n = examples(sizes::paired_non_inferiority(0.15, 0.0, 0.05, ALPHA, 0.8).unwrap());
     let found = accuracy(8, n, (0.15, 0.0), 0.05, |found| found.p_margin);
-    finds(&format!("no difference in {n} examples, with a margin"), found, 0.8);
+    finds(&format!("accuracy, no difference, within a margin of 0.05: {n} examples"), found, 0.8);
 }
 
 /// Two scorers on `n` examples of each class. Negatives score from 0 to 1 evenly, positives by their shift more, so that the area is
@@ -125,7 +142,7 @@ fn areas(seed: u64, n: u64, shifts: (f64, f64), margin: f64, p: fn(&Difference) 
 #[test]
 fn an_area_that_is_not_better_is_rarely_called_better() {
     let found = areas(9, 50, (0.4, 0.4), 0.0, |found| found.p_better);
-    errs_rarely("50 examples of each class", found);
+    errs_rarely("ROC AUC, no better, called better: 50 examples of each class", found);
     assert!(found > 0.025, "{found}: a test that never says yes is no test");
 }
 
@@ -134,7 +151,7 @@ fn an_area_worse_by_the_margin_rarely_passes() {
     let champion = 0.4;
     let candidate = shift(area(champion) - 0.04);
     errs_rarely(
-        "50 examples of each class",
+        "ROC AUC, worse by the margin, passed: 50 examples of each class",
         areas(10, 50, (candidate, champion), 0.04, |found| found.p_margin),
     );
 }
@@ -147,6 +164,6 @@ fn an_area_is_found_better_as_often_as_planned() {
         let distance = area(candidate) - area(champion);
         let n = examples(sizes::from_error(10_000, pilot.se(), distance, ALPHA, power).unwrap());
         let found = areas(seed, n, (candidate, champion), 0.0, |found| found.p_better);
-        finds(&format!("{distance} of {n} examples of each class"), found, power);
+        finds(&format!("ROC AUC, better by {distance:.3}, found: {n} examples of each class"), found, power);
     }
 }
