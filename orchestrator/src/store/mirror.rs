@@ -12,8 +12,7 @@ use refit_workflows::time::Timestamp;
 use refit_workflows::wire::{EvidenceRecord, MirrorState, MirrorView};
 
 use super::database::{Sql, Transaction, sql};
-use super::outbox::{KEEP_DUTY, LEAVE_DUTY, TAKE_DUTY};
-use super::{Store, StoreError, to_json};
+use super::{Store, StoreError, duties, to_json};
 
 const SEEN: &str = "INSERT INTO mirrors (place, models, seen_at) VALUES ($1, $2, $3)
     ON CONFLICT (place) DO UPDATE SET models = excluded.models, seen_at = excluded.seen_at
@@ -235,7 +234,7 @@ impl Store {
             async move {
                 let mut tx = store.database().begin().await?;
                 let now = store.clock().now();
-                let ours = take_in(&mut tx, &place, &holder, now).await?;
+                let ours = duties::take_in(&mut tx, &duty(&place), &holder, now, DUTY).await?;
                 let error = match tx.first(sql(ERROR).bind(&place)).await? {
                     Some(row) => row.opt_text("error")?,
                     None => None,
@@ -310,7 +309,7 @@ impl Store {
             async move {
                 let mut tx = store.database().begin().await?;
                 let now = store.clock().now();
-                if !take_in(&mut tx, &place, &holder, now).await? {
+                if !duties::take_in(&mut tx, &duty(&place), &holder, now, DUTY).await? {
                     return Ok(false);
                 }
                 write_in(&mut tx, &place, note, now).await?;
@@ -323,30 +322,8 @@ impl Store {
 
     /// Lets another orchestrator have the mirror at once.
     pub async fn leave_mirror(&self, place: &str, holder: &str) -> Result<(), StoreError> {
-        let (duty, holder) = (duty(place), holder.to_owned());
-        self.durably(move |store| {
-            let leave = sql(LEAVE_DUTY).bind(&duty).bind(&holder);
-            async move {
-                let mut tx = store.database().begin().await?;
-                tx.execute(leave).await?;
-                tx.commit().await
-            }
-        })
-        .await
+        self.leave_duty(duty(place), holder).await
     }
-}
-
-async fn take_in(
-    tx: &mut Transaction,
-    place: &str,
-    holder: &str,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let duty = duty(place);
-    tx.execute(sql(KEEP_DUTY).bind(&duty)).await?;
-    let until = now.plus(DUTY).as_millis();
-    let take = sql(TAKE_DUTY).bind(&duty).bind(holder).bind(until).bind(now.as_millis());
-    Ok(tx.execute(take).await? > 0)
 }
 
 async fn write_in(

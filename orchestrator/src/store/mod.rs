@@ -15,6 +15,7 @@ pub mod database;
 mod dead_letters;
 mod dispatch;
 mod due;
+mod duties;
 mod events;
 mod garbage;
 mod gather;

@@ -10,7 +10,7 @@ use refit_workflows::time::Timestamp;
 use serde_json::json;
 
 use super::database::{Row, Sql, Transaction, sql};
-use super::{Hints, Outbound, Sent, Store, StoreError, intake, targets};
+use super::{Hints, Outbound, Sent, Store, StoreError, duties, intake, targets};
 
 const POST: &str = "INSERT INTO outbox (target, stream, event, attempts, created_at, due_at)
     VALUES ($1, $2, $3, 0, $4, $4)";
@@ -43,13 +43,6 @@ const BURY: &str = "INSERT INTO dead_letters
     VALUES ('out', $1, $2, $3, 0, $4, $5, $6, 0, $7, $8)";
 const EVENT: &str = "SELECT id, source FROM events WHERE seq = $1";
 const DROP: &str = "DELETE FROM outbox WHERE target = $1";
-
-pub(super) const KEEP_DUTY: &str =
-    "INSERT INTO duties (name, expires_at) VALUES ($1, 0) ON CONFLICT (name) DO NOTHING";
-pub(super) const TAKE_DUTY: &str = "UPDATE duties SET holder = $2, expires_at = $3
-    WHERE name = $1 AND (holder = $2 OR expires_at <= $4)";
-pub(super) const LEAVE_DUTY: &str = "UPDATE duties SET expires_at = 0 WHERE name = $1 AND holder = $2";
-const VOID_DUTIES: &str = "UPDATE duties SET expires_at = 0 WHERE holder IS NOT NULL";
 
 /// How long a relay has a target to itself; renewed with every look, and it looks while it waits for answers too. Short,
 /// because a relay that was killed holds up its target this long.
@@ -128,13 +121,7 @@ impl Store {
                 let duty = duty(&target);
                 let mut tx = store.database().begin().await?;
                 let now = store.clock().now();
-                tx.execute(sql(KEEP_DUTY).bind(&duty)).await?;
-                let take = sql(TAKE_DUTY)
-                    .bind(&duty)
-                    .bind(&holder)
-                    .bind(now.plus(DUTY).as_millis())
-                    .bind(now.as_millis());
-                let ours = tx.execute(take).await? > 0;
+                let ours = duties::take_in(&mut tx, &duty, &holder, now, DUTY).await?;
                 let standing = store.standing_in(&mut tx, &target).await?;
                 let ask = if ours && standing.state.sends() { ask } else { Ask::Nothing };
                 let rows = match ask {
@@ -154,38 +141,7 @@ impl Store {
 
     /// Lets another orchestrator have the target at once.
     pub async fn leave_outbox(&self, target: &str, holder: &str) -> Result<(), StoreError> {
-        let (duty, holder) = (duty(target), holder.to_owned());
-        self.durably(move |store| {
-            let leave = sql(LEAVE_DUTY).bind(&duty).bind(&holder);
-            async move {
-                let mut tx = store.database().begin().await?;
-                tx.execute(leave).await?;
-                tx.commit().await
-            }
-        })
-        .await
-    }
-
-    /// Writes something of no consequence: fails where nothing can be written.
-    pub async fn touch(&self) -> Result<(), StoreError> {
-        self.durably(|store| async move {
-            let mut tx = store.database().begin().await?;
-            let touched = store.clock().now().as_millis();
-            tx.execute(sql(KEEP_DUTY).bind("touch")).await?;
-            tx.execute(sql(TAKE_DUTY).bind("touch").bind("").bind(touched).bind(touched)).await?;
-            tx.commit().await
-        })
-        .await
-    }
-
-    /// Ends what was held by name. Only for a caller who knows that every holder is gone.
-    pub async fn void_duties(&self) -> Result<(), StoreError> {
-        self.durably(|store| async move {
-            let mut tx = store.database().begin().await?;
-            tx.execute(sql(VOID_DUTIES)).await?;
-            tx.commit().await
-        })
-        .await
+        self.leave_duty(duty(target), holder).await
     }
 
     /// Takes out what was sent, keeps what failed for its next try, and writes down how the target is.

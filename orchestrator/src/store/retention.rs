@@ -8,8 +8,7 @@ use std::time::Duration;
 use refit_workflows::time::DURATION_MAX;
 
 use super::database::{Sql, Statement, Transaction, sql};
-use super::outbox::{KEEP_DUTY, TAKE_DUTY};
-use super::{Store, StoreError};
+use super::{Store, StoreError, duties};
 use crate::config::{Keep, Retention};
 
 /// How many rows one transaction looks at.
@@ -368,10 +367,7 @@ impl Store {
     async fn begin_sweep(&self, holder: &str) -> Result<Option<Transaction>, StoreError> {
         let mut tx = self.database().begin().await?;
         let now = self.clock().now();
-        tx.execute(sql(KEEP_DUTY).bind(DUTY_NAME)).await?;
-        let until = now.plus(DUTY).as_millis();
-        let take = sql(TAKE_DUTY).bind(DUTY_NAME).bind(holder).bind(until).bind(now.as_millis());
-        Ok((tx.execute(take).await? > 0).then_some(tx))
+        Ok(duties::take_in(&mut tx, DUTY_NAME, holder, now, DUTY).await?.then_some(tx))
     }
 
     /// What is old by these bounds; none when nothing is.
