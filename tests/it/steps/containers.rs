@@ -100,10 +100,8 @@ steps:
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs podman or docker: tests/run --soak"]
 async fn a_step_in_a_container_finds_what_every_step_finds() {
-    if !refit_tests::soak() {
-        return;
-    }
     let _alone = ALONE.lock().await;
     let house = House::with(Options {
         env: vec![("REFIT_SECRET_KEY".to_owned(), "first\nsecond".to_owned())],
@@ -161,10 +159,8 @@ fn stubborn(marker: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs podman or docker: tests/run --soak"]
 async fn nothing_of_a_container_outlives_a_cancel_a_timeout_or_the_successor_of_a_killed_worker() {
-    if !refit_tests::soak() {
-        return;
-    }
     let _alone = ALONE.lock().await;
     let house = House::with_grace(Duration::from_secs(30)).await;
     let mut worker = house.worker("w", 2);

@@ -151,18 +151,14 @@ async fn a_batch_fires_at_its_count(database: Database) {
 
 /// Who was first by the clock is first in the batch, even if its transaction ends last.
 async fn events_are_gathered_in_the_order_in_which_they_were_received(database: Database) {
-    use refit_orchestrator::store::database::{Database as Opened, sql};
+    use refit_orchestrator::store::database::Database as Opened;
     let house = House::started(&database).await;
     house
         .apply("workflow: pairs\non: [{ event: { type: [t] }, batch: { count: 2 } }]\nsteps: { a: { run: [x] } }\n")
         .await;
     let other = Opened::open(database.url()).await.unwrap();
     let mut slow = other.begin().await.unwrap();
-    let record = "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
-        VALUES ('first', '/tests', 't', NULL, $1, 0, 0, $2)";
-    let first = event("first", "t", json!(1));
-    let at = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-    slow.execute(sql(record).bind(at).bind(first.to_json())).await.unwrap();
+    record_in(&mut slow, "first", now_ms(), event("first", "t", json!(1)).to_json()).await;
     let engine = house.engine.clone();
     let sent = tokio::spawn(async move {
         for id in ["second", "third", "fourth"] {
@@ -212,4 +208,65 @@ async fn a_schedule_slot_fires_once_over_two_orchestrators(database: Database) {
         HAVING COUNT(*) > 1) AS twice";
     assert_eq!(database.number(twice).await, 0, "a slot started two runs");
     assert!(runs[0].trigger.starts_with("cron * * * * *"), "{}", runs[0].trigger);
+}
+
+/// One more event, in this transaction.
+async fn record_in(
+    tx: &mut refit_orchestrator::store::database::Transaction,
+    id: &str,
+    at: i64,
+    body: String,
+) {
+    use refit_orchestrator::store::database::sql;
+    let record = "INSERT INTO events (id, source, type, subject, received_at, routed, duplicates, body)
+        VALUES ($1, '/tests', 't', NULL, $2, 0, 0, $3)";
+    tx.execute(sql(record).bind(id).bind(at).bind(body)).await.unwrap();
+}
+
+fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+const ONE: &str = "workflow: one\non: [{ event: { type: [t] } }]\nconcurrency: { on_conflict: parallel }\nsteps: { a: { run: [x] } }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_hangs_keeps_events_from_being_routed_for_seconds_at_most() {
+    let database = services::postgres().await;
+    let house = House::started(&database).await;
+    house.apply(ONE).await;
+    let other = refit_orchestrator::store::database::Database::open(database.url()).await.unwrap();
+    let hanging = other.begin().await.unwrap();
+    house.send("e", "t", json!(1)).await;
+    let runs = "SELECT COUNT(*) FROM runs";
+    refit_tests::eventually("the run", Duration::from_secs(20), async || {
+        (database.number(runs).await == 1).then_some(())
+    })
+    .await;
+    drop(hanging);
+}
+
+/// Two that find the same event impossible to route set it aside once, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_cannot_be_routed_is_set_aside_by_two_orchestrators() {
+    const ROUNDS: i64 = 40;
+    let database = services::postgres().await;
+    let houses = (House::started(&database).await, House::started(&database).await);
+    houses.0.apply(ONE).await;
+    let other = refit_orchestrator::store::database::Database::open(database.url()).await.unwrap();
+    for round in 0..ROUNDS {
+        let mut tx = other.begin().await.unwrap();
+        record_in(&mut tx, &format!("bad-{round}"), now_ms(), "no event".to_owned()).await;
+        for place in 0..3 {
+            let id = format!("good-{round}-{place}");
+            record_in(&mut tx, &id, now_ms(), event(&id, "t", json!(1)).to_json()).await;
+        }
+        tx.commit().await.unwrap();
+        refit_tests::eventually("all are routed", Duration::from_secs(20), async || {
+            (database.number("SELECT COUNT(*) FROM events WHERE routed = 0").await == 0).then_some(())
+        })
+        .await;
+    }
+    let aside = "SELECT COUNT(*) FROM decisions WHERE decision = 'filter_error'";
+    assert_eq!(database.number(aside).await, ROUNDS);
+    assert_eq!(database.number("SELECT COUNT(*) FROM runs").await, 3 * ROUNDS);
 }
