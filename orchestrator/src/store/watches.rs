@@ -1,5 +1,6 @@
 //! Watches over promotions: until some time after one, an event that looks as its workflow says, and to which one of its checks
-//! objects, takes it back, provided that the alias still stands on that very promotion. What counts is when the event was received, never when somebody looked.
+//! objects, takes it back, provided that the alias still stands on that very promotion. What counts is when the event was received,
+//! never when somebody looked.
 //!
 //! Must never happen here: an alias that is moved while runs are still to be locked; it comes last in a round.
 
